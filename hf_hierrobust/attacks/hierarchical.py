@@ -1,0 +1,152 @@
+"""Hierarchical attacks: HierRobust's universal perturbation, its two ablation rivals, superclass attacks.
+
+Source: HierRobust (2604.18867), inner maximisation; methods OC-10 and OC-17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..hierarchy import LabelTree
+from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, check_pixels
+from .criteria import roll_up
+from .pgd import PGD
+
+HierarchicalLoss = Callable[[Tensor, Tensor, tuple[int, ...] | None], Tensor]
+
+
+@ATTACKS.register
+@dataclass(kw_only=True)
+class UniversalHierarchicalAttack(PGD):
+    """One perturbation of pixels and text nodes that attacks all tree levels at once.
+
+    Both maximise the same loss, from one joint backward pass a step. The text perturbation is added
+    to the nodes' tangent vectors right before the exponential map, in an linf ball.
+
+    Args:
+        text_eps: linf radius on the tangent vectors; 0 leaves the text alone.
+        text_step_size: None means ``text_eps``, as the paper's image step equals its budget.
+        shared_text: one text perturbation for all nodes (1, D) instead of one a node (N, D).
+    """
+
+    name: ClassVar[str] = "universal"
+    num_steps: int = 3
+    random_start: str = "gaussian"
+    text_eps: float = 2e-4
+    text_step_size: float | None = None
+    shared_text: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.text_eps < 0:
+            raise ValueError(f"text_eps={self.text_eps} must not be negative (0 switches the text attack off)")
+
+    def perturb(
+        self,
+        loss_fn: HierarchicalLoss,
+        pixels: Tensor,
+        text_shape: tuple[int, int] | None = None,
+        levels: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> list[Perturbation]:
+        """See `PGD.perturb`; ``loss_fn`` is called as (pixels, text_delta (N, D), attacked levels)."""
+        check_pixels(pixels)
+        return [
+            self._joint(loss_fn, pixels, text_shape, group, generator) for group in self.level_groups(levels)
+        ]
+
+    def level_groups(self, levels: int) -> list[tuple[int, ...] | None]:
+        """The sets of levels that get a perturbation of their own; None is all of them."""
+        return [None]
+
+    def _joint(self, loss_fn, pixels, text_shape, group, generator) -> Perturbation:
+        delta = self.start(pixels, generator)
+        velocity = torch.zeros_like(delta)
+        text_delta = self._text_start(pixels, text_shape)
+        text_step = self.text_eps if self.text_step_size is None else self.text_step_size
+        for step in range(self.num_steps):
+            delta.requires_grad_()
+            inputs = [delta] if text_delta is None else [delta, text_delta.requires_grad_()]
+            loss = loss_fn(pixels + delta, text_delta, group).sum()
+            gradient, *text_gradient = torch.autograd.grad(loss, inputs)
+            delta, velocity = self.ascend(delta, gradient, velocity, pixels, step)
+            if text_gradient:
+                text_delta = text_delta.detach() + text_step * text_gradient[0].sign()
+                text_delta = text_delta.clamp(-self.text_eps, self.text_eps)
+        return Perturbation((pixels + delta).detach(), text_delta, group)
+
+    def _text_start(self, pixels: Tensor, text_shape: tuple[int, int] | None) -> Tensor | None:
+        if not self.text_eps or text_shape is None:
+            return None
+        rows = 1 if self.shared_text else text_shape[0]
+        return torch.zeros(rows, text_shape[1], device=pixels.device)
+
+
+@ATTACKS.register
+@dataclass(kw_only=True)
+class LeafAttack(UniversalHierarchicalAttack):
+    """The paper's first rival: the perturbation sees the leaf level only."""
+
+    name: ClassVar[str] = "leaf"
+
+    def level_groups(self, levels: int) -> list[tuple[int, ...] | None]:
+        return [(0,)]
+
+
+@ATTACKS.register
+@dataclass(kw_only=True)
+class PerLevelAttack(UniversalHierarchicalAttack):
+    """The paper's second rival: every level gets its own perturbation, at that many times the cost."""
+
+    name: ClassVar[str] = "per_level"
+
+    def level_groups(self, levels: int) -> list[tuple[int, ...] | None]:
+        return [(level,) for level in range(levels)]
+
+
+class SuperclassView:
+    """A leaf classifier seen from one level of a tree: its logits rolled up to superclasses.
+
+    Args:
+        model: pixels -> leaf logits (B, K), with leaves in the tree's order.
+        tree, level: the level whose nodes are the classes.
+    """
+
+    def __init__(self, model: Classifier, tree: LabelTree, level: int):
+        self.module, self._model = model, model
+        self.ancestors, self.num_nodes = tree.ancestors(level), len(tree.levels[level])
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return roll_up(self._model(pixels), self.ancestors, self.num_nodes)
+
+
+@dataclass(kw_only=True)
+class SuperclassAttack:
+    """Attack the superclass of each image at one level of a tree (OC-17).
+
+    Args:
+        attack: the attack to run, e.g. ``PGD(threat=…)``.
+        tree, level: what counts as a mistake: leaving the leaf's ancestor at this level.
+        rolled_up: True when the model gives leaf logits (they are rolled up); False when it gives
+            the logits of the level's own nodes, e.g. from superclass prompts.
+    """
+
+    attack: Attack
+    tree: LabelTree
+    level: int
+    rolled_up: bool = True
+
+    def __call__(self, model: Classifier, pixels: Tensor, leaf_labels: Tensor, **kwargs) -> AttackResult:
+        """See `Attack.__call__`; labels are leaf indices."""
+        if not 0 <= self.level < self.tree.num_levels:
+            raise ValueError(
+                f"level={self.level} is not in tree {self.tree.name!r} of {self.tree.num_levels} levels"
+            )
+        view = SuperclassView(model, self.tree, self.level) if self.rolled_up else model
+        labels = self.tree.ancestors(self.level).to(leaf_labels.device)[leaf_labels]
+        return self.attack(view, pixels, labels, **kwargs)

@@ -1,0 +1,1 @@
+"""Command line: the stages of a run, shared by the console script and the examples."""

@@ -1,0 +1,81 @@
+"""What a run needs beside its training arguments: model, data, trees, evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..evaluation.suite import AttackPlan
+from ..threat import ThreatModel, parse_eps
+
+
+@dataclass
+class RunArguments:
+    """Model, data, class tree and evaluation of one run."""
+
+    model_name_or_path: str = field(
+        default="glyphs",
+        metadata={"help": "CLIP checkpoint (folder or Hub id); 'glyphs' pretrains a tiny one offline."},
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of images; 'glyphs' renders the embedded set."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    train_file: str | None = field(default=None, metadata={"help": "Parquet file to train on."})
+    eval_file: str | None = field(default=None, metadata={"help": "Parquet file to evaluate on."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training data as a stream."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the class labels."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first images only."})
+    skip_train_samples: int = field(default=0, metadata={"help": "Leave out the first training images."})
+    class_set: str | None = field(
+        default=None,
+        metadata={"help": "Class names: a built-in set or JSON file; by default the data set's own names."},
+    )
+    tree: str | None = field(
+        default=None, metadata={"help": "Class tree or forest: built-in names or JSON files, comma-separated."}
+    )
+    eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
+    eval_eps: str | None = field(
+        default=None, metadata={"help": "Budgets to evaluate, comma-separated; by default the training eps."}
+    )
+    eval_num_steps: int = field(default=20, metadata={"help": "PGD steps of the evaluation."})
+    eval_step_size: str | None = field(
+        default=None, metadata={"help": "PGD step of the evaluation in pixel scale; by default eps/4."}
+    )
+    eval_restarts: int = field(default=1, metadata={"help": "PGD restarts of the evaluation."})
+    eval_losses: str = field(
+        default="ce", metadata={"help": "PGD losses, worst case counts: 'ce', 'margin' or 'ce,margin'."}
+    )
+    eval_classifiers: str | None = field(
+        default=None, metadata={"help": "Classifiers to evaluate, comma-separated; by default all."}
+    )
+    zero_shot: str | None = field(
+        default=None,
+        metadata={"help": "Further sets, name=source pairs: 'cifar10=path.parquet,tinyimagenet=…'."},
+    )
+    eval_batch: int = field(default=250, metadata={"help": "Images per evaluation batch."})
+    bf16_search: bool = field(
+        default=True, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
+    )
+    eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
+
+    def __post_init__(self):
+        if (self.train_file is None) != (self.eval_file is None):
+            raise ValueError("train_file and eval_file go together: give both, or dataset_name")
+        if self.train_file is None and self.dataset_name is None:
+            raise ValueError("no data: give dataset_name (Hub id, folder or 'glyphs') or train_file and eval_file")
+
+    def plan(self, threat: ThreatModel) -> AttackPlan:
+        """The evaluation's attacks, in the norm and space of the training threat."""
+        budgets = self.eval_eps.split(",") if self.eval_eps else [threat.eps]
+        step = self.eval_step_size
+        return AttackPlan(
+            threats=tuple(ThreatModel(threat.norm, eps, threat.space) for eps in budgets),
+            num_steps=self.eval_num_steps,
+            restarts=self.eval_restarts,
+            step_size=parse_eps(step, "eval_step_size") if step else None,
+            losses=tuple(self.eval_losses.split(",")),
+        )

@@ -1,0 +1,81 @@
+"""Which column of a dataset holds the images and which the labels."""
+
+from __future__ import annotations
+
+import datasets as hf
+
+IMAGE_COLUMNS = ("image", "img", "images", "photo", "pixels", "pixel_values", "jpg", "jpeg", "png", "webp")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "target", "category", "class_name")
+
+
+class MissingColumnError(ValueError):
+    """No column, or no single column, can serve as the images or the labels."""
+
+
+def image_column_name(features: hf.Features, requested: str | None, where: str) -> str:
+    """The column of images: `requested`, the only one of type Image, or the one with a usual name."""
+    if requested is not None:
+        return _requested(features, requested, "image_column", where)
+    typed = [name for name, feature in features.items() if isinstance(feature, hf.Image)]
+    if len(typed) == 1:
+        return typed[0]
+    candidates = typed or [name for name, feature in features.items() if _may_hold_images(feature)]
+    named = [name for name in IMAGE_COLUMNS if name in candidates]
+    if not named:
+        raise MissingColumnError(_no_column("image", "image_column", features, where))
+    return named[0]
+
+
+def label_column_name(features: hf.Features, requested: str | None, where: str) -> str:
+    """The column of labels: `requested`, a usual name, or the only ClassLabel."""
+    if requested is not None:
+        name = _requested(features, requested, "label_column", where)
+        if not _may_hold_labels(features[name]):
+            raise MissingColumnError(
+                f"label_column={name!r} of {where} has type {features[name]}; "
+                "one integer or text per image is needed."
+            )
+        return name
+    typed = [name for name, feature in features.items() if isinstance(feature, hf.ClassLabel)]
+    others = [name for name, feature in features.items() if name not in typed and _may_hold_labels(feature)]
+    integers = [name for name in others if not is_text(features[name])]
+    for candidates in (typed, integers):
+        named = [name for name in LABEL_COLUMNS if name in candidates]
+        if named:
+            return named[0]
+    named = [name for name in LABEL_COLUMNS if name in others]
+    if len(typed) == 1 or (named and not typed):
+        return (typed or named)[0]
+    raise MissingColumnError(_no_column("label", "label_column", features, where))
+
+
+def _requested(features: hf.Features, name: str, option: str, where: str) -> str:
+    if name not in features:
+        raise MissingColumnError(
+            f"{option}={name!r} is not a column of {where}; its columns are {list(features)}."
+        )
+    return name
+
+
+def _no_column(kind: str, option: str, features: hf.Features, where: str) -> str:
+    columns = ", ".join(
+        f"{name} ({getattr(feature, 'dtype', type(feature).__name__)})" for name, feature in features.items()
+    )
+    return f"{where} has no column that is clearly the {kind}; its columns are {columns}. Set {option}."
+
+
+def is_text(feature) -> bool:
+    """Whether a feature holds one string per row."""
+    return isinstance(feature, hf.Value) and feature.dtype in ("string", "large_string")
+
+
+def _may_hold_images(feature) -> bool:
+    if isinstance(feature, dict):  # pandas writes {"bytes", "path"} without declaring an image
+        return bool({"bytes", "path"} & set(feature))
+    return is_text(feature) or (isinstance(feature, hf.Value) and "binary" in feature.dtype)
+
+
+def _may_hold_labels(feature) -> bool:
+    if isinstance(feature, hf.ClassLabel) or is_text(feature):
+        return True
+    return isinstance(feature, hf.Value) and "int" in feature.dtype

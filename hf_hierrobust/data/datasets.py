@@ -1,0 +1,279 @@
+"""Labelled images from the Hub, parquet files, image folders or saved datasets, in standard columns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets as hf
+import numpy as np
+
+from .columns import MissingColumnError, image_column_name, is_text, label_column_name
+
+HFDataset = hf.Dataset | hf.IterableDataset
+
+
+class EmptyDatasetError(ValueError):
+    """The source was found but holds no rows."""
+
+
+class LabelRangeError(ValueError):
+    """A label lies outside 0..K-1."""
+
+
+def load_images(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    split: str = "train",
+    config: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    streaming: bool = False,
+    max_samples: int | None = None,
+    cache_dir: str | None = None,
+) -> HFDataset:
+    """Load a labelled image set and give its columns their standard names.
+
+    Args:
+        source: Hub id, parquet file, glob or list of parquet files, folder of parquet files, image folder
+            (one sub-folder per class), or folder written by ``save_to_disk``.
+        split: split name, ``"train[:1000]"`` style slices included. Parquet files named one by one have no
+            split: they are all read.
+        config: configuration name of a Hub dataset.
+        image_column, label_column: needed only where the columns cannot be told by type or usual name.
+        streaming: read rows as they come instead of preparing an Arrow copy.
+        max_samples: keep the first rows only.
+
+    Returns:
+        Dataset with ``image`` (PIL on access), ``label`` (ClassLabel where names are known, else integers)
+        and, unless streaming, ``row``: the position in the source, which survives any later selection.
+
+    Raises:
+        FileNotFoundError: a path or glob that leads nowhere.
+        EmptyDatasetError: no rows.
+        MissingColumnError: no (single) image or label column.
+        ValueError: an unknown split, or `max_samples` below 1.
+    """
+    dataset = _open(source, split, config, streaming, cache_dir)
+    where = f"{_describe(source)} (split {split!r})"
+    features = dataset.features
+    if features is None:
+        # some streamed formats declare nothing: the first rows tell
+        features = dataset._resolve_features().features
+    image_name = image_column_name(features, image_column, where)
+    label_name = label_column_name(features, label_column, where)
+    dataset = dataset.select_columns([image_name, label_name])
+    for old, new in ((image_name, "image"), (label_name, "label")):
+        if old != new:
+            dataset = dataset.rename_column(old, new)
+    # undecoded while rows are probed and labels encoded; the cast back costs nothing
+    dataset = dataset.cast_column("image", hf.Image(decode=False))
+    if isinstance(dataset, hf.Dataset):
+        if len(dataset) == 0:
+            raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
+        dataset = _integer_labels(dataset, features[label_name])
+        dataset = dataset.add_column("row", np.arange(len(dataset)))
+    else:
+        if is_text(features[label_name]):
+            raise MissingColumnError(
+                f"label column {label_name!r} of {where} holds text, whose classes a stream cannot know "
+                "in advance; use streaming=False or a ClassLabel column."
+            )
+        if next(iter(dataset.take(1)), None) is None:
+            raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
+    dataset = dataset.cast_column("image", hf.Image())
+    return dataset if max_samples is None else first_n(dataset, max_samples)
+
+
+def label_names(dataset: HFDataset) -> list[str] | None:
+    """Names of the label ids, or None where the dataset does not know them."""
+    feature = (dataset.features or {}).get("label")
+    return list(feature.names) if isinstance(feature, hf.ClassLabel) and feature.names else None
+
+
+def label_array(dataset: hf.Dataset) -> np.ndarray:
+    """All labels, int64 (N,), without touching the images.
+
+    Raises:
+        LabelRangeError: a row without a label (names the row).
+    """
+    _require_map_style(dataset, "label_array")
+    return _labels(dataset).astype(np.int64)
+
+
+def check_label_range(labels: np.ndarray, num_classes: int, rows: np.ndarray | None = None) -> None:
+    """Raise `LabelRangeError` naming the first row and value of `labels` (N,) outside 0..num_classes-1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        row = int(wrong[0] if rows is None else rows[wrong[0]])
+        raise LabelRangeError(
+            f"row {row} has label {int(labels[wrong[0]])}, outside the allowed range 0..{num_classes - 1} "
+            f"({wrong.size} of {labels.size} labels are). -1 usually marks an unlabelled split; otherwise "
+            "choose the class set of this dataset."
+        )
+
+
+def validate_labels(dataset: HFDataset, num_classes: int) -> None:
+    """Check every label before any training; of a stream only the declared classes, its rows come later.
+
+    Raises:
+        LabelRangeError: a label outside 0..num_classes-1, or a stream that declares more classes.
+    """
+    if isinstance(dataset, hf.IterableDataset):
+        names = label_names(dataset)
+        if names is not None and len(names) > num_classes:
+            raise LabelRangeError(
+                f"the stream declares {len(names)} classes, but labels must lie in 0..{num_classes - 1}; "
+                "choose the class set of this dataset."
+            )
+        return
+    rows = np.asarray(dataset.with_format("numpy")["row"][:]) if "row" in dataset.column_names else None
+    check_label_range(label_array(dataset), num_classes, rows)
+
+
+def first_n(dataset: HFDataset, n: int) -> HFDataset:
+    """The first `n` rows, or all where there are fewer."""
+    if n < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {n}.")
+    if isinstance(dataset, hf.IterableDataset):
+        return dataset.take(n)
+    return dataset.select(range(min(n, len(dataset))))
+
+
+def balanced_subset(dataset: hf.Dataset, per_class: int, seed: int | None = None) -> hf.Dataset:
+    """`per_class` rows of each class that occurs, in their original order.
+
+    Args:
+        seed: draws the rows at random; None takes the first ones.
+
+    Raises:
+        ValueError: a class has fewer rows.
+    """
+    _require_map_style(dataset, "balanced_subset")
+    if per_class < 1:
+        raise ValueError(f"per_class must be at least 1, got {per_class}.")
+    generator = None if seed is None else np.random.default_rng(seed)
+    chosen = []
+    for label, rows in _rows_by_class(dataset).items():
+        if len(rows) < per_class:
+            raise ValueError(f"class {label} has {len(rows)} rows, fewer than per_class={per_class}.")
+        chosen.append(
+            rows[:per_class] if generator is None else generator.choice(rows, per_class, replace=False)
+        )
+    return dataset.select(np.sort(np.concatenate(chosen)))
+
+
+def split_holdout(dataset: hf.Dataset, n: int, seed: int = 0) -> tuple[hf.Dataset, hf.Dataset]:
+    """Split off `n` random rows in the class proportions of the whole: (remaining, held out).
+
+    For choosing hyper-parameters on training images, so that no test image is looked at. Class quotas are
+    rounded by largest remainders, hence within one row of proportional.
+    """
+    _require_map_style(dataset, "split_holdout")
+    if not 1 <= n < len(dataset):
+        raise ValueError(
+            f"n must lie in 1..{len(dataset) - 1} for a dataset of {len(dataset)} rows, got {n}."
+        )
+    generator = np.random.default_rng(seed)
+    by_class = list(_rows_by_class(dataset).values())
+    share = np.array([len(rows) for rows in by_class]) * n / len(dataset)
+    quota = np.floor(share).astype(int)
+    # equal remainders (balanced data) are served in random class order, not always the first classes
+    order = generator.permutation(len(by_class))
+    largest = order[np.argsort(-(share - quota)[order], kind="stable")]
+    quota[largest[: n - quota.sum()]] += 1
+    held = np.concatenate([generator.choice(rows, k, replace=False) for rows, k in zip(by_class, quota)])
+    rest = np.setdiff1d(np.arange(len(dataset)), held)
+    return dataset.select(rest), dataset.select(np.sort(held))
+
+
+def _open(source, split: str, config: str | None, streaming: bool, cache_dir: str | None) -> HFDataset:
+    files = _parquet_files(source)
+    options = {"split": split, "streaming": streaming, "cache_dir": cache_dir}
+    if files is not None:
+        import pyarrow.parquet as pq
+
+        if sum(pq.read_metadata(file).num_rows for file in files) == 0:
+            raise EmptyDatasetError(f"{_describe(source)} has no rows.")
+        return hf.load_dataset("parquet", data_files={split.split("[")[0]: files}, **options)
+    path = Path(source).expanduser()
+    if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
+        try:
+            dataset = hf.load_from_disk(str(path))
+        except IndexError as error:  # how datasets answers a saved table without any shard
+            raise EmptyDatasetError(f"{_describe(source)} has no rows.") from error
+        if isinstance(dataset, hf.DatasetDict):
+            if split not in dataset:
+                raise ValueError(f"{_describe(source)} has no split {split!r}; it has {list(dataset)}.")
+            dataset = dataset[split]
+        return dataset.to_iterable_dataset() if streaming else dataset
+    return hf.load_dataset(str(path if path.is_dir() else source), config, **options)
+
+
+def _parquet_files(source) -> list[str] | None:
+    """The parquet files that `source` names one by one, or None for a folder or a Hub id."""
+    if isinstance(source, (list, tuple)):
+        files = [file for item in source for file in _parquet_files(item) or [str(item)]]
+        if not files:
+            raise ValueError("source is an empty list; name at least one parquet file.")
+    else:
+        text = os.path.expanduser(os.fspath(source))
+        if os.path.isdir(text):
+            return None
+        if os.path.isfile(text):
+            files = [text]
+        elif glob.has_magic(text):
+            files = sorted(glob.glob(text, recursive=True))
+            if not files:
+                raise FileNotFoundError(f"source {text!r} matches no file.")
+        elif isinstance(source, Path) or text.startswith((".", os.sep)) or text.endswith(".parquet"):
+            raise FileNotFoundError(f"source {text!r} does not exist.")
+        else:
+            return None
+    other = [file for file in files if not file.endswith(".parquet")]
+    if other:
+        raise ValueError(
+            f"source names {other[0]!r}, which is not a .parquet file; give parquet files or a folder."
+        )
+    return files
+
+
+def _describe(source) -> str:
+    if isinstance(source, (list, tuple)):
+        return f"source of {len(source)} files, first {str(source[0])!r}"
+    return f"source {str(source)!r}"
+
+
+def _integer_labels(dataset: hf.Dataset, feature) -> hf.Dataset:
+    """Text becomes a ClassLabel with sorted names."""
+    if not is_text(feature):
+        return dataset
+    # a new column beside the images: class_encode_column would rewrite every image
+    names, ids = np.unique(_labels(dataset).astype(str), return_inverse=True)
+    return dataset.remove_columns("label").add_column(
+        "label", ids, feature=hf.ClassLabel(names=names.tolist())
+    )
+
+
+def _labels(dataset: hf.Dataset) -> np.ndarray:
+    column = dataset.select_columns(["label"]).with_format("arrow")[:]["label"]
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy()))
+        raise LabelRangeError(
+            f"row {row} has no label ({column.null_count} such rows); drop these rows first."
+        )
+    return column.to_numpy()
+
+
+def _rows_by_class(dataset: hf.Dataset) -> dict[int, np.ndarray]:
+    labels = label_array(dataset)
+    return {int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+
+
+def _require_map_style(dataset, function: str) -> None:
+    if not isinstance(dataset, hf.Dataset):
+        raise TypeError(
+            f"{function} needs random access, got {type(dataset).__name__}; load with streaming=False."
+        )

@@ -1,0 +1,131 @@
+"""Checks of a robustness record: types, ranges, and the agreement of its numbers with one another."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from hf_hierrobust.threat import format_eps
+
+from .metrics import wilson_interval
+
+if TYPE_CHECKING:
+    from .records import RobustnessRecord
+
+MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
+
+
+def eps_text(norm: str, eps: float) -> str:
+    """A budget the way papers write it: "4/255" for l-inf, "0.5" for other norms."""
+    # Only an l-inf budget is a number of grey levels; an l2 radius of 0.5 is not "127.5/255".
+    return format_eps(eps) if norm == "linf" else f"{eps:.6g}"
+
+
+def to_plain(value: Any, name: str) -> Any:
+    """Turn numpy/torch scalars, arrays and tuples into JSON types, recursively."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(entry, f"{name}.{key}") for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(entry, name) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        if name.startswith("checks"):
+            return None
+        raise ValueError(f"{name}={value} is not finite; a record holds measured numbers only.")
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise TypeError(
+        f"{name} holds a {type(value).__name__}, which JSON cannot keep; pass its constants instead."
+    )
+
+
+def check_identity(record: RobustnessRecord) -> None:
+    """Check what says which model, images and classes a record is about."""
+    for name in ("model", "objective", "dataset", "split", "class_set", "level_name", "classifier"):
+        value = getattr(record, name)
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{name}={value!r} must be a non-empty string.")
+    for name in ("model", "dataset"):
+        check_public(name, getattr(record, name))
+    for name, least in (("num_classes", 1), ("level", 0), ("num_samples", 1)):
+        value = getattr(record, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer >= {least}.")
+    if record.sample_ids.get("count") != record.num_samples or "sha256" not in record.sample_ids:
+        raise ValueError(
+            f"sample_ids={record.sample_ids} must hold sha256 and a count equal to "
+            f"num_samples={record.num_samples}; build it with describe_samples."
+        )
+    if record.wall_seconds is not None and record.wall_seconds < 0:
+        raise ValueError(f"wall_seconds={record.wall_seconds} must not be negative.")
+    try:
+        datetime.fromisoformat(record.created)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"created={record.created!r} must be an ISO date such as 2026-01-31.") from error
+
+
+def check_public(name: str, value: str) -> None:
+    """Refuse names that are paths of one machine."""
+    if MACHINE_PATH.match(value):
+        raise ValueError(f"{name}={value!r} is a path of this machine; pass public_name(...) of it.")
+
+
+def checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """The attack's constants with `eps_text` added."""
+    missing = {"name", "norm", "eps", "space"} - set(attack)
+    if missing:
+        raise ValueError(f"attack lacks {sorted(missing)}; got {sorted(attack)}.")
+    if attack["space"] not in ("native", "model"):
+        raise ValueError(f"attack.space={attack['space']!r} is unknown; choose 'native' or 'model'.")
+    eps = attack["eps"]
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or eps < 0:
+        raise ValueError(f"attack.eps={eps!r} must be a number >= 0 on the pixel scale [0, 1], e.g. 4/255.")
+    text = eps_text(attack["norm"], eps)
+    if attack.get("eps_text", text) != text:
+        raise ValueError(
+            f"attack.eps_text={attack['eps_text']!r} contradicts attack.eps={eps}, which is {text!r}."
+        )
+    return {**attack, "eps_text": text}
+
+
+def checked_accuracies(clean: float, robust: float, n: int, prefix: str) -> dict[str, list[float]]:
+    """Check two accuracies over the same n images and return their Wilson intervals."""
+    intervals = {}
+    for kind, value in (("clean", clean), ("robust", robust)):
+        name = f"{prefix}{kind}_accuracy"
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{name}={value!r} must be a fraction in [0, 1]; divide percent by 100.")
+        count = round(value * n)
+        # A rounded percentage or a mean over data sets is no count; float32 means of real counts pass.
+        if abs(value * n - count) > 0.01:
+            raise ValueError(
+                f"{name}={value} is not a count over num_samples={n}; pass correct / {n}, unrounded."
+            )
+        intervals[kind] = list(wilson_interval(count, n))
+    if robust * n > clean * n + 0.01:
+        raise ValueError(
+            f"{prefix}robust_accuracy={robust} exceeds {prefix}clean_accuracy={clean} on the same images; "
+            "count an image as robust only if it is also right when clean."
+        )
+    return intervals
+
+
+def checked_base(base: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The base's accuracies, measured on the same n images, with their intervals added."""
+    missing = {"clean_accuracy", "robust_accuracy"} - set(base)
+    if missing:
+        raise ValueError(
+            f"base lacks {sorted(missing)}; measure it on the same images under the same attack."
+        )
+    if base.get("num_samples", n) != n:
+        raise ValueError(
+            f"base.num_samples={base['num_samples']} differs from num_samples={n}; same images only."
+        )
+    if "model" in base:
+        check_public("base.model", base["model"])
+    intervals = checked_accuracies(base["clean_accuracy"], base["robust_accuracy"], n, "base.")
+    return {**base, "intervals": intervals}

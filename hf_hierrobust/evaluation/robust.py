@@ -1,0 +1,76 @@
+"""Robust accuracy of one classifier: worst case over attacks, each on the images that still stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..attacks import Attack
+from ..attacks.base import Classifier
+
+
+class Outcome(NamedTuple):
+    """Per-image verdicts, in the order of the data.
+
+    Attributes:
+        clean, robust: (N,) bool; robust implies clean.
+        zero_gradient: largest fraction of images with an exactly zero first gradient, over batches and attacks.
+        seconds: wall time.
+    """
+
+    clean: Tensor
+    robust: Tensor
+    zero_gradient: float
+    seconds: float
+
+
+def attack_classifier(
+    classifier: Classifier,
+    batches: Iterable[dict[str, Tensor]],
+    attacks: Sequence[Attack],
+    *,
+    to_class: Tensor | None = None,
+    search: Classifier | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    desc: str | None = None,
+) -> Outcome:
+    """Attack every image with every attack; an image is robust if none of them succeeds.
+
+    Args:
+        classifier: pixels (B, 3, H, W) in [0, 1] -> logits (B, K), in fp32: its verdicts decide.
+        batches: ``{"pixels", "labels"}``, e.g. a DataLoader with `PixelCollator`.
+        attacks: in the order given; later ones see only the survivors of the earlier ones.
+        to_class: (C,) class of each label, e.g. a tree's ancestors at some level.
+        search: cheaper callable for gradients, such as the same model under bf16.
+        seed: of the random starts; they do not depend on the batch size of earlier attacks' survivors.
+        desc: title of a progress bar with the running robust accuracy; None draws none.
+    """
+    start, clean, robust, zero = time.perf_counter(), [], [], 0.0
+    bar = tqdm(batches, desc=desc, disable=desc is None, leave=False)
+    for index, batch in enumerate(bar):
+        pixels, labels = batch["pixels"].to(device), batch["labels"].to(device)
+        if to_class is not None:
+            labels = to_class.to(device)[labels]
+        with torch.no_grad():
+            correct = classifier(pixels).argmax(1) == labels
+        alive = correct.clone()
+        for number, attack in enumerate(attacks):
+            rows = alive.nonzero()[:, 0]
+            if len(rows) == 0:
+                break
+            generator = torch.Generator(device).manual_seed(seed + 1_000_003 * index + 7919 * number)
+            result = attack(classifier, pixels[rows], labels[rows], search_model=search, generator=generator)
+            alive[rows] = result.robust_correct
+            zero = max(zero, result.zero_gradient)
+        clean.append(correct.cpu())
+        robust.append(alive.cpu())
+        bar.set_postfix(robust=f"{torch.cat(robust).float().mean():.3f}")
+    if not clean:
+        raise ValueError("batches is empty: there is nothing to evaluate")
+    return Outcome(torch.cat(clean), torch.cat(robust), zero, time.perf_counter() - start)

@@ -1,0 +1,214 @@
+"""From a model and a data set to robustness records: one per classifier and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ..attacks import PGD, Attack
+from ..data import ClassSet, PixelCollator
+from ..hierarchy import LabelTree
+from ..modeling import PixelPipeline, RobustCLIPModel
+from ..modeling.kernels import fast_kernels
+from ..threat import ThreatModel
+from .hierarchical import LevelClassifier, level_classifiers
+from .records import RobustnessRecord, describe_samples, public_name
+from .robust import Outcome, attack_classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPlan:
+    """The attacks of one evaluation; the worst case over them counts.
+
+    Args:
+        threats: budgets, each evaluated separately.
+        num_steps, restarts: of every PGD run.
+        step_size: in pixel scale; None is ``eps / 4``.
+        losses: PGD runs, one a loss: ``("ce",)`` is PGD-n, ``("ce", "margin")`` adds CW-PGD.
+    """
+
+    threats: tuple[ThreatModel, ...]
+    num_steps: int = 20
+    restarts: int = 1
+    step_size: float | None = None
+    losses: tuple[str, ...] = ("ce",)
+
+    def attacks(self, threat: ThreatModel) -> list[Attack]:
+        return [
+            PGD(
+                threat=threat,
+                num_steps=self.num_steps,
+                restarts=self.restarts,
+                step_size=self.step_size,
+                loss=loss,
+            )
+            for loss in self.losses
+        ]
+
+    def describe(self, threat: ThreatModel) -> dict:
+        """Constants for the record; several losses are one worst case."""
+        constants = self.attacks(threat)[0].describe()
+        step = self.step_size if self.step_size is not None else threat.eps / 4
+        return constants | {"loss": "+".join(self.losses), "step_size": step}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """Labelled images with their classes.
+
+    Args:
+        name, split: for the record.
+        dataset: items ``{"image", "label"}``.
+        class_set: classes; ``label_map`` (C,) leads from dataset labels to them.
+        tree: class tree, or None for leaves only.
+        num_samples: the first images of the set; None takes all.
+    """
+
+    name: str
+    dataset: Dataset
+    class_set: ClassSet
+    split: str = "test"
+    label_map: torch.Tensor | None = None
+    tree: LabelTree | None = None
+    num_samples: int | None = None
+
+    def loader(self, processor, space: str, batch_size: int) -> DataLoader:
+        dataset = self.dataset
+        if self.num_samples is not None and self.num_samples < len(dataset):
+            dataset = Subset(dataset, range(self.num_samples))
+        collator = PixelCollator(processor.image_processor, space, self.label_map)
+        return DataLoader(dataset, batch_size=batch_size, collate_fn=collator)
+
+
+def evaluate_model(
+    model: RobustCLIPModel,
+    processor,
+    sets: Iterable[EvaluationSet],
+    plan: AttackPlan,
+    *,
+    model_name: str,
+    objective: str = "none",
+    template: str | None = None,
+    classifiers: Sequence[str] | None = None,
+    batch_size: int = 256,
+    bf16_search: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[RobustnessRecord]:
+    """Attack every classifier of a model on every set at every budget.
+
+    Args:
+        model_name, objective: for the records.
+        classifiers: names to keep (see `LevelClassifier`); None evaluates all that the model offers.
+        bf16_search: attack gradients under bf16 autocast; verdicts stay fp32.
+        seed: of random starts.
+
+    Returns:
+        One record per set, level, classifier and budget.
+    """
+    pipeline, records = PixelPipeline(processor.image_processor), []
+    dtype = torch.bfloat16 if bf16_search else None
+    for data in sets:
+        found = level_classifiers(
+            model,
+            pipeline,
+            processor.tokenizer,
+            data.class_set,
+            data.tree,
+            template=template,
+            names=classifiers,
+        )
+        for threat in plan.threats:
+            loader = data.loader(processor, threat.space, batch_size)
+            for one in found:
+                desc = f"{data.name} level {one.level} {one.name} {threat}" if progress else None
+                with fast_kernels(model, dtype):
+                    outcome = attack_classifier(
+                        one.classifier,
+                        loader,
+                        plan.attacks(threat),
+                        to_class=one.to_node,
+                        search=one.search if bf16_search else None,
+                        device=model.device,
+                        seed=seed,
+                        desc=desc,
+                    )
+                records.append(
+                    _record(
+                        one, data, plan, threat, outcome, model_name, objective, template, seed, bf16_search
+                    )
+                )
+    return records
+
+
+def with_base(
+    records: Iterable[RobustnessRecord], base: Iterable[RobustnessRecord]
+) -> list[RobustnessRecord]:
+    """Records with the undefended base's accuracies on the same images beside them.
+
+    A hyperbolic classifier, which the base does not have, is set beside the base's cosine one.
+    """
+    table = {_key(r): r for r in base}
+    merged = []
+    for record in records:
+        other = table.get(_key(record)) or table.get(
+            _key(record, record.classifier.removesuffix("hyperbolic"))
+        )
+        if other is not None:
+            facts = {
+                "model": other.model,
+                "clean_accuracy": other.clean_accuracy,
+                "robust_accuracy": other.robust_accuracy,
+            }
+            record = replace(record, base=facts)
+        merged.append(record)
+    return merged
+
+
+def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
+    name = record.classifier if classifier is None else (classifier.removesuffix("-") or "cosine")
+    attack = record.attack
+    return (record.dataset, record.sample_ids["sha256"], record.level, name, attack["norm"], attack["eps"])
+
+
+def _record(
+    one: LevelClassifier,
+    data: EvaluationSet,
+    plan: AttackPlan,
+    threat: ThreatModel,
+    outcome: Outcome,
+    model_name: str,
+    objective: str,
+    template: str | None,
+    seed: int,
+    bf16_search: bool,
+) -> RobustnessRecord:
+    count = len(outcome.clean)
+    class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
+    return RobustnessRecord(
+        model=public_name(model_name),
+        objective=objective,
+        dataset=public_name(data.name),
+        split=data.split,
+        class_set=data.class_set.name,
+        num_classes=int(one.to_node.max()) + 1,
+        level=one.level,
+        level_name="leaf"
+        if one.level == 0
+        else ("superclass" if one.level == 1 else f"superclass {one.level}"),
+        classifier=one.name,
+        tree=data.tree.name if data.tree else None,
+        tree_hash=data.tree.hash if data.tree else None,
+        templates_hash=class_set.templates_hash,
+        attack=plan.describe(threat) | {"search_dtype": "bfloat16" if bf16_search else "float32"},
+        seed=seed,
+        num_samples=count,
+        sample_ids=describe_samples(range(count), "first rows"),
+        clean_accuracy=int(outcome.clean.sum()) / count,
+        robust_accuracy=int(outcome.robust.sum()) / count,
+        wall_seconds=round(outcome.seconds, 1),
+        checks={"zero_gradient_fraction": outcome.zero_gradient},
+    )

@@ -1,0 +1,30 @@
+"""Hyperbolic geometry as pure functions: the Poincaré ball, its polar chart and the margins of Theorem 1.
+
+The two charts share their function names, so they are used through their modules:
+``from hf_hierrobust.geometry import polar``, then ``polar.pairwise_distance(...)``.
+"""
+
+from hf_hierrobust.geometry import poincare, polar
+from hf_hierrobust.geometry.margins import (
+    SimplexMargins,
+    classification_margin,
+    euclidean_margin,
+    hyperbolic_margin,
+    robust_radius,
+    simplex_margins,
+)
+from hf_hierrobust.geometry.polar import Polar
+from hf_hierrobust.geometry.precision import full_precision
+
+__all__ = [
+    "Polar",
+    "SimplexMargins",
+    "classification_margin",
+    "euclidean_margin",
+    "full_precision",
+    "hyperbolic_margin",
+    "poincare",
+    "polar",
+    "robust_radius",
+    "simplex_margins",
+]

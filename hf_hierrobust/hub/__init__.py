@@ -1,0 +1,14 @@
+"""Publishing a run: its model card and the upload to the Hub."""
+
+from hf_hierrobust.hub.card import CardFacts, TreeFacts, render_card, write_card
+from hf_hierrobust.hub.push import UPLOAD_PATTERNS, check_folder, push_folder
+
+__all__ = [
+    "UPLOAD_PATTERNS",
+    "CardFacts",
+    "TreeFacts",
+    "check_folder",
+    "push_folder",
+    "render_card",
+    "write_card",
+]

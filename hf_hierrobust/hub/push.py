@@ -1,0 +1,209 @@
+"""Uploads a finished run to the Hub: the stock checkpoint, its card and its results, and nothing private."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, HfApi
+
+PLAIN_MODEL_TYPES = ("clip", "siglip")
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+# Prefixes and fragments of tensor names that stock CLIPModel/SiglipModel do not have.
+FOREIGN_TENSOR_MARKS = ("hier_head.", "base_model.", "lora_")
+
+# Patterns are huggingface_hub's: fnmatch on the path relative to the folder, in which `*` also matches `/`.
+# So the allow list names files instead of suffixes, and what must never leave is ignored by name as well:
+# above all training_args.bin, which holds the hub token in clear.
+UPLOAD_PATTERNS: dict[str, tuple[str, ...]] = {
+    "allow_patterns": (
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "spiece.model",
+        "hier_head.safetensors",
+        "*tree.json",
+        "results.json",
+        "figures/*.png",
+        "figures/*.svg",
+        "figures/*.pdf",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+    ),
+    "ignore_patterns": (
+        "training_args.bin",
+        "*/training_args.bin",
+        "checkpoint-*",
+        "optimizer*",
+        "scheduler*",
+        "scaler*",
+        "rng_state*",
+        "trainer_state.json",
+        "runs/*",
+        "logs/*",
+        "*.log",
+        "events.out.tfevents*",
+    ),
+}
+
+
+def check_folder(folder: str | Path) -> Path:
+    """Checks that `folder` is what stock transformers loads from a repository root, and returns it as a path.
+
+    Raises:
+        FileNotFoundError: config, weights, processor or card is missing.
+        ValueError: not a stock CLIP or SigLIP checkpoint, merged weights and an adapter side by side, or
+            tensors in `model.safetensors` that the stock class does not have.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder={str(folder)!r} is not a directory")
+    _require(root, ("config.json",), "save the model there with save_pretrained")
+    try:
+        config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"folder={str(folder)!r}: config.json is not JSON ({error})") from error
+    if config.get("model_type") not in PLAIN_MODEL_TYPES or "auto_map" in config:
+        raise ValueError(
+            f"folder={str(folder)!r}: config.json has model_type={config.get('model_type')!r}"
+            f"{' and auto_map' if 'auto_map' in config else ''}, but only plain checkpoints of type "
+            f"{' or '.join(PLAIN_MODEL_TYPES)} load without custom code; save the model with save_pretrained"
+        )
+    _check_weights(root)
+    _require(root, ("processor_config.json", "preprocessor_config.json"), "processor.save_pretrained(folder)")
+    _require(root, ("tokenizer.json", "vocab.json", "spiece.model"), "processor.save_pretrained(folder)")
+    _require(root, ("README.md",), "hf_hierrobust.hub.write_card(folder, facts)")
+    return root
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload robust CLIP checkpoint",
+) -> CommitInfo:
+    """Creates the model repository if needed and uploads `folder` to its branch `main` in one commit.
+
+    Uploaded is what `UPLOAD_PATTERNS` allows: the files stock transformers loads, the card, the side file
+    `hier_head.safetensors`, the tree, `results.json`, figures and a LoRA adapter in its own subfolder.
+    Optimizer state, checkpoints, logs and `training_args.bin` stay at home; unchanged files are not resent.
+
+    Args:
+        folder: Output folder of a training run, checked by `check_folder` before anything is sent.
+        repo_id: `name` (in the token's namespace) or `namespace/name`.
+        private: Visibility of a new repository; None is the namespace's default. An old one keeps its own.
+        token: Write token; None takes `HF_TOKEN` or the token stored by `hf auth login`.
+        commit_message: First line of the commit.
+
+    Returns:
+        `huggingface_hub.CommitInfo` with `oid` and `commit_url`; of the last commit if nothing has changed.
+
+    Raises:
+        FileNotFoundError: From `check_folder`.
+        ValueError: From `check_folder`, for a malformed `repo_id`, or because the repository already has an
+            adapter at its root.
+        huggingface_hub.errors.LocalTokenNotFoundError: No token anywhere (an `OSError`).
+        PermissionError: The Hub refused the token, or the token may not write to `repo_id`.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    root = check_folder(folder)
+    _check_repo_id(repo_id)
+    api = HfApi(token=_find_token(token), library_name="hf_hierrobust")
+    try:
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        _check_remote(api, full_id)
+        # Lists, not the tuples themselves: upload_folder extends ignore_patterns in place.
+        patterns = {name: list(values) for name, values in UPLOAD_PATTERNS.items()}
+        return api.upload_folder(repo_id=full_id, folder_path=root, commit_message=commit_message, **patterns)
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        raise PermissionError(
+            f"the Hub refused to write to repo_id={repo_id!r} (HTTP {error.response.status_code}): the token "
+            "is invalid, expired or has no write access to this namespace. Make one with the role 'write' at "
+            "https://huggingface.co/settings/tokens, then run `hf auth login` or set HF_TOKEN"
+        ) from error
+
+
+def _require(root: Path, names: tuple[str, ...], fix: str) -> None:
+    if not any((root / name).is_file() for name in names):
+        raise FileNotFoundError(f"folder={str(root)!r} has no {' or '.join(names)}; make it with {fix}")
+
+
+def _check_weights(root: Path) -> None:
+    """Refuses weights that load wrongly or not at all, without reading more than the file's header."""
+    from safetensors import safe_open
+
+    adapters = [name for name in ADAPTER_FILES if (root / name).is_file()]
+    has_weights = (root / "model.safetensors").is_file()
+    if adapters and has_weights:
+        raise ValueError(
+            f"folder={str(root)!r} has merged weights (model.safetensors) and an adapter "
+            f"({', '.join(adapters)}) at its root: AutoModel would silently apply the adapter a second time "
+            "on top of the merged weights. Move the adapter files to the subfolder 'adapter/'"
+        )
+    if not has_weights:
+        found = f"only an adapter ({', '.join(adapters)})" if adapters else "no model.safetensors"
+        raise FileNotFoundError(
+            f"folder={str(root)!r} has {found}; the published checkpoint is stock CLIP in one file: merge "
+            "an adapter in fp32 (merge_and_unload) and save with save_pretrained"
+        )
+    with safe_open(root / "model.safetensors", framework="numpy") as weights:
+        names = weights.keys()
+    foreign = [name for name in names if any(mark in name for mark in FOREIGN_TENSOR_MARKS)]
+    if foreign:
+        raise ValueError(
+            f"folder={str(root)!r}: model.safetensors has {len(foreign)} tensors unknown to stock CLIP (such "
+            f"as {foreign[0]!r}); save with RobustCLIPModel.save_pretrained, which puts the head in "
+            "hier_head.safetensors, and merge LoRA layers first"
+        )
+
+
+def _check_repo_id(repo_id: str) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"repo_id={repo_id!r} is not a Hub repository id; use 'name' or 'namespace/name' ({error})"
+        ) from error
+
+
+def _find_token(token: str | None) -> str:
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    found = token or get_token()
+    if not found:
+        raise LocalTokenNotFoundError(
+            "no Hugging Face token found, and a push needs one with write access: run `hf auth login`, set "
+            "the environment variable HF_TOKEN, or pass token=..."
+        )
+    return found
+
+
+def _check_remote(api: HfApi, repo_id: str) -> None:
+    """Refuses a repository where an adapter of an earlier push would be applied to the new weights."""
+    left = sorted(set(api.list_repo_files(repo_id)) & set(ADAPTER_FILES))
+    if left:
+        raise ValueError(
+            f"repo_id={repo_id!r} already has an adapter at its root ({', '.join(left)}), which AutoModel "
+            "would silently apply on top of the merged weights; delete it there or push to another repository"
+        )

@@ -1,0 +1,152 @@
+"""The hyperbolic head: from un-normalised CLIP embeddings to points of the Poincaré ball."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from ..geometry import Polar, polar
+
+
+class HierHead(nn.Module):
+    """Tangent scales, curvature and temperature of the hyperbolic classifier (OC-2, OC-5, OC-6, OC-8).
+
+    The tangent vectors are ``v_I = a_I f(x)`` and ``v_T = a_T g(t)`` with positive scales trained in log
+    space from 1/sqrt(D). Curvature, temperature ``kappa`` and the neighbourhood radius are buffers:
+    they are part of the checkpoint and never trained.
+
+    Args:
+        dim: D, width of the shared embedding.
+        curvature: r > 0 of a ball of curvature -r.
+        ball_margin: distance xi kept from the edge, as a fraction of the ball's radius.
+        max_tangent_norm: clip of the tangent norm, in units of 1/sqrt(r).
+    """
+
+    def __init__(
+        self, dim: int, curvature: float = 1.0, ball_margin: float = 1e-3, max_tangent_norm: float = 4.0
+    ):
+        super().__init__()
+        if not curvature > 0:
+            raise ValueError(f"curvature={curvature} must be positive (the ball has curvature -{curvature})")
+        self.dim, self._curvature = dim, float(curvature)
+        self.ball_margin, self.max_tangent_norm = ball_margin, max_tangent_norm
+        self.log_image_scale = nn.Parameter(torch.empty(()))
+        self.log_text_scale = nn.Parameter(torch.empty(()))
+        self.register_buffer("curvature", torch.empty(()))
+        self.register_buffer("kappa", torch.empty(()))
+        self.register_buffer("vic_radius", torch.empty(()))
+        self.reset()
+
+    def reset(self) -> None:
+        """Initial values; ``kappa`` and ``vic_radius`` are NaN until `calibrate` has seen data."""
+        # transformers' own initialisers respect tensors already loaded from a checkpoint.
+        for scale in (self.log_image_scale, self.log_text_scale):
+            init.constant_(scale, -0.5 * math.log(self.dim))
+        init.constant_(self.curvature, self._curvature)
+        init.constant_(self.kappa, math.nan)
+        init.constant_(self.vic_radius, math.nan)
+
+    @property
+    def calibrated(self) -> bool:
+        return bool(torch.isfinite(self.kappa))
+
+    def image_tangent(self, features: Tensor) -> Tensor:
+        """Un-normalised image embeddings (B, D) to tangent vectors (B, D), fp32."""
+        return self.log_image_scale.exp() * features.float()
+
+    def text_tangent(self, features: Tensor) -> Tensor:
+        """Un-normalised text embeddings (N, D) to tangent vectors (N, D), fp32."""
+        return self.log_text_scale.exp() * features.float()
+
+    def lift(self, tangent: Tensor) -> Polar:
+        """Exponential map at the origin with both clips."""
+        return polar.from_tangent(
+            tangent,
+            self._curvature,
+            max_tangent_norm=self.max_tangent_norm,
+            ball_margin=self.ball_margin,
+        )
+
+    def distance(self, images: Polar, texts: Polar) -> Tensor:
+        """Hyperbolic distances (B, N)."""
+        return polar.pairwise_distance(images, texts, self._curvature)
+
+    def own_distance(self, images: Polar, texts: Polar) -> Tensor:
+        """Hyperbolic distance (B,) of each image to the text in the same row."""
+        return polar.distance(images, texts, self._curvature)
+
+    def ball_norm(self, points: Polar) -> Tensor:
+        """Norm of the points in the ball in units of its radius, in [0, 1)."""
+        return torch.tanh(math.sqrt(self._curvature) * points.radius / 2)
+
+    def midpoint(self, points: Polar, index: Tensor, num_nodes: int) -> Polar:
+        """Einstein midpoint of the points of each node; ``index`` (B,) in [0, num_nodes)."""
+        return polar.midpoint(points, index, num_nodes, self._curvature)
+
+    def logits(self, images: Polar, texts: Polar) -> Tensor:
+        """Classifier scores ``-kappa d_r`` (B, N).
+
+        Raises:
+            RuntimeError: the head has never been calibrated, so ``kappa`` has no value.
+        """
+        if not self.calibrated:
+            raise RuntimeError(
+                "the hyperbolic head is not calibrated: train with objective='hier_robust', load a checkpoint "
+                "with its hier_head.safetensors, or call model.hier_head.calibrate(...)"
+            )
+        return -self.kappa * self.distance(images, texts)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        labels: Tensor,
+        logit_scale: float,
+        *,
+        tangent_norm: float | None = None,
+        vic_factor: float = 0.9,
+    ) -> None:
+        """Set the scales, ``kappa`` and the neighbourhood radius from one clean batch.
+
+        ``kappa`` makes the slope of ``-kappa d_r`` in the cosine equal the slope ``logit_scale`` of
+        CLIP's own logits at the batch medians (OC-8); the radius is ``vic_factor`` times the median
+        distance of images to their own label (OC-15).
+
+        Args:
+            image_features, text_features: (B, D) and (N, D), un-normalised, of the same model.
+            labels: (B,) row of each image's leaf text.
+            logit_scale: CLIP's multiplier, about 100.
+            tangent_norm: if given, both scales are set so that median tangent norms equal it, for
+                backbones whose embeddings are not of CLIP's usual size; None keeps 1/sqrt(D).
+        """
+        if tangent_norm is not None:
+            for scale, features in (
+                (self.log_image_scale, image_features),
+                (self.log_text_scale, text_features),
+            ):
+                scale.fill_(math.log(tangent_norm / float(features.float().norm(dim=1).median())))
+        images = self.lift(self.image_tangent(image_features).double())
+        texts = self.lift(self.text_tangent(text_features).double())
+        root = math.sqrt(self._curvature)
+        a = float(self.ball_norm(images).median()) / root
+        b = float(self.ball_norm(texts).median()) / root
+        c = float((images.direction @ texts.direction.T).median())
+        self.kappa.fill_(matched_kappa(a, b, c, self._curvature, logit_scale))
+        own = Polar(texts.direction[labels], texts.radius[labels])
+        self.vic_radius.fill_(vic_factor * float(self.own_distance(images, own).median()))
+
+
+def matched_kappa(a: float, b: float, cosine: float, curvature: float, logit_scale: float) -> float:
+    """Temperature at which ``-kappa d_r`` has slope ``logit_scale`` in the cosine (methods §1.5, derived).
+
+    Args:
+        a, b: norms of the image and the text point in the ball.
+        cosine: cosine between them.
+    """
+    q = a * a + b * b - 2 * a * b * cosine
+    edge = (1 - curvature * a * a) * (1 - curvature * b * b)
+    return logit_scale * math.sqrt(q) * math.sqrt(edge + curvature * q) / (2 * a * b)

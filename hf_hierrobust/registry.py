@@ -1,0 +1,56 @@
+"""Name -> class registries that fill themselves by importing the modules of one package folder.
+
+Adding an attack or an objective is adding one file: nothing else in the package lists them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes of one kind by their ``name`` attribute.
+
+    Args:
+        kind: word for messages, e.g. ``"objective"``.
+        package: dotted name of the folder whose modules register themselves on import.
+    """
+
+    def __init__(self, kind: str, package: str):
+        self.kind, self.package = kind, package
+        self._classes: dict[str, type[T]] = {}
+        self._scanned = False
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Class decorator; refuses two classes of the same name."""
+        name = cls.name
+        if name in self._classes and self._classes[name] is not cls:
+            raise ValueError(f"{self.kind} {name!r} is registered twice: {self._classes[name]} and {cls}")
+        self._classes[name] = cls
+        return cls
+
+    def names(self) -> list[str]:
+        if not self._scanned:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._scanned = True
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """The class of that name.
+
+        Raises:
+            KeyError: unknown name; the message lists the known ones and the nearest.
+        """
+        known = self.names()
+        if name not in self._classes:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"unknown {self.kind} {name!r}: choose one of {', '.join(known)}{hint}")
+        return self._classes[name]

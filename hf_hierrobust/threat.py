@@ -1,0 +1,112 @@
+"""Threat models: what an attacker may do to an image, and the projections that enforce it.
+
+Everything here lives on pixels in [0, 1], before normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+Space = Literal["native", "model"]
+
+
+def parse_eps(value: str | float, name: str = "eps") -> float:
+    """Read a perturbation budget given as ``"4/255"``, ``"0.0157"`` or a number.
+
+    Raises:
+        ValueError: not a number, not positive, or above 1 (pixels are in [0, 1]), with a hint
+            when the value looks like 8-bit grey levels.
+    """
+    try:
+        eps = float(Fraction(value.strip())) if isinstance(value, str) else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"{name}={value!r} is not a number: give a fraction like '4/255' or a float like 0.0157"
+        ) from None
+    if not eps > 0:
+        raise ValueError(f"{name}={value!r} must be positive: an attack needs a budget, e.g. {name}='4/255'")
+    if eps >= 1:
+        hint = f": did you mean {eps:g}/255?" if eps <= 255 else ""
+        raise ValueError(f"{name}={value!r} covers the whole pixel range [0, 1]{hint}")
+    return eps
+
+
+def format_eps(eps: float) -> str:
+    """Write a budget the way papers do: ``0.01568… -> "4/255"``, other values as decimals."""
+    levels = eps * 255
+    return f"{levels:.4g}/255" if abs(levels * 4 - round(levels * 4)) < 1e-6 else f"{eps:.6g}"
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The set of allowed perturbations.
+
+    Args:
+        norm: ``"linf"`` (per pixel) or ``"l2"`` (per image, over all channels and pixels).
+        eps: radius in pixel scale [0, 1]; ``"4/255"`` is accepted.
+        space: resolution on which the perturbation lives: ``"native"`` (before the model's resize,
+            so 32 x 32 for CIFAR) or ``"model"`` (on the model's input). Robust accuracies of the
+            two are not comparable (OC-1).
+    """
+
+    norm: Norm = "linf"
+    eps: float = 1 / 255
+    space: Space = "native"
+
+    def __post_init__(self):
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"norm={self.norm!r} is unknown: choose 'linf' or 'l2'")
+        if self.space not in ("native", "model"):
+            raise ValueError(f"space={self.space!r} is unknown: choose 'native' or 'model'")
+        # An L2 ball is measured over the whole image, so its radius may exceed 1.
+        eps = parse_eps(self.eps) if self.norm == "linf" else _parse_radius(self.eps)
+        object.__setattr__(self, "eps", eps)
+
+    @classmethod
+    def parse(cls, text: str, space: Space = "native") -> ThreatModel:
+        """Read ``"linf:4/255"`` or ``"l2:0.5"``; a bare budget means linf."""
+        norm, _, eps = text.rpartition(":")
+        return cls(norm=norm or "linf", eps=eps, space=space)
+
+    def __str__(self) -> str:
+        return f"{self.norm}:{format_eps(self.eps)}"
+
+    def project(self, delta: Tensor, pixels: Tensor) -> Tensor:
+        """Nearest allowed perturbation: into the eps-ball, then so that ``pixels + delta`` is in [0, 1].
+
+        Clipping to the box after the L2 projection cannot leave the ball again, because it only
+        moves coordinates towards zero.
+
+        Args:
+            delta, pixels: (B, C, H, W).
+        """
+        if self.norm == "linf":
+            delta = delta.clamp(-self.eps, self.eps)
+        else:
+            size = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            delta = delta * (self.eps / size.clamp(min=1e-12)).clamp(max=1.0)
+        return torch.minimum(torch.maximum(delta, -pixels), 1 - pixels)
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """Steepest-ascent direction of unit size in this norm; a zero gradient stays zero."""
+        if self.norm == "linf":
+            return gradient.sign()
+        return gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+
+    def size(self, delta: Tensor) -> Tensor:
+        """Size of each perturbation in this norm, (B,)."""
+        flat = delta.flatten(1)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+
+
+def _parse_radius(value: str | float) -> float:
+    radius = float(Fraction(value.strip())) if isinstance(value, str) else float(value)
+    if not radius > 0:
+        raise ValueError(f"eps={value!r} must be positive")
+    return radius

@@ -1,0 +1,14 @@
+"""The robust Trainer and its arguments."""
+
+from .arguments import RobustTrainingArguments
+from .checkpoints import NonFiniteLossError, OutputDirError, last_whole_checkpoint, prepare_output_dir
+from .trainer import RobustCLIPTrainer
+
+__all__ = [
+    "NonFiniteLossError",
+    "OutputDirError",
+    "RobustCLIPTrainer",
+    "RobustTrainingArguments",
+    "last_whole_checkpoint",
+    "prepare_output_dir",
+]

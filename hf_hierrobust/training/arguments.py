@@ -1,0 +1,127 @@
+"""Training arguments: `transformers.TrainingArguments` plus the objective, the attack and the evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from ..attacks import ATTACKS, Attack
+from ..objectives import OBJECTIVES, Objective
+from ..threat import ThreatModel, parse_eps
+
+
+@dataclass
+class RobustTrainingArguments(TrainingArguments):
+    """Everything of `TrainingArguments`, with the defaults robust fine-tuning needs, and:
+
+    Budgets and step sizes are in pixel scale [0, 1] and accept fractions: ``--eps 4/255``.
+    """
+
+    objective: str = field(default="hier_robust", metadata={"help": "Name of the training objective."})
+    objective_args: dict | str | None = field(
+        default=None, metadata={"help": 'Options of the objective, as JSON: \'{"hnsa": "upper"}\'.'}
+    )
+    attack: str | None = field(
+        default=None, metadata={"help": "Training attack by name; by default the objective's own."}
+    )
+    attack_args: dict | str | None = field(
+        default=None, metadata={"help": 'Further options of the attack, as JSON: \'{"text_eps": 0.0002}\'.'}
+    )
+    norm: str = field(default="linf", metadata={"help": "Norm of the threat model: linf or l2."})
+    eps: str = field(default="1/255", metadata={"help": "Perturbation budget in pixel scale, e.g. 4/255."})
+    step_size: str | None = field(
+        default=None, metadata={"help": "Training attack step in pixel scale; by default eps, as in the papers."}
+    )
+    num_steps: int | None = field(
+        default=None, metadata={"help": "Training attack steps; by default the attack's own."}
+    )
+    threat_space: str = field(
+        default="native",
+        metadata={"help": "Resolution of the perturbation: 'native' images or the 'model' input."},
+    )
+    template: str = field(
+        default="This is a photo of a {}.", metadata={"help": "Prompt template of classes and superclasses."}
+    )
+    robust_eval_samples: int = field(
+        default=512, metadata={"help": "Images of the evaluation set to attack at each evaluation."}
+    )
+    robust_eval_steps: int = field(
+        default=10, metadata={"help": "PGD steps of the evaluation during training (step size eps/4)."}
+    )
+    calibration_samples: int = field(
+        default=256, metadata={"help": "Clean training images from which the hyperbolic head is calibrated."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Start anew although output_dir holds another run."}
+    )
+    # Changed defaults of TrainingArguments
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: it drops labels."})
+    label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    logging_steps: float = field(default=10)
+    lr_scheduler_type: str = field(default="cosine")
+
+    def __post_init__(self):
+        # Our own checks come first: a wrong budget should not wait for a device to be found.
+        self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
+        if self.step_size is not None:
+            parse_eps(self.step_size, "step_size")
+        self.objective_args = _as_dict(self.objective_args, "objective_args")
+        self.attack_args = _as_dict(self.attack_args, "attack_args")
+        OBJECTIVES.get(self.objective)
+        if self.attack is not None and self.attack != "none":
+            ATTACKS.get(self.attack)
+        if self.hub_token is not None:
+            raise ValueError("hub_token is written to disk in clear with the arguments: use HF_TOKEN instead")
+        if not torch.accelerator.is_available():
+            # Without this, torchrun on a CPU machine silently trains one full copy per process.
+            self.use_cpu = True
+        super().__post_init__()
+        if self.n_gpu > 1:
+            raise ValueError(
+                "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "
+                "start with `accelerate launch --multi_gpu` or set CUDA_VISIBLE_DEVICES to one GPU"
+            )
+
+    def build_objective(self) -> Objective:
+        """Instance of the named objective with ``objective_args``."""
+        return _build(OBJECTIVES.get(self.objective), self.objective_args, "objective_args")
+
+    def build_attack(self, default: str) -> Attack | None:
+        """Instance of the training attack; None trains on clean images.
+
+        Args:
+            default: the objective's own attack, used when none was named.
+        """
+        name = self.attack or default
+        if name == "none":
+            return None
+        step = parse_eps(self.step_size, "step_size") if self.step_size else self.threat.eps
+        options = {"threat": self.threat, "step_size": step}
+        if self.num_steps is not None:
+            options["num_steps"] = self.num_steps
+        elif name == "pgd":
+            options["num_steps"] = 2  # TeCoA and its family; PGD's own default is for evaluation
+        return _build(ATTACKS.get(name), options | self.attack_args, "attack_args")
+
+
+def _build(cls, options: dict, argument: str):
+    try:
+        return cls(**options)
+    except TypeError as error:
+        known = [name for name, f in cls.__dataclass_fields__.items() if f.init]
+        raise ValueError(f"{argument}: {error}; {cls.name!r} takes {', '.join(known)}") from None
+
+
+def _as_dict(value: dict | str | None, name: str) -> dict:
+    if value is None or isinstance(value, dict):
+        return dict(value or {})
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}={value!r} is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{name}={value!r} must be a JSON object")
+    return parsed

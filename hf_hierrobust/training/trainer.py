@@ -1,0 +1,312 @@
+"""A `transformers.Trainer` that attacks each batch and trains on what the attack found.
+
+Two rules keep the gradients right under DDP, accumulation and mixed precision: the attack runs on the
+unwrapped, frozen model and differentiates with respect to its perturbation only; the training graph is
+built only through ``model(...)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, Subset
+from transformers import CLIPProcessor, Trainer, logging
+from transformers.trainer_utils import EvalPrediction
+
+from ..attacks import PGD, Attack, Perturbation, check_pixels, frozen, misclassified
+from ..data import ClassSet, PixelCollator
+from ..hierarchy import Forest
+from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
+from ..modeling.clip import SIDE_FILE, load_side_file
+from ..modeling.trainable import set_trainable
+from ..objectives import Objective, View
+from .arguments import RobustTrainingArguments
+from .checkpoints import NonFiniteLossError, last_whole_checkpoint
+
+logger = logging.get_logger(__name__)
+
+
+class RobustCLIPTrainer(Trainer):
+    """Adversarial fine-tuning of a CLIP model under any registered objective and attack.
+
+    Args:
+        model: the model to train; which of its parameters train follows from the objective.
+        args: see `RobustTrainingArguments`.
+        processor: the checkpoint's processor; it is saved with every checkpoint.
+        class_set: classes of the training labels.
+        forest: class trees, for objectives that need them.
+        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`; the first
+            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation.
+        objective, attack: instances, in place of the names in ``args``.
+        label_map: (C,) class index of each dataset label, where the two differ.
+
+    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
+    accuracy per level (``eval_leaf_clean``, ``eval_level1_robust``, …) by cosine to the level's prompts.
+    """
+
+    # Trainer would otherwise assume a loss already divided by the accumulation steps.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: RobustCLIPModel,
+        args: RobustTrainingArguments,
+        *,
+        processor: CLIPProcessor,
+        class_set: ClassSet,
+        forest: Forest | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | None = None,
+        objective: Objective | None = None,
+        attack: Attack | None = None,
+        label_map: Tensor | None = None,
+        **kwargs,
+    ):
+        self.objective = objective if objective is not None else args.build_objective()
+        self.objective.setup(class_set.class_names, forest)
+        self.attack = attack if attack is not None else args.build_attack(self.objective.default_attack)
+        self.trained = set_trainable(model, self.objective.trained_groups)
+        self.pipeline = PixelPipeline(processor.image_processor)
+        names = [args.template.replace("{}", name) for name in self.objective.nodes.names]
+        self.text_states = encode_prompts(model, processor.tokenizer, names)
+        self.class_set, self.forest = class_set, forest
+        model.config.hier_robust = model.facts() | self.recipe(args)
+        if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
+            eval_dataset = Subset(eval_dataset, range(args.robust_eval_samples))
+        super().__init__(
+            model,
+            args,
+            data_collator=PixelCollator(processor.image_processor, args.threat_space, label_map),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processor,
+            compute_metrics=kwargs.pop("compute_metrics", self._metrics),
+            **kwargs,
+        )
+        self.model_accepts_loss_kwargs = False
+        self.text_states = self.text_states.to(self.args.device)
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._micro_step = (-1, 0)
+        counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
+        logger.warning(f"{self.objective.name}: training {counts} parameters ({sum(self.trained.values()):,})")
+
+    def recipe(self, args: RobustTrainingArguments) -> dict:
+        """What ``config.hier_robust`` and the card say about this training."""
+        facts = {
+            "objective": self.objective.name,
+            "objective_args": self.objective.options(),
+            "attack": None if self.attack is None else self.attack.describe(),
+            "template": args.template,
+        }
+        if self.forest is not None:
+            facts["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in self.forest]
+        return facts
+
+    # ---- training ----
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As `Trainer.train`; the hyperbolic head is calibrated on the first clean images before."""
+        if self.train_dataset is None or (
+            hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
+        ):
+            raise ValueError("train_dataset is empty: there is nothing to train on")
+        self._calibrate()
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Attack the batch, forward all perturbations once, sum the objective's terms.
+
+        Raises:
+            NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
+        """
+        pixels, labels = inputs["pixels"], inputs["labels"]
+        perturbations = self.perturb(pixels, labels)
+        views, outputs = self._views(model, perturbations)
+        terms = self.objective.loss(views, labels)
+        loss = sum(terms.values())
+        if not torch.isfinite(loss):
+            self._stop_non_finite(terms)
+        for name, value in terms.items():
+            self._terms[name].append(value.detach())
+        return (loss, outputs) if return_outputs else loss
+
+    def perturb(self, pixels: Tensor, labels: Tensor) -> list[Perturbation]:
+        """Training perturbations of a batch, (B, 3, H, W) in [0, 1], against the current weights."""
+        check_pixels(pixels)
+        if self.attack is None:
+            return [Perturbation(pixels)]
+        core = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        with frozen(core):
+            with torch.no_grad():
+                text_features = core.project_text(self.text_states)
+                text_tangent = core.hier_head.text_tangent(text_features)
+
+            def loss_fn(x: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
+                # Text enters as a constant: no tokenizer and no text tower inside the loop.
+                with self.accelerator.autocast():
+                    features = self._encode(core, self.pipeline(x)).float()
+                view = View(
+                    features,
+                    text_features,
+                    core.hier_head.image_tangent(features),
+                    text_tangent,
+                    core.logit_scale.exp(),
+                    core.hier_head,
+                    text_delta,
+                    levels,
+                )
+                return self.objective.inner_loss(view, labels)
+
+            return self.attack.perturb(
+                loss_fn, pixels, tuple(text_tangent.shape), self.objective.num_levels, self._generator()
+            )
+
+    def _views(self, model: nn.Module, perturbations: Sequence[Perturbation]) -> tuple[list[View], object]:
+        """One forward over all perturbations through the wrapped model, split into a view each."""
+        stacked = torch.cat([p.pixels for p in perturbations])
+        out = model(pixel_values=self.pipeline(stacked), text_states=self.text_states)
+        core = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        chunks = len(perturbations)
+        images = zip(out.image_features.float().chunk(chunks), out.image_tangent.float().chunk(chunks))
+        views = [
+            View(
+                features,
+                out.text_features.float(),
+                tangent,
+                out.text_tangent.float(),
+                core.logit_scale.exp().detach(),
+                core.hier_head,
+                p.text_delta,
+                p.levels,
+            )
+            for (features, tangent), p in zip(images, perturbations)
+        ]
+        return views, out
+
+    def _encode(self, core: RobustCLIPModel, pixel_values: Tensor) -> Tensor:
+        if not self.args.torch_compile:
+            return core.encode_image(pixel_values)
+        if not hasattr(self, "_compiled_encode"):
+            self._compiled_encode = torch.compile(core.encode_image)
+        return self._compiled_encode(pixel_values)
+
+    def _generator(self) -> torch.Generator:
+        """Random starts of this batch: a function of seed, rank, step and micro-step only.
+
+        So a resumed run draws what the uninterrupted one would have, ranks differ, and neither
+        evaluation nor the global generator is touched.
+        """
+        step, micro = self._micro_step
+        self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
+        key = (self.args.seed, self.args.process_index, *self._micro_step)
+        seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") >> 1
+        return torch.Generator(self.args.device).manual_seed(seed)
+
+    def _calibrate(self) -> None:
+        """Set the head's constants from the first images, the same ones on every rank."""
+        count, examples = self.args.calibration_samples, []
+        for example in iter(self.train_dataset):
+            examples.append(example)
+            if len(examples) == count:
+                break
+        batch = self.data_collator(examples)
+        pixels, labels = batch["pixels"].to(self.args.device), batch["labels"].to(self.args.device)
+        check_pixels(pixels)
+        self.model.to(self.args.device)
+        with frozen(self.model), torch.no_grad():
+            views, _ = self._views(self.model, [Perturbation(pixels)])
+            self.objective.calibrate(views[0], labels)
+
+    def _stop_non_finite(self, terms: dict[str, Tensor]) -> None:
+        values = ", ".join(f"{name}={float(value):g}" for name, value in terms.items())
+        checkpoint = last_whole_checkpoint(self.args.output_dir)
+        raise NonFiniteLossError(
+            f"loss is not finite at step {self.state.global_step}: {values}. Last good checkpoint: "
+            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or set max_grad_norm, then resume from it"
+        )
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """As `Trainer.log`, with the mean of every term since the last training log."""
+        if "loss" in logs:
+            for name, values in self._terms.items():
+                logs[name] = round(float(torch.stack(values).mean()), 5)
+            self._terms.clear()
+        super().log(logs, *args, **kwargs)
+
+    # ---- evaluation ----
+
+    def evaluate(self, *args, **kwargs):
+        """Clean and robust accuracy per level on ``robust_eval_samples`` images."""
+        self._eval_generator = torch.Generator(self.args.device).manual_seed(
+            self.args.seed + self.args.process_index
+        )
+        core = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        self._level_classifiers = [
+            (ZeroShotClassifier(core, self.pipeline, self.text_states[rows]), ancestors.to(self.args.device))
+            for rows, ancestors in self._levels()
+        ]
+        return super().evaluate(*args, **kwargs)
+
+    def _levels(self) -> list[tuple[Tensor, Tensor]]:
+        """Rows of the text states and leaf-to-node map of each level of the first tree."""
+        leaves = torch.arange(len(self.class_set))
+        if not self.objective.nodes.rows:
+            return [(leaves, leaves)]
+        tree = self.objective.forest.trees[0]
+        return [(rows, tree.ancestors(level)) for level, rows in enumerate(self.objective.nodes.rows[0])]
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Flags (B, 2 levels): correct when clean and when attacked, level by level."""
+        inputs = self._prepare_inputs(inputs)
+        pixels, labels = inputs["pixels"], inputs["labels"]
+        attack = PGD(threat=self.args.threat, num_steps=self.args.robust_eval_steps)
+        flags = []
+        for classifier, ancestors in self._level_classifiers:
+            if self.attack is None:
+                with torch.no_grad():
+                    flags.append(~misclassified(classifier(pixels), ancestors[labels]))
+                continue
+            search = classifier.with_autocast(torch.bfloat16) if self.args.bf16 else None
+            result = attack(
+                classifier, pixels, ancestors[labels], search_model=search, generator=self._eval_generator
+            )
+            flags += [result.clean_correct, result.robust_correct]
+        return None, torch.stack(flags, dim=1).float(), labels
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        kinds = ("clean",) if self.attack is None else ("clean", "robust")
+        names = [
+            f"{'leaf' if level == 0 else f'level{level}'}_{kind}"
+            for level in range(len(self._level_classifiers))
+            for kind in kinds
+        ]
+        return {name: float(column.mean()) for name, column in zip(names, prediction.predictions.T)}
+
+    # ---- saving and sharing ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_side_file(model or self.model, Path(resume_from_checkpoint) / SIDE_FILE)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_side_file(self.model, Path(self.state.best_model_checkpoint) / SIDE_FILE)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that no reader needs, and that would carry a token to the Hub.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # Trainer copies only the files it knows; the head would be missing from intermediate pushes.
+        side = Path(checkpoint_folder) / SIDE_FILE
+        if self.is_world_process_zero() and side.exists():
+            shutil.copy(side, os.path.join(self.args.output_dir, SIDE_FILE))
+        super()._push_from_checkpoint(checkpoint_folder)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+import pytest
+
+from hf_hierrobust.hierarchy import TreeError, available_trees, load_tree
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "tinyimagenet": 200, "imagenet": 1000}
+
+
+@pytest.mark.parametrize("name", available_trees())
+def test_shipped_trees_are_valid_and_say_where_they_come_from(name):
+    forest = load_tree(name)
+    assert len(forest.leaves) == CLASSES[name.split("-")[0]]
+    for tree in forest:
+        assert tree.source and tree.licence
+        assert tree.sizes[-1] >= 2 and list(tree.sizes) == sorted(set(tree.sizes), reverse=True)
+        assert not any("_" in text for level in range(tree.num_levels) for text in tree.display_names(level))
+
+
+def test_shipped_trees_have_the_depth_they_are_said_to_have():
+    assert load_tree("imagenet")[0].depth == load_tree("tinyimagenet")[0].depth == 5
+    assert [tree.depth for tree in load_tree("cifar100-forest")] == [1, 3, 2]
+
+
+def test_official_cifar100_superclasses_are_in_the_data_sets_order():
+    tree = load_tree("cifar100")[0]
+    assert tree.sizes == (100, 20)
+    assert tree.ancestors(1).bincount().tolist() == [5] * 20
+    assert tree.levels[1][:3] == ("aquatic mammals", "fish", "flowers") and tree.levels[1][-1] == "vehicles 2"
+    assert tree.superclass("aquarium_fish", 1) == "fish" and tree.superclass("lawn_mower", 1) == "vehicles 2"
+
+
+def test_leaves_match_the_class_names_of_the_data(shared_dir):
+    import pyarrow.parquet as pq
+
+    for name in ("cifar100-forest", "cifar10", "tinyimagenet"):
+        folder = name.split("-")[0]
+        info = json.loads(
+            pq.read_schema(shared_dir / "data" / folder / "test.parquet").metadata[b"huggingface"]
+        )
+        names = info["info"]["features"]["label"]["names"]
+        forest = load_tree(name).align(names)
+        assert len(forest.leaves) == len(names) and forest.hash == load_tree(name).hash
+        if name == "cifar100-forest":
+            coarse = info["info"]["features"]["coarse_label"]["names"]
+            assert [key.replace(" ", "_") for key in forest[0].levels[1]] == coarse
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_leaves_and_their_prompts_match_the_shipped_class_sets(name):
+    file = resources.files("hf_hierrobust.data").joinpath("class_sets", f"{name}.json")
+    class_names = json.loads(file.read_text(encoding="utf-8"))["class_names"]
+    tree = load_tree(name)[0]
+    aligned = tree.align(class_names)
+    assert len(aligned.leaves) == len(class_names) == CLASSES[name] and aligned.hash == tree.hash
+    same = [text == want for text, want in zip(aligned.display_names(0), class_names)]
+    # ImageNet publishes "missile" and "sunglasses" twice; a tree has to tell them apart
+    assert same.count(False) == (2 if name == "imagenet" else 0)
+
+
+def test_lists_files_and_typos(tmp_path):
+    forest = load_tree("cifar100, cifar100-induced")
+    assert [tree.name for tree in forest] == ["cifar100", "cifar100-induced"]
+    paths = {"dog": ["animal"], "cat": ["animal"], "bus": ["vehicle"]}
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    one.write_text(json.dumps(paths))
+    two.write_text(json.dumps(dict(reversed(paths.items()))))
+    assert load_tree(one).name == "one"
+    assert load_tree(f"{one},{two}").leaves == ("dog", "cat", "bus")
+    assert load_tree(load_tree(one)[0]) == load_tree(one)
+    with pytest.raises(
+        TreeError, match=r"'cifar1000' is no builtin tree \(cifar10, .*did you mean 'cifar100'"
+    ):
+        load_tree("cifar1000")
+    with pytest.raises(TreeError, match="differ in their leaves"):
+        load_tree("cifar10,cifar100")
+    with pytest.raises(TreeError, match="twice"):
+        load_tree("cifar100-forest,cifar100")
