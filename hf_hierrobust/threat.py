@@ -75,7 +75,7 @@ class ThreatModel:
         return cls(norm=norm or "linf", eps=eps, space=space)
 
     def __str__(self) -> str:
-        return f"{self.norm}:{format_eps(self.eps)}"
+        return f"{self.norm}:{format_eps(self.eps) if self.norm == 'linf' else f'{self.eps:g}'}"
 
     def project(self, delta: Tensor, pixels: Tensor) -> Tensor:
         """Nearest allowed perturbation: into the eps-ball, then so that ``pixels + delta`` is in [0, 1].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -15,8 +15,13 @@ class ConfigError(ValueError):
     """A YAML config that cannot be used."""
 
 
-def parse_with_config(dataclasses: Sequence[type], argv: Sequence[str] | None = None, **parser_kwargs) -> tuple:
+def parse_with_config(
+    dataclasses: Sequence[type], argv: Sequence[str] | None = None, defaults: Mapping | None = None
+) -> tuple:
     """Parse ``--config file.yaml`` and flags into dataclass instances; a flag wins over the file.
+
+    Args:
+        defaults: weaker than both.
 
     Raises:
         ConfigError: no such file, not a mapping, or keys that no argument has.
@@ -25,8 +30,9 @@ def parse_with_config(dataclasses: Sequence[type], argv: Sequence[str] | None = 
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--config")
     known, rest = first.parse_known_args(argv)
-    parser = HfArgumentParser(dataclasses, **parser_kwargs)
+    parser = HfArgumentParser(dataclasses)
     parser.add_argument("--config", help="YAML file with any of these options; flags win over it.")
+    parser.set_defaults(**(defaults or {}))
     if known.config is not None:
         values = _read(known.config)
         actions = {action.dest: action for action in parser._actions}

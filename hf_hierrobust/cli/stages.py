@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoProcessor, CLIPProcessor, logging
+from transformers import AutoProcessor, CLIPProcessor
 
 from ..attacks import PGD
 from ..data import (
@@ -24,14 +24,11 @@ from ..data import (
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
 from ..evaluation.records import public_name
 from ..hierarchy import Forest
-from ..hierarchy.builtin import available_trees, load_tree
+from ..hierarchy.builtin import load_tree
 from ..hub import CardFacts, TreeFacts, write_card
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
-
-logger = logging.get_logger(__name__)
-
 
 @dataclass
 class Run:
@@ -52,8 +49,12 @@ class Run:
         return Path(self.training_args.output_dir)
 
 
-def load_run(args: RunArguments, training_args: RobustTrainingArguments) -> Run:
-    """Load model, data and trees, and check that they fit together."""
+def load_run(args: RunArguments, training_args: RobustTrainingArguments, training: bool = True) -> Run:
+    """Load model, data and trees, and check that they fit together.
+
+    Args:
+        training: False keeps the training images undecoded, for runs that only evaluate.
+    """
     train, evaluation = _load_data(args, training_args.seed)
     names = label_names(train)
     class_set = _class_set(args, names)
@@ -84,7 +85,9 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments) -> Run:
         class_set,
         forest,
         label_map,
-        PixelStream(train) if args.streaming else PixelDataset(train, preload=training_args.threat_space == "native"),
+        PixelStream(train)
+        if args.streaming
+        else PixelDataset(train, preload=training and training_args.threat_space == "native"),
         [main, *others],
     )
 
@@ -190,7 +193,11 @@ def _draw(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord])
     folder = run.output_dir / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     strongest = max(r.attack["eps"] for r in records)
-    main = [r for r in records if r.dataset == records[0].dataset and r.attack["eps"] == strongest]
+    main = [
+        r
+        for r in records
+        if r.dataset == records[0].dataset and r.attack["eps"] == strongest and "path" not in r.classifier
+    ]
     plot_before_after(main, folder / "before_after.png")
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     if len(logged) > 1:
@@ -309,6 +316,3 @@ def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
         label_map=class_set.index_map(names) if names is not None else None,
         num_samples=args.eval_samples,
     )
-
-
-__all__ = ["Run", "available_trees", "build_trainer", "card_facts", "evaluate_run", "load_run", "report"]

@@ -11,8 +11,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPProcessor, CLIPToke
 IMAGE_MEAN = IMAGE_STD = (0.5, 0.5, 0.5)
 
 
-def build_tokenizer(corpus: Iterable[str], max_length: int = 16, vocab_size: int = 700) -> CLIPTokenizer:
+def build_tokenizer(corpus: Iterable[str], max_length: int = 16, max_merges: int = 500) -> CLIPTokenizer:
     """Train a CLIP tokenizer on ``corpus``; it covers every byte, so no text maps to the unknown token.
+
+    The same corpus gives the same ids in every process.
 
     CLIP's unknown token is its end token, and the text tower pools at the first end token: with a tokenizer
     that lacks a byte, everything after that byte would be ignored without a warning.
@@ -31,24 +33,21 @@ def build_tokenizer(corpus: Iterable[str], max_length: int = 16, vocab_size: int
     )
     bpe.normalizer, bpe.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Word-final bytes that are not reserved get their ids in the order of a hash map, and ties between merges
+    # are broken by id: every call would learn another vocabulary.
+    reserved = alphabet + [byte + "</w>" for byte in alphabet]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=len(reserved) + max_merges,
         min_frequency=1,
-        special_tokens=[],
-        initial_alphabet=alphabet,
+        special_tokens=reserved,
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     bpe.train_from_iterator(corpus, trainer)
     learned = json.loads(bpe.to_str())["model"]
     vocab = learned["vocab"]
-    for byte in alphabet:
-        for token in (byte, byte + "</w>"):
-            vocab.setdefault(token, len(vocab))
-    for token in (
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ):  # last, so that end has the highest id as in the real CLIP
+    # Last, so that the end token has the highest id, as in OpenAI's vocabulary.
+    for token in ("<|startoftext|>", "<|endoftext|>"):
         vocab[token] = len(vocab)
     return CLIPTokenizer(
         vocab=vocab, merges=[tuple(pair) for pair in learned["merges"]], model_max_length=max_length

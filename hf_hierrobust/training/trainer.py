@@ -48,7 +48,7 @@ class RobustCLIPTrainer(Trainer):
         label_map: (C,) class index of each dataset label, where the two differ.
 
     Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
-    accuracy per level (``eval_leaf_clean``, ``eval_level1_robust``, …) by cosine to the level's prompts.
+    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the level's prompts.
     """
 
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
@@ -283,7 +283,7 @@ class RobustCLIPTrainer(Trainer):
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         kinds = ("clean",) if self.attack is None else ("clean", "robust")
         names = [
-            f"{'leaf' if level == 0 else f'level{level}'}_{kind}"
+            f"{'leaf' if level == 0 else f'level{level}'}_{kind}_accuracy"
             for level in range(len(self._level_classifiers))
             for kind in kinds
         ]

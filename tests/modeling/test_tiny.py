@@ -57,6 +57,12 @@ def test_tokenizer_never_meets_an_unknown_byte(text):
     assert tokenizer.eos_token_id == len(tokenizer) - 1
 
 
+def test_tokenizer_depends_on_the_corpus_alone():
+    corpus = [f"a photo of a {name}." for name in ("dog", "god", "odd", "chess knight", "night", "things")]
+    first, *others = (build_tokenizer(corpus).backend_tokenizer.to_str() for _ in range(4))
+    assert others == [first] * 3
+
+
 def test_tokenizer_truncates_and_survives_saving(tmp_path):
     tokenizer = build_tokenizer(["a photo of a dog.", "chess knight"], max_length=8)
     build_processor(16, tokenizer).save_pretrained(tmp_path)

@@ -1,0 +1,161 @@
+"""HierRobust against TeCoA on CIFAR-100: learning-rate search, comparison, ablations; one process a cell.
+
+    python benchmarks/hier_cifar100.py STAGE --model ../shared/models/clip-small --data ../shared/data
+
+Every cell is a run of ``examples/run_hier.py`` in its own folder. A cell that has results is not run
+again, one that was interrupted resumes from its last checkpoint, and the collected numbers of a stage go to
+``benchmarks/results/hier_cifar100_STAGE.json``.
+
+Stages:
+    search        learning rate of each method, on held-back training images
+    ablation      what each part of HierRobust does, on held-back training images
+    main          base, TeCoA, HierRobust with one tree and with a forest, two seeds, on the test images
+    perturbation  leaf only, level by level, universal
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "examples/configs/cifar100_small.yaml"
+# The base has seen these images, the fine-tuned models have not: good for choosing, not for reporting.
+HELD_BACK = {"eval_split": "train[40000:40500]", "eval_eps": "4/255", "eval_num_steps": 10, "eval_samples": 500}
+TECOA = {"objective": "tecoa", "num_steps": 2}
+HIER = {"objective": "hier_robust"}
+FOREST = HIER | {"tree": "cifar100-forest"}
+CHOSEN_RATE = {"tecoa": 5e-4, "hier": 5e-4}
+"""Learning rates by the search stage: see ``results/hier_cifar100_search.json``."""
+
+
+def cells(stage: str, data: Path) -> dict[str, dict]:
+    """Name -> options of each run of a stage."""
+    if stage == "search":
+        short = HELD_BACK | {"num_train_epochs": 1}
+        grid = (2e-4, 5e-4, 1e-3)
+        methods = {"tecoa": TECOA, "hier": HIER}
+        return {
+            f"{name}-{rate:g}": method | short | {"learning_rate": rate}
+            for name, method in methods.items()
+            for rate in grid
+        }
+    if stage == "ablation":
+        short = HELD_BACK | {"num_train_epochs": 2, "learning_rate": CHOSEN_RATE["hier"]}
+        found = {name: HIER | short | {"objective_args": options} for name, options in ABLATIONS.items()}
+        return {"tecoa": TECOA | short | {"learning_rate": CHOSEN_RATE["tecoa"]}} | found
+    test = {
+        "eval_eps": "1/255,4/255",
+        "eval_samples": 2000,
+        "zero_shot": f"cifar10={data}/cifar10/test.parquet,tinyimagenet={data}/tinyimagenet/test.parquet",
+        "eval_classifiers": "cosine,hyperbolic,rollup,rollup-hyperbolic",
+    }
+    if stage == "main":
+        methods = {
+            "tecoa": TECOA | {"learning_rate": CHOSEN_RATE["tecoa"]},
+            "hier": HIER | {"learning_rate": CHOSEN_RATE["hier"]},
+            "hier-forest": FOREST | {"learning_rate": CHOSEN_RATE["hier"]},
+        }
+        found = {"base": test | {"command": "evaluate"}}
+        for seed in (0, 1):
+            found |= {f"{name}-seed{seed}": method | test | {"seed": seed} for name, method in methods.items()}
+        return found
+    attacks = ("leaf", "per_level", "universal")
+    return {
+        name: HIER | test | {"attack": name, "eval_eps": "4/255", "eval_samples": 1000, "num_train_epochs": 2}
+        for name in attacks
+    }
+
+
+ABLATIONS = {
+    "paper": {},
+    "no-hnsa": {"hnsa": "none"},
+    "no-vic": {"lambda_vic": 0.0},
+    "no-gap": {"lambda_gap": 0.0},
+    "cosine": {"score": "cosine"},
+    "per-image": {"pooling": "none"},
+    "cosine-per-image-plain": {"score": "cosine", "pooling": "none", "lambda_vic": 0.0, "lambda_gap": 0.0},
+    "small-tangent": {"tangent_norm": 0.45},
+    "small-tangent-per-image": {"tangent_norm": 0.45, "pooling": "none"},
+    "frozen-projection": {"train_text_projection": False},
+}
+
+
+def run_cell(name: str, options: dict, args: argparse.Namespace, folder: Path) -> None:
+    """One training and evaluation in a process of its own."""
+    options = dict(options)
+    command = options.pop("command", "train")
+    train = args.data / "cifar100/train.parquet"
+    # Held-back images are rows of the training file; the training rows end before them.
+    evaluation = train if "eval_split" in options else args.data / "cifar100/test.parquet"
+    options = {
+        "model_name_or_path": args.model,
+        "train_file": train,
+        "eval_file": evaluation,
+        "output_dir": folder,
+        "eval_base": False,
+        "figures": False,
+        "disable_tqdm": True,
+        "resume_from_checkpoint": True,
+    } | options
+    flags = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
+    script = [str(ROOT / "examples/run_hier.py")]
+    if command == "evaluate":
+        script = ["-c", "from hf_hierrobust.cli.evaluate import main; main()"]
+    with (folder.parent / f"{name}.log").open("a") as log:
+        subprocess.run([sys.executable, *script, "--config", str(CONFIG), *flags], check=True, stdout=log, stderr=log)
+
+
+def _text(value) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def collect(folder: Path, options: dict) -> dict:
+    """Numbers of one finished cell."""
+    records = json.loads((folder / "results.json").read_text())["records"]
+    state = folder / "trainer_state.json"
+    history = json.loads(state.read_text())["log_history"] if state.exists() else []
+    runtime = next((entry for entry in reversed(history) if "train_runtime" in entry), {})
+    options = {k: v for k, v in options.items() if k not in ("zero_shot", "command")}
+    return {
+        "options": options,
+        "train_seconds": runtime.get("train_runtime"),
+        "steps_per_second": runtime.get("train_steps_per_second"),
+        "records": records,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("search", "ablation", "main", "perturbation"))
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base CLIP")
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/, cifar10/, tinyimagenet/")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs/hier_cifar100", help="where runs are kept")
+    parser.add_argument("--only", nargs="*", help="names of the cells to run")
+    args = parser.parse_args()
+    work = args.work / args.stage
+    work.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name, options in cells(args.stage, args.data).items():
+        folder = work / name
+        if not (folder / "results.json").exists() and (args.only is None or name in args.only):
+            print(f"{args.stage}/{name}", flush=True)
+            run_cell(name, options, args, folder)
+        if (folder / "results.json").exists():
+            found[name] = collect(folder, options)
+            target = ROOT / f"benchmarks/results/hier_cifar100_{args.stage}.json"
+            target.write_text(json.dumps(found, indent=1) + "\n")
+            for record in found[name]["records"]:
+                print(
+                    f"  {record['dataset']:14} level {record['level']} {record['classifier']:18} "
+                    f"{record['attack']['eps_text']:6} clean {100 * record['clean_accuracy']:5.1f} "
+                    f"robust {100 * record['robust_accuracy']:5.1f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

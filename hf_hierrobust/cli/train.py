@@ -1,0 +1,37 @@
+"""Train a robust model, measure it beside its base, and write everything down."""
+
+from __future__ import annotations
+
+from ..evaluation import records_table
+from ..training import RobustTrainingArguments, prepare_output_dir
+from .arguments import RunArguments
+from .config import parse_with_config
+from .stages import build_trainer, evaluate_run, load_run, report
+
+
+def main(argv: list[str] | None = None, **defaults) -> None:
+    """One run from flags or a YAML config to a checkpoint, ``results.json``, figures and a card.
+
+    Args:
+        argv: command line; None reads ``sys.argv``.
+        defaults: options that the calling script presets, weaker than config and flags.
+    """
+    args, training_args = parse_with_config((RunArguments, RobustTrainingArguments), argv, defaults=defaults)
+    checkpoint = prepare_output_dir(
+        training_args.output_dir,
+        resume=training_args.resume_from_checkpoint,
+        overwrite=training_args.overwrite_output_dir,
+    )
+    run = load_run(args, training_args)
+    # The trainer comes before any measurement, so that whatever does not fit together fails now.
+    trainer = build_trainer(run)
+    base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        records = evaluate_run(run, run.model, training_args.output_dir, trainer.objective.name)
+        records = report(run, trainer, base, records)
+        print(records_table(records))
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
