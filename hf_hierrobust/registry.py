@@ -27,8 +27,10 @@ class Registry(Generic[T]):
         self._scanned = False
 
     def register(self, cls: type[T]) -> type[T]:
-        """Class decorator; refuses two classes of the same name."""
-        name = cls.name
+        """Class decorator; refuses a class without a name and two classes of the same name."""
+        name = getattr(cls, "name", "")
+        if not name:
+            raise ValueError(f"{self.kind} {cls.__name__} has no name: set the class attribute ``name``")
         if name in self._classes and self._classes[name] is not cls:
             raise ValueError(f"{self.kind} {name!r} is registered twice: {self._classes[name]} and {cls}")
         self._classes[name] = cls

@@ -5,8 +5,8 @@ Everything here lives on pixels in [0, 1], before normalisation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -23,12 +23,7 @@ def parse_eps(value: str | float, name: str = "eps") -> float:
         ValueError: not a number, not positive, or above 1 (pixels are in [0, 1]), with a hint
             when the value looks like 8-bit grey levels.
     """
-    try:
-        eps = float(Fraction(value.strip())) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"{name}={value!r} is not a number: give a fraction like '4/255' or a float like 0.0157"
-        ) from None
+    eps = _parse_number(value, name)
     if not eps > 0:
         raise ValueError(f"{name}={value!r} must be positive: an attack needs a budget, e.g. {name}='4/255'")
     if eps >= 1:
@@ -40,7 +35,8 @@ def parse_eps(value: str | float, name: str = "eps") -> float:
 def format_eps(eps: float) -> str:
     """Write a budget the way papers do: ``0.01568… -> "4/255"``, other values as decimals."""
     levels = eps * 255
-    return f"{levels:.4g}/255" if abs(levels * 4 - round(levels * 4)) < 1e-6 else f"{eps:.6g}"
+    quarters = round(levels * 4)
+    return f"{quarters / 4:g}/255" if quarters and abs(levels * 4 - quarters) < 1e-6 else f"{eps:.6g}"
 
 
 @dataclass(frozen=True)
@@ -78,13 +74,13 @@ class ThreatModel:
         return f"{self.norm}:{format_eps(self.eps) if self.norm == 'linf' else f'{self.eps:g}'}"
 
     def project(self, delta: Tensor, pixels: Tensor) -> Tensor:
-        """Nearest allowed perturbation: into the eps-ball, then so that ``pixels + delta`` is in [0, 1].
+        """Make a perturbation allowed: into the eps-ball, then so that ``pixels + delta`` is in [0, 1].
 
         Clipping to the box after the L2 projection cannot leave the ball again, because it only
         moves coordinates towards zero.
 
         Args:
-            delta, pixels: (B, C, H, W).
+            delta, pixels: (B, C, H, W), pixels in [0, 1].
         """
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
@@ -97,7 +93,7 @@ class ThreatModel:
         """Steepest-ascent direction of unit size in this norm; a zero gradient stays zero."""
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+        return unit(gradient)
 
     def size(self, delta: Tensor) -> Tensor:
         """Size of each perturbation in this norm, (B,)."""
@@ -105,8 +101,32 @@ class ThreatModel:
         return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
 
 
+def unit(gradient: Tensor, order: float = 2) -> Tensor:
+    """Gradients (B, C, H, W), each image's divided by its norm of this order; a zero gradient stays zero."""
+    # By the peak first: squares of a saturated softmax's gradient (1e-25) underflow.
+    gradient = gradient / _or_one(gradient.flatten(1).abs().amax(1)).view(-1, 1, 1, 1)
+    return gradient / _or_one(gradient.flatten(1).norm(order, dim=1)).view(-1, 1, 1, 1)
+
+
+def _or_one(size: Tensor) -> Tensor:
+    """Sizes (B,) to divide by, with 1 for 0."""
+    return torch.where(size == 0, torch.ones_like(size), size)
+
+
+def _parse_number(value: str | float, name: str) -> float:
+    try:
+        if not isinstance(value, str):
+            return float(value)
+        top, slash, bottom = value.partition("/")
+        return float(top) / float(bottom) if slash else float(top)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        raise ValueError(
+            f"{name}={value!r} is not a number: give a fraction like '4/255' or a float like 0.0157"
+        ) from None
+
+
 def _parse_radius(value: str | float) -> float:
-    radius = float(Fraction(value.strip())) if isinstance(value, str) else float(value)
-    if not radius > 0:
-        raise ValueError(f"eps={value!r} must be positive")
+    radius = _parse_number(value, "eps")
+    if not 0 < radius < math.inf:
+        raise ValueError(f"eps={value!r} must be positive and finite: an l2 radius such as 0.5")
     return radius

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -56,12 +56,14 @@ def check_pixels(pixels: Tensor, name: str = "pixels") -> None:
 
     Raises:
         TypeError: not a floating-point tensor.
-        ValueError: wrong number of dimensions, NaN or infinity, or values outside [0, 1].
+        ValueError: wrong number of dimensions, empty, NaN or infinity, or values outside [0, 1].
     """
     if not torch.is_floating_point(pixels):
         raise TypeError(f"{name} has dtype {pixels.dtype}: convert 8-bit images with pixels.float() / 255")
     if pixels.ndim != 4:
         raise ValueError(f"{name} has shape {tuple(pixels.shape)}: expected (B, C, H, W)")
+    if pixels.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(pixels.shape)}: there is no image to attack")
     if not torch.isfinite(pixels).all():
         row = int((~torch.isfinite(pixels)).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"{name} holds NaN or infinite values, first in image {row} of the batch")
@@ -69,16 +71,31 @@ def check_pixels(pixels: Tensor, name: str = "pixels") -> None:
     if low < -1e-5:  # the rounding of x + delta, e.g. of another attack's result
         raise ValueError(
             f"{name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]: it looks already normalised; "
-            "pass do_normalize=False to the processor, normalisation happens inside the model's pixel pipeline"
+            "pass do_normalize=False to the processor, the model's pixel pipeline normalises"
         )
     if high > 1 + 1e-5:
-        raise ValueError(f"{name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]: divide 8-bit images by 255")
+        raise ValueError(
+            f"{name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]: divide 8-bit images by 255"
+        )
 
 
-def _modules(model: Classifier) -> list[nn.Module]:
-    """The torch modules behind a callable: itself, or what it names in ``.module``."""
-    found = [model, getattr(model, "module", None)]
-    return [m for m in found if isinstance(m, nn.Module)]
+def attackable(pixels: Tensor) -> Tensor:
+    """Checked pixels, detached, exactly within [0, 1] and in fp32 at least.
+
+    A step of 1/255 is lost or doubled in bf16, whose spacing below 1 is 1/256.
+
+    Raises:
+        TypeError, ValueError: see `check_pixels`.
+    """
+    check_pixels(pixels)
+    return pixels.detach().to(torch.promote_types(pixels.dtype, torch.float32)).clamp(0, 1)
+
+
+def _module(model: Classifier) -> nn.Module | None:
+    """The torch module behind a callable: itself, or what it names in ``.module``, however deep."""
+    while model is not None and not isinstance(model, nn.Module):
+        model = getattr(model, "module", None)
+    return model
 
 
 @contextmanager
@@ -90,9 +107,10 @@ def frozen(model: Classifier) -> Iterator[None]:
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("attacks need gradients: call them outside torch.inference_mode()")
-    modules = [m for top in _modules(model) for m in top.modules()]
+    top = _module(model)
+    modules = [] if top is None else list(top.modules())
     modes = [m.training for m in modules]
-    params = [p for top in _modules(model) for p in top.parameters()]
+    params = [] if top is None else list(top.parameters())
     flags = [p.requires_grad for p in params]
     try:
         for m in modules:
@@ -137,19 +155,19 @@ class Attack:
             generator: source of random starts; the global generator is never touched when given.
 
         Raises:
-            TypeError, ValueError: see `check_pixels`; or labels outside the logits' classes.
+            TypeError, ValueError: see `check_pixels`; labels of the wrong shape or outside the logits'
+                classes; NaN logits or gradients.
         """
-        check_pixels(pixels)
-        with frozen(model), frozen(search_model or model):
+        pixels = attackable(pixels)
+        search_model = model if search_model is None else search_model
+        with frozen(model), frozen(search_model):
             with torch.no_grad():
                 logits = model(pixels)
-            if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
-                raise ValueError(
-                    f"labels span [{int(labels.min())}, {int(labels.max())}] but the model has "
-                    f"{logits.shape[1]} classes"
-                )
+            _check_labels(labels, logits)
+            _refuse_nan(logits, "the model's logits are NaN")
             clean = logits.argmax(1) == labels
-            result = self.run(model, search_model or model, pixels.detach(), labels, clean, generator)
+            result = self.run(model, search_model, pixels, labels, clean, generator)
+        _refuse_nan(result.adversarial, "the gradient of the attack loss is NaN")
         size = self.threat.size(result.adversarial - pixels)
         assert (size <= self.threat.eps * (1 + 1e-4) + 1e-6).all(), "an attack left its threat model"
         return result
@@ -167,7 +185,27 @@ class Attack:
 
     def describe(self) -> dict:
         """The attack's constants, for records and cards."""
-        constants = asdict(self)
-        constants.pop("threat")
-        plain = {k: v for k, v in constants.items() if not callable(v)}
-        return {"name": self.name, **asdict(self.threat), **plain}
+        constants = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "threat"}
+        for name, value in constants.items():
+            if callable(value):
+                constants[name] = getattr(value, "__name__", type(value).__name__)
+        return {"name": self.name, **asdict(self.threat), **constants}
+
+
+def _check_labels(labels: Tensor, logits: Tensor) -> None:
+    if labels.shape != logits.shape[:1]:
+        # (B, 1) would broadcast against the (B,) predictions instead of failing.
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(logits)},), one per image")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(f"labels span [{low}, {high}] but the model has {logits.shape[1]} classes")
+
+
+def _refuse_nan(values: Tensor, what: str) -> None:
+    """An arg-max over NaN is a verdict about nothing."""
+    bad = values.isnan().flatten(1).any(1)
+    if bad.any():
+        raise ValueError(
+            f"{what} for {int(bad.sum())} of {len(bad)} images, first for image {int(bad.nonzero()[0])}: "
+            "the precision overflows or the model divides by zero"
+        )

@@ -55,7 +55,15 @@ def roll_up(leaf_logits: Tensor, ancestors: Tensor, num_nodes: int) -> Tensor:
 
     Returns:
         (B, V) in fp32. The softmax over them is the leaf softmax summed within each superclass.
+
+    Raises:
+        ValueError: ``ancestors`` is not one index per leaf logit.
     """
+    if ancestors.shape != leaf_logits.shape[1:]:
+        raise ValueError(
+            f"ancestors has shape {tuple(ancestors.shape)} but there are {leaf_logits.shape[1]} leaf logits: "
+            "align the tree with the classifier's classes (LabelTree.align)"
+        )
     logits = leaf_logits.float()
     # A sum inside one shared maximum would underflow for a superclass far below the best one.
     peak = torch.full((len(logits), num_nodes), -torch.inf, device=logits.device)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..hierarchy import LabelTree
-from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, check_pixels
+from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable
 from .criteria import roll_up
 from .pgd import PGD
 
@@ -44,7 +44,9 @@ class UniversalHierarchicalAttack(PGD):
     def __post_init__(self):
         super().__post_init__()
         if self.text_eps < 0:
-            raise ValueError(f"text_eps={self.text_eps} must not be negative (0 switches the text attack off)")
+            raise ValueError(f"text_eps={self.text_eps} must not be negative (0: no text attack)")
+        if self.text_step_size is not None and not self.text_step_size > 0:
+            raise ValueError(f"text_step_size={self.text_step_size} must be positive (None means text_eps)")
 
     def perturb(
         self,
@@ -55,7 +57,7 @@ class UniversalHierarchicalAttack(PGD):
         generator: torch.Generator | None = None,
     ) -> list[Perturbation]:
         """See `PGD.perturb`; ``loss_fn`` is called as (pixels, text_delta (N, D), attacked levels)."""
-        check_pixels(pixels)
+        pixels = attackable(pixels)
         return [
             self._joint(loss_fn, pixels, text_shape, group, generator) for group in self.level_groups(levels)
         ]
@@ -141,12 +143,34 @@ class SuperclassAttack:
     level: int
     rolled_up: bool = True
 
-    def __call__(self, model: Classifier, pixels: Tensor, leaf_labels: Tensor, **kwargs) -> AttackResult:
-        """See `Attack.__call__`; labels are leaf indices."""
+    def __call__(
+        self,
+        model: Classifier,
+        pixels: Tensor,
+        leaf_labels: Tensor,
+        *,
+        search_model: Classifier | None = None,
+        generator: torch.Generator | None = None,
+    ) -> AttackResult:
+        """See `Attack.__call__`; labels are leaf indices, and both models give the same kind of logits."""
         if not 0 <= self.level < self.tree.num_levels:
             raise ValueError(
                 f"level={self.level} is not in tree {self.tree.name!r} of {self.tree.num_levels} levels"
             )
-        view = SuperclassView(model, self.tree, self.level) if self.rolled_up else model
+        low, high = int(leaf_labels.min()), int(leaf_labels.max())
+        if low < 0 or high >= len(self.tree.leaves):
+            raise ValueError(
+                f"leaf_labels span [{low}, {high}] but tree {self.tree.name!r} has "
+                f"{len(self.tree.leaves)} leaves"
+            )
         labels = self.tree.ancestors(self.level).to(leaf_labels.device)[leaf_labels]
-        return self.attack(view, pixels, labels, **kwargs)
+        return self.attack(
+            self._view(model),
+            pixels,
+            labels,
+            search_model=None if search_model is None else self._view(search_model),
+            generator=generator,
+        )
+
+    def _view(self, model: Classifier) -> Classifier:
+        return SuperclassView(model, self.tree, self.level) if self.rolled_up else model

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, check_pixels
+from ..threat import unit
+from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable
 from .criteria import AttackLoss, misclassified, resolve_loss
 
 Start = Literal["uniform", "gaussian", "zero"]
@@ -34,7 +35,8 @@ class PGD(Attack):
         random_start: ``"uniform"`` in the ball, ``"gaussian"`` 0.001 N(0, I) (sister papers' convention,
             OC-10), or ``"zero"``.
         loss: ``"ce"``, ``"margin"``, or a callable (logits, labels) -> (B,).
-        momentum: decay of the accumulated direction (MI-FGSM, 1710.06081); 0 switches it off.
+        momentum: decay of the accumulated gradient, each divided by its L1 norm (MI-FGSM, 1710.06081); 0
+            switches it off.
         schedule: how the step size shrinks over the steps: not at all, linearly or by a cosine.
         early_stop: stop working on an image once an iterate is misclassified; off, every image
             takes all steps (the verdicts are the same, the time is not).
@@ -53,7 +55,7 @@ class PGD(Attack):
     def __post_init__(self):
         if self.num_steps < 1 or self.restarts < 1:
             raise ValueError(f"num_steps={self.num_steps} and restarts={self.restarts} must be at least 1")
-        if self.step_size is not None and not 0 < self.step_size:
+        if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size={self.step_size} must be positive (pixel scale, e.g. 1/255)")
         if self.random_start not in ("uniform", "gaussian", "zero"):
             raise ValueError(f"random_start={self.random_start!r}: choose 'uniform', 'gaussian' or 'zero'")
@@ -83,7 +85,7 @@ class PGD(Attack):
                 x, y = pixels[alive], labels[alive]
                 delta.requires_grad_()
                 logits = search_model(x + delta)
-                fooled = _confirmed(model, search_model, logits, x + delta, y)
+                fooled = _fooled(model, search_model, logits, x + delta, y, last=step == self.num_steps)
                 adversarial[alive] = torch.where(
                     robust[alive].view(-1, 1, 1, 1), (x + delta).detach(), adversarial[alive]
                 )
@@ -118,7 +120,7 @@ class PGD(Attack):
             pixels: (B, C, H, W) in [0, 1].
             text_shape, levels: for attacks on text nodes and tree levels; not used here.
         """
-        check_pixels(pixels)
+        pixels = attackable(pixels)
         delta = self.start(pixels, generator)
         velocity = torch.zeros_like(delta)
         for step in range(self.num_steps):
@@ -143,10 +145,9 @@ class PGD(Attack):
 
     def ascend(self, delta: Tensor, gradient: Tensor, velocity: Tensor, pixels: Tensor, step: int):
         """One projected step; returns the new perturbation (detached) and velocity."""
-        direction = self.threat.ascent(gradient)
         if self.momentum:
-            velocity = self.momentum * velocity + direction
-            direction = self.threat.ascent(velocity)
+            gradient = velocity = self.momentum * velocity + unit(gradient, order=1)
+        direction = self.threat.ascent(gradient)
         size = self.threat.eps / 4 if self.step_size is None else self.step_size
         done = step / self.num_steps
         size *= {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
@@ -156,9 +157,15 @@ class PGD(Attack):
 
 
 @torch.no_grad()
-def _confirmed(model, search_model, logits: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
-    """Misclassified according to ``model``: a low-precision search only proposes."""
+def _fooled(model, search_model, logits: Tensor, adversarial: Tensor, labels: Tensor, last: bool) -> Tensor:
+    """Misclassified according to ``model``: a low-precision search only proposes.
+
+    ``model`` judges every last iterate, so that a robust image's adversarial is one that it gets right.
+    """
     fooled = misclassified(logits.detach(), labels)
-    if search_model is not model and fooled.any():
-        fooled[fooled.clone()] = misclassified(model(adversarial[fooled].detach()), labels[fooled])
+    if search_model is model:
+        return fooled
+    asked = fooled | last
+    if asked.any():
+        fooled[asked] = misclassified(model(adversarial[asked].detach()), labels[asked])
     return fooled

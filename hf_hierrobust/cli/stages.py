@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from ..data import (
 )
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
 from ..evaluation.records import public_name
-from ..hierarchy import Forest
-from ..hierarchy.builtin import load_tree
-from ..hub import CardFacts, TreeFacts, write_card
+from ..hierarchy import Forest, LabelTree, as_forest, load_tree
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
+
+GLYPH_TRAIN_IMAGES = 6000
+
 
 @dataclass
 class Run:
@@ -58,7 +60,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     train, evaluation = _load_data(args, training_args.seed)
     names = label_names(train)
     class_set = _class_set(args, names)
-    forest = None if args.tree is None else load_tree(args.tree).align(class_set.class_names)
+    forest = None if args.tree is None else _forest(args.tree).align(class_set.class_names)
     label_map = class_set.index_map(names) if names is not None else None
     for dataset in (train, evaluation):
         if not args.streaming or dataset is evaluation:
@@ -135,55 +137,9 @@ def report(
     for tree in run.forest or ():
         (run.output_dir / f"{tree.name}.tree.json").write_text(json.dumps(tree.to_json(), indent=1))
     figures = _draw(run, trainer, records) if run.args.figures else []
-    write_card(run.output_dir, card_facts(run, trainer, records, figures))
+    trainer.describe(records, figures, datasets=[run.eval_sets[0].name])
+    trainer.create_model_card()
     return records
-
-
-def card_facts(run: Run, trainer: RobustCLIPTrainer, records, figures) -> CardFacts:
-    """What the model card states: only what was configured or measured."""
-    training, objective = run.training_args, trainer.objective
-    recipe = trainer.recipe(training)
-    hyperparameters = {
-        "learning_rate": training.learning_rate,
-        "optimizer": str(training.optim.value if hasattr(training.optim, "value") else training.optim),
-        "lr_scheduler_type": str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)),
-        "warmup_steps": training.warmup_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "batch_size": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
-        "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.epoch or 0, 2),
-        "bf16": training.bf16,
-        "seed": training.seed,
-        "training_images": len(run.train_dataset) if hasattr(run.train_dataset, "__len__") else "stream",
-        "template": training.template,
-        **{f"objective.{k}": v for k, v in recipe["objective_args"].items()},
-        **{f"attack.{k}": v for k, v in (recipe["attack"] or {}).items()},
-    }
-    tree = run.forest.trees[0] if run.forest is not None and objective.needs_tree else None
-    return CardFacts(
-        model_name=public_name(training.hub_model_id or run.output_dir.name),
-        repo_id=training.hub_model_id,
-        base_model=run.args.model_name_or_path,
-        objective=objective.name,
-        threat_model=f"{training.threat}, perturbation at the {training.threat.space} resolution",
-        paper_id=objective.paper_id,
-        paper_title=objective.title,
-        citation=objective.citation,
-        datasets=[run.eval_sets[0].name],
-        hyperparameters=hyperparameters,
-        trained_parameters=trainer.trained,
-        tree=tree
-        and TreeFacts(
-            name=", ".join(t.name for t in run.forest),
-            levels=tree.sizes,
-            hash=run.forest.hash,
-            source=tree.source,
-            licence=tree.licence,
-        ),
-        records=records,
-        figures=figures,
-    )
 
 
 def _draw(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord]) -> list[str]:
@@ -261,9 +217,9 @@ def _load_data(args: RunArguments, seed: int):
     if args.dataset_name == "glyphs":
         from ..data.glyphs import glyph_dataset
 
-        count = args.max_train_samples or 6000
-        train = glyph_dataset("train", num_images=count, seed=seed)
-        return train, glyph_dataset("test", num_images=args.eval_samples, seed=seed)
+        count = args.max_train_samples or GLYPH_TRAIN_IMAGES
+        train = glyph_dataset("train", num_images=count, seed=seed, cache_dir=_cache())
+        return train, glyph_dataset("test", num_images=args.eval_samples, seed=seed, cache_dir=_cache())
     columns = {"image_column": args.image_column, "label_column": args.label_column}
     source = args.train_file or args.dataset_name
     wanted = None if args.max_train_samples is None else args.max_train_samples + args.skip_train_samples
@@ -283,6 +239,15 @@ def _load_data(args: RunArguments, seed: int):
     return train, evaluation
 
 
+def _forest(spec: str) -> Forest:
+    if spec != "glyphs":
+        return load_tree(spec)
+    from ..data.glyphs import glyph_paths
+
+    tree = LabelTree.from_paths(glyph_paths(), name="glyphs", source="hf_hierrobust", licence="Apache-2.0")
+    return as_forest(tree)
+
+
 def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:
     if args.class_set is not None:
         return load_class_set(args.class_set)
@@ -296,9 +261,18 @@ def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:
 def _model_path(args: RunArguments, seed: int) -> str:
     if args.model_name_or_path != "glyphs":
         return args.model_name_or_path
-    from ..data.glyphs import glyph_base_model
+    from ..data.glyphs import glyph_dataset, glyph_paths
+    from ..modeling.tiny_pretraining import PretrainRecipe, pretrain_glyph_clip
 
-    return str(glyph_base_model(seed=seed))
+    # Other images than those of the robust training, which come from the run's own seed.
+    dataset = glyph_dataset("train", num_images=GLYPH_TRAIN_IMAGES, seed=seed + 1, cache_dir=_cache())
+    recipe = PretrainRecipe(seed=seed, bf16=not torch.accelerator.is_available())
+    return str(pretrain_glyph_clip(_cache(), dataset=dataset, paths=glyph_paths(), recipe=recipe))
+
+
+def _cache() -> Path:
+    """Where rendered images and the pretrained tiny model are kept between runs."""
+    return Path(os.environ.get("HF_HIERROBUST_CACHE", "~/.cache/hf_hierrobust")).expanduser()
 
 
 def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:

@@ -130,7 +130,14 @@ def push_folder(
         _check_remote(api, full_id)
         # Lists, not the tuples themselves: upload_folder extends ignore_patterns in place.
         patterns = {name: list(values) for name, values in UPLOAD_PATTERNS.items()}
-        return api.upload_folder(repo_id=full_id, folder_path=root, commit_message=commit_message, **patterns)
+        return api.upload_folder(
+            repo_id=full_id,
+            folder_path=root,
+            commit_message=commit_message,
+            # Trainer's own intermediate pushes leave this pickle behind.
+            delete_patterns="training_args.bin",
+            **patterns,
+        )
     except HfHubHTTPError as error:
         if error.response.status_code not in (401, 403):
             raise

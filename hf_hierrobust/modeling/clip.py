@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +21,7 @@ from .hier_head import HierHead
 SIDE_FILE = "hier_head.safetensors"
 CONFIG_KEY = "hier_robust"
 _PREFIX = "hier_head."
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
 
 
 class CorruptSideFileError(ValueError):
@@ -55,6 +58,7 @@ class RobustCLIPModel(CLIPModel):
 
     def __init__(self, config: CLIPConfig):
         super().__init__(config)
+        self.card_text: str | None = None
         facts = getattr(config, CONFIG_KEY, None) or {}
         self.hier_head = HierHead(
             config.projection_dim,
@@ -129,17 +133,33 @@ class RobustCLIPModel(CLIPModel):
         """Write a stock CLIP checkpoint, the head's side file and ``config.hier_robust``."""
         state = kwargs.pop("state_dict", None) or self.state_dict()
         push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
+        hub = {k: kwargs.pop(k) for k in ("private", "commit_message", "create_pr") if k in kwargs}
         stock_state = {k: v for k, v in state.items() if not k.startswith(_PREFIX)}
         head_state = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
         self.config.hier_robust = self.facts()
         # A meta-device CLIPModel lends its class name and saving code; the tensors are ours.
         with torch.device("meta"):
-            stock = CLIPModel(self.config)
+            stock = CLIPModel(self.config).to(self.dtype)
         stock.save_pretrained(save_directory, state_dict=stock_state, **kwargs)
         # The shell pointed config.architectures at CLIPModel, which is what readers should build.
-        save_side_file(head_state, save_directory)
+        if kwargs.get("is_main_process", True):
+            save_side_file(head_state, save_directory)
         if push:
-            self.push_to_hub(repo_id or Path(save_directory).name, token=kwargs.get("token"))
+            self.push_to_hub(repo_id or Path(save_directory).name, token=kwargs.get("token"), **hub)
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """As stock, with the robustness card of the run where there is one (`card_text`)."""
+        info = super().push_to_hub(repo_id, **kwargs)
+        if self.card_text is not None:
+            info = HfApi().upload_file(
+                path_or_fileobj=self.card_text.encode(),
+                path_in_repo="README.md",
+                repo_id=info.repo_url.repo_id,
+                token=kwargs.get("token"),
+                revision=kwargs.get("revision"),
+                commit_message="Model card",
+            )
+        return info
 
     def facts(self) -> dict:
         """What ``config.hier_robust`` records: the head's constants beside whatever training added."""
@@ -163,22 +183,27 @@ class RobustCLIPModel(CLIPModel):
             ValueError: the checkpoint is not a CLIP dual encoder.
             CorruptSideFileError: ``hier_head.safetensors`` cannot be read.
         """
-        hub = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "subfolder") if k in kwargs}
+        hub = {k: kwargs[k] for k in _HUB_OPTIONS if k in kwargs}
         check_dual_encoder(pretrained_model_name_or_path, **hub)
         # Robust fine-tuning in half precision loses eps-sized steps: checkpoints load in fp32.
-        kwargs.setdefault("dtype", torch.float32)
+        if "torch_dtype" not in kwargs:  # the old name, which transformers still takes
+            kwargs.setdefault("dtype", torch.float32)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if hier_head:
-            path = cached_file(
+
+        def companion(name: str) -> str | None:
+            return cached_file(
                 pretrained_model_name_or_path,
-                SIDE_FILE,
+                name,
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
                 **hub,
             )
-            if path is not None:
-                load_side_file(model, path)
+
+        if hier_head and (path := companion(SIDE_FILE)) is not None:
+            load_side_file(model, path)
+        if getattr(model.config, CONFIG_KEY, None) and (path := companion("README.md")) is not None:
+            model.card_text = Path(path).read_text()
         return loaded
 
 
@@ -191,8 +216,8 @@ def check_dual_encoder(name_or_path, **hub) -> None:
     config = AutoConfig.from_pretrained(name_or_path, **hub)
     if config.model_type != "clip":
         raise ValueError(
-            f"model_name_or_path={str(name_or_path)!r} is a {config.model_type!r} checkpoint, not a dual encoder "
-            "with an image and a text tower: use a CLIP checkpoint such as openai/clip-vit-base-patch32"
+            f"model_name_or_path={str(name_or_path)!r} is a {config.model_type!r} checkpoint, not a dual "
+            "encoder of images and text: use a CLIP checkpoint such as openai/clip-vit-base-patch32"
         )
 
 
@@ -208,10 +233,11 @@ def load_side_file(model: RobustCLIPModel, path: str | os.PathLike) -> None:
     """Load the head's tensors into a model.
 
     Raises:
-        CorruptSideFileError: unreadable file or wrong tensors.
+        CorruptSideFileError: unreadable file, wrong tensors, or another curvature than the config's.
     """
     try:
         state = load_file(path)
+        _check_curvature(state, model.hier_head)
         model.hier_head.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise CorruptSideFileError(
@@ -219,3 +245,10 @@ def load_side_file(model: RobustCLIPModel, path: str | os.PathLike) -> None:
             "CLIPModel.from_pretrained, or RobustCLIPModel.from_pretrained(..., hier_head=False), "
             "and restore the side file from another checkpoint"
         ) from error
+
+
+def _check_curvature(state: dict[str, Tensor], head: HierHead) -> None:
+    """Distances use the config's number: a head of another run would be scored in the wrong geometry."""
+    stored = float(state["curvature"]) if "curvature" in state else head._curvature
+    if not math.isclose(stored, head._curvature, rel_tol=1e-3):
+        raise RuntimeError(f"it was trained at curvature {stored:g}, the config says {head._curvature:g}")

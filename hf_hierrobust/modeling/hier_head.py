@@ -94,8 +94,8 @@ class HierHead(nn.Module):
         """
         if not self.calibrated:
             raise RuntimeError(
-                "the hyperbolic head is not calibrated: train with objective='hier_robust', load a checkpoint "
-                "with its hier_head.safetensors, or call model.hier_head.calibrate(...)"
+                "the hyperbolic head is not calibrated: train with objective='hier_robust', load a "
+                "checkpoint with its hier_head.safetensors, or call model.hier_head.calibrate(...)"
             )
         return -self.kappa * self.distance(images, texts)
 

@@ -6,6 +6,8 @@ attacked function, equal to what the checkpoint's own processor does.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,21 +20,30 @@ class PixelPipeline:
 
     A separable resize is linear, so it is applied as two small matrix products whose matrices are
     read off ``torch.nn.functional.interpolate(antialias=True)``, which uses PIL's kernels. Equal to
-    the processor up to PIL's rounding to 8 bit after a resize, and exact without one.
+    the processor up to PIL's rounding to 8 bit after each pass of a resize, and exact without one. PIL
+    resizes horizontally first; from version 13 on it starts vertically where a resize to a fixed height and
+    width shrinks the height much more than the width, which differs at sharp edges.
 
     Args:
         image_processor: a CLIP-like image processor (``size``, ``crop_size``, ``image_mean``, …).
 
     Raises:
-        ValueError: the processor resamples in a way torch cannot reproduce (nearest, Lanczos, …).
+        ValueError: the processor resamples in a way torch cannot reproduce (nearest, Lanczos, …) or does not
+            divide 8-bit images by 255.
     """
 
     def __init__(self, image_processor):
         self.processor = image_processor
-        self.mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
-        self.std = torch.tensor(image_processor.image_std).view(3, 1, 1)
-        if not image_processor.do_normalize:
-            self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
+        mean, std = [0.0] * 3, [1.0] * 3
+        if image_processor.do_normalize:
+            mean, std = image_processor.image_mean, image_processor.image_std
+        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        factor = image_processor.rescale_factor if image_processor.do_rescale else None
+        if factor is None or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+            raise ValueError(
+                f"image processor has do_rescale={image_processor.do_rescale} with rescale_factor={factor}: "
+                "only the factor 1/255 turns 8-bit images into the pixels in [0, 1] that attacks work on"
+            )
         if image_processor.do_resize and int(image_processor.resample) not in _MODES:
             raise ValueError(
                 f"image processor resamples with {image_processor.resample!r}: "
@@ -42,12 +53,14 @@ class PixelPipeline:
 
     @property
     def model_size(self) -> tuple[int, int]:
-        """Height and width of what enters the model."""
-        p = self.processor
-        crop = getattr(p, "do_center_crop", False) and p.crop_size
-        size = crop if crop else p.size
+        """Height and width of what enters the model; for a processor without crop, of a square image."""
+        size = self.processor.crop_size if self._crops else self.processor.size
         edge = size.get("shortest_edge")
         return (edge, edge) if edge else (size["height"], size["width"])
+
+    @property
+    def _crops(self) -> bool:
+        return bool(getattr(self.processor, "do_center_crop", False))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1] to the model's ``pixel_values`` (B, 3, h, w), in fp32."""
@@ -56,7 +69,8 @@ class PixelPipeline:
             matrices = self._resize_matrices(pixels)
             if matrices is not None:
                 rows, columns = matrices
-                pixels = _clamp_straight_through(rows @ pixels @ columns)
+                pixels = _clamp_straight_through(pixels @ columns)
+                pixels = _clamp_straight_through(rows @ pixels)
             return (pixels - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     def _resize_matrices(self, pixels: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -68,7 +82,7 @@ class PixelPipeline:
 
     def _build(self, height: int, width: int, device) -> tuple[Tensor, Tensor] | None:
         new_height, new_width = self._resized(height, width)
-        crop_height, crop_width = self.model_size
+        crop_height, crop_width = self.model_size if self._crops else (new_height, new_width)
         if (new_height, new_width) == (height, width) == (crop_height, crop_width):
             return None
         if crop_height > new_height or crop_width > new_width:
@@ -93,8 +107,10 @@ class PixelPipeline:
 
 def _resize_matrix(old: int, new: int, mode: str) -> Tensor:
     """(new, old) matrix of a one-dimensional antialiased resize."""
-    identity = torch.eye(old).view(1, 1, old, old)
-    return F.interpolate(identity, size=(new, old), mode=mode, antialias=True)[0, 0] if new != old else identity[0, 0]
+    identity = torch.eye(old)
+    if new == old:
+        return identity
+    return F.interpolate(identity[None, None], size=(new, old), mode=mode, antialias=True)[0, 0]
 
 
 def _window(matrix: Tensor, length: int) -> Tensor:
@@ -104,7 +120,7 @@ def _window(matrix: Tensor, length: int) -> Tensor:
 
 
 def _clamp_straight_through(pixels: Tensor) -> Tensor:
-    """Clamp to [0, 1] as 8-bit images do, but let the gradient through.
+    """Clamp to [0, 1] as 8-bit images do after each pass of a resize, but let the gradient through.
 
     Bicubic overshoot and rounding put white areas a hair above 1; a plain clamp would zero their
     gradient, which hides them from the attacker.

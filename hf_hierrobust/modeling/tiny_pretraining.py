@@ -89,8 +89,8 @@ def pretrain_glyph_clip(
         ``pretraining.json``. It appears complete or not at all.
 
     Raises:
-        ValueError: labels and paths disagree, paths of different depth, a name used at two nodes, or fewer
-            images than one batch.
+        ValueError: labels and paths disagree, paths of different depth, a name used at two nodes, fewer
+            images than one batch, or images that are not square and of one size.
     """
     recipe = recipe or PretrainRecipe()
     captions = _check_captions(dataset, paths)
@@ -146,7 +146,8 @@ def _check_captions(dataset: Dataset, paths: Mapping[str, Sequence[str]]) -> _Ca
 def _content_hash(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for row in dataset.select_columns(["image", "label"]).cast_column("image", Image(decode=False)):
-        digest.update(row["image"]["bytes"] + bytes(str(row["label"]), "ascii"))
+        encoded = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+        digest.update(encoded + str(row["label"]).encode())
     return digest.hexdigest()
 
 
@@ -163,7 +164,11 @@ def _threads(count: int | None) -> Iterator[None]:
 def _pretrain(
     dataset: Dataset, captions: _Captions, recipe: PretrainRecipe
 ) -> tuple[CLIPModel, CLIPProcessor]:
-    pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in dataset["image"]]))
+    images = [image.convert("RGB") for image in dataset["image"]]
+    sizes = {image.size for image in images}
+    if len({side for size in sizes for side in size}) != 1:
+        raise ValueError(f"images must all be square and of one size, found {sorted(sizes)[:4]}; resize them")
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     pixels = (
         pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     )  # the processor's map for mean = std = 0.5

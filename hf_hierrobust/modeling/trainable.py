@@ -23,19 +23,21 @@ def set_trainable(model: nn.Module, groups: Iterable[str]) -> dict[str, int]:
         Number of trained parameters of each group, in the order given.
 
     Raises:
-        ValueError: an unknown group, or one in which the model has no parameter.
+        ValueError: an unknown group, or one in which the model has no parameter; nothing is changed then.
     """
     groups = list(groups)
     unknown = [g for g in groups if g not in GROUPS]
     if unknown:
         raise ValueError(f"unknown parameter groups {unknown}: choose from {', '.join(GROUPS)}")
-    counts = dict.fromkeys(groups, 0)
+    counts, trained = dict.fromkeys(groups, 0), set()
     for name, parameter in model.named_parameters():
         group = next((g for g in groups if re.match(GROUPS[g], name)), None)
-        parameter.requires_grad_(group is not None)
         if group is not None:
             counts[group] += parameter.numel()
+            trained.add(name)
     empty = [g for g, count in counts.items() if count == 0]
     if empty:
         raise ValueError(f"{type(model).__name__} has no parameters of the groups {empty}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
     return counts

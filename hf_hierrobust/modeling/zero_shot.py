@@ -48,13 +48,17 @@ def encode_prompts(
             f"prompt {flat[longest]!r} has {len(ids[longest])} tokens but the text encoder's context is "
             f"{context}: shorten the class name or the template"
         )
-    training, states = model.training, []
+    modes, states = {module: module.training for module in model.modules()}, []
     model.eval()
-    for start in range(0, len(flat), batch_size):
-        # Padding to the longest prompt only: a prompt of 15 tokens costs a fifth of a padded 77.
-        batch = tokenizer(flat[start : start + batch_size], padding=True, return_tensors="pt").to(model.device)
-        states.append(model.text_model(**batch).pooler_output.float())
-    model.train(training)
+    try:
+        for start in range(0, len(flat), batch_size):
+            # Padding to the longest prompt only: a prompt of 15 tokens costs a fifth of a padded 77.
+            batch = tokenizer(flat[start : start + batch_size], padding=True, return_tensors="pt")
+            states.append(model.text_model(**batch.to(model.device)).pooler_output.float())
+    finally:
+        # One by one: parts of a training model, such as a frozen text trunk, may be in evaluation mode.
+        for module, mode in modes.items():
+            module.training = mode
     states = torch.cat(states)
     return states if len(rows[0]) == 1 else states.view(len(rows), len(rows[0]), -1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -118,4 +118,4 @@ class Objective:
 
     def options(self) -> dict:
         """The options as plain values, for records, cards and ``config.hier_robust``."""
-        return {k: v for k, v in asdict(self).items() if k != "nodes"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}

@@ -75,8 +75,13 @@ class HierRobust(Objective):
         _choice("score", self.score, ("hyperbolic", "squared", "cosine"))
         _choice("pooling", self.pooling, ("midpoint", "none"))
         _choice("intra_gap", self.intra_gap, ("label", "rollup", "both", "none"))
-        if self.kappa_scale <= 0:
-            raise ValueError(f"kappa_scale={self.kappa_scale} must be positive")
+        for name in ("kappa_scale", "vic_factor", "tangent_norm"):
+            value = getattr(self, name)
+            if not (name == "tangent_norm" and value is None) and not _is_number(value, above=0):
+                raise ValueError(f"{name}={value!r} must be a positive number")
+        for name in ("lambda_vic", "lambda_gap", "gap_margin"):
+            if not _is_number(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a number, at least 0")
 
     def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
         """Align the trees with the classes and lay out text rows and HNSA masks."""
@@ -84,7 +89,8 @@ class HierRobust(Objective):
             raise ValueError("objective 'hier_robust' needs a class tree: pass tree='cifar100' or a JSON file")
         self.forest = as_forest(forest).align(class_names)
         self.nodes = TextNodes.of_forest(class_names, self.forest)
-        if self.level_weights is not None and len(self.level_weights) < self.num_levels:
+        self._cache = {}  # of index tensors; an earlier set-up's belong to other trees
+        if self.level_weights is not None and len(self.level_weights) != self.num_levels:
             raise ValueError(
                 f"level_weights has {len(self.level_weights)} values but the deepest tree has "
                 f"{self.num_levels} levels"
@@ -190,7 +196,7 @@ class HierRobust(Objective):
             for level in range(tree.depth):
                 child, parent = (e.to(norms.device) for e in tree.edges(level))
                 gaps.append(norms[rows[level + 1][parent]] - norms[rows[level][child]])
-        return hinge(torch.cat(gaps) + self.gap_margin) if gaps else norms.sum() * 0
+        return self._mean_gap(gaps, norms)
 
     def _intra_gap(self, head, images: Polar, texts: Polar, labels: Tensor) -> Tensor:
         norms, total = head.ball_norm(images), 0.0
@@ -215,7 +221,11 @@ class HierRobust(Objective):
                 gap = head.ball_norm(upper)[position] - head.ball_norm(lower)
                 gaps.append(gap[real])
                 lower, nodes = upper, present
-        return hinge(torch.cat(gaps) + self.gap_margin)
+        return self._mean_gap(gaps, images.radius)
+
+    def _mean_gap(self, gaps: list[Tensor], like: Tensor) -> Tensor:
+        """Hinge over the gaps of all edges; zero where no tree has a level above the leaves."""
+        return hinge(torch.cat(gaps) + self.gap_margin) if gaps else like.sum() * 0
 
     # Index tensors are small; a cache per device keeps host-to-device copies out of the inner loop.
     def _rows(self, device) -> tuple[tuple[Tensor, ...], ...]:
@@ -232,10 +242,16 @@ class HierRobust(Objective):
         )
 
     def _cached(self, key, make):
-        cache = self.__dict__.setdefault("_cache", {})
-        if key not in cache:
-            cache[key] = make()
-        return cache[key]
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+def _is_number(value, above: float | None = None) -> bool:
+    """A number at least 0, or above a bound; JSON and YAML options may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return value >= 0 if above is None else value > above
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -70,6 +70,8 @@ class RobustTrainingArguments(TrainingArguments):
             parse_eps(self.step_size, "step_size")
         self.objective_args = _as_dict(self.objective_args, "objective_args")
         self.attack_args = _as_dict(self.attack_args, "attack_args")
+        if str(self.resume_from_checkpoint).lower() in ("true", "false"):
+            self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
         if self.attack is not None and self.attack != "none":
             ATTACKS.get(self.attack)

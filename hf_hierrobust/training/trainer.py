@@ -8,32 +8,30 @@ built only through ``model(...)``.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import CLIPProcessor, Trainer, logging
+from transformers import CLIPProcessor, logging
 from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import PGD, Attack, Perturbation, check_pixels, frozen, misclassified
 from ..data import ClassSet, PixelCollator
 from ..hierarchy import Forest
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
-from ..modeling.clip import SIDE_FILE, load_side_file
+from ..modeling.kernels import fast_kernels
 from ..modeling.trainable import set_trainable
 from ..objectives import Objective, View
 from .arguments import RobustTrainingArguments
 from .checkpoints import NonFiniteLossError, last_whole_checkpoint
+from .sharing import SharingTrainer
 
 logger = logging.get_logger(__name__)
 
 
-class RobustCLIPTrainer(Trainer):
+class RobustCLIPTrainer(SharingTrainer):
     """Adversarial fine-tuning of a CLIP model under any registered objective and attack.
 
     Args:
@@ -48,7 +46,8 @@ class RobustCLIPTrainer(Trainer):
         label_map: (C,) class index of each dataset label, where the two differ.
 
     Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
-    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the level's prompts.
+    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the
+    level's prompts.
     """
 
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
@@ -77,6 +76,7 @@ class RobustCLIPTrainer(Trainer):
         names = [args.template.replace("{}", name) for name in self.objective.nodes.names]
         self.text_states = encode_prompts(model, processor.tokenizer, names)
         self.class_set, self.forest = class_set, forest
+        self.base_model = model.name_or_path or "an unnamed CLIP checkpoint"
         model.config.hier_robust = model.facts() | self.recipe(args)
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
             eval_dataset = Subset(eval_dataset, range(args.robust_eval_samples))
@@ -95,7 +95,8 @@ class RobustCLIPTrainer(Trainer):
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._micro_step = (-1, 0)
         counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
-        logger.warning(f"{self.objective.name}: training {counts} parameters ({sum(self.trained.values()):,})")
+        total = sum(self.trained.values())
+        logger.warning(f"{self.objective.name}: training {counts} parameters ({total:,} in all)")
 
     def recipe(self, args: RobustTrainingArguments) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
@@ -117,8 +118,9 @@ class RobustCLIPTrainer(Trainer):
             hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
         ):
             raise ValueError("train_dataset is empty: there is nothing to train on")
-        self._calibrate()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
+            self._calibrate()
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attack the batch, forward all perturbations once, sum the objective's terms.
@@ -229,7 +231,7 @@ class RobustCLIPTrainer(Trainer):
         checkpoint = last_whole_checkpoint(self.args.output_dir)
         raise NonFiniteLossError(
             f"loss is not finite at step {self.state.global_step}: {values}. Last good checkpoint: "
-            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or set max_grad_norm, then resume from it"
+            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or set max_grad_norm and resume from it"
         )
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
@@ -288,25 +290,3 @@ class RobustCLIPTrainer(Trainer):
             for kind in kinds
         ]
         return {name: float(column.mean()) for name, column in zip(names, prediction.predictions.T)}
-
-    # ---- saving and sharing ----
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_side_file(model or self.model, Path(resume_from_checkpoint) / SIDE_FILE)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        load_side_file(self.model, Path(self.state.best_model_checkpoint) / SIDE_FILE)
-
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle that no reader needs, and that would carry a token to the Hub.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer copies only the files it knows; the head would be missing from intermediate pushes.
-        side = Path(checkpoint_folder) / SIDE_FILE
-        if self.is_world_process_zero() and side.exists():
-            shutil.copy(side, os.path.join(self.args.output_dir, SIDE_FILE))
-        super()._push_from_checkpoint(checkpoint_folder)

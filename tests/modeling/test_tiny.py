@@ -191,3 +191,19 @@ def test_recipe_refuses(wrong):
 def test_too_few_images(colours, tmp_path):
     with pytest.raises(ValueError, match="fewer than one batch"):
         pretrain_glyph_clip(tmp_path, dataset=colours.select(range(8)), paths=PATHS, recipe=RECIPE)
+
+
+def test_images_of_two_sizes_are_refused(colours, tmp_path):
+    images = [image.resize((16, 24)) if row == 5 else image for row, image in enumerate(colours["image"])]
+    mixed = Dataset.from_dict({"image": images, "label": colours["label"]}, features=colours.features)
+    with pytest.raises(ValueError, match=r"square and of one size.*\(16, 24\)"):
+        pretrain_glyph_clip(tmp_path, dataset=mixed, paths=PATHS, recipe=RECIPE)
+
+
+def test_bf16_training_saves_fp32_weights(colours, tmp_path):
+    recipe = replace(RECIPE, epochs=1, bf16=True)
+    model = AutoModel.from_pretrained(
+        pretrain_glyph_clip(tmp_path, dataset=colours, paths=PATHS, recipe=recipe)
+    )
+    assert model.dtype == torch.float32
+    assert all(value.isfinite().all() for value in model.state_dict().values())

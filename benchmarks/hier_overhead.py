@@ -1,0 +1,153 @@
+"""What the hierarchical loss adds to a TeCoA training step: interleaved ratio, random weights.
+
+    python benchmarks/hier_overhead.py                     # ViT-B/32 size on the CPU
+    python benchmarks/hier_overhead.py --device cuda --batch 128 --bf16
+
+One step is the whole of `RobustCLIPTrainer`'s: the same number of PGD steps, then forward, backward and
+optimiser. TeCoA and HierRobust alternate, so that a drift of the machine's speed hits both; the reported ratio
+is the median over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import CLIPConfig
+
+from hf_hierrobust.data import ClassSet
+from hf_hierrobust.hierarchy import Forest, LabelTree
+from hf_hierrobust.modeling import RobustCLIPModel
+from hf_hierrobust.modeling.tiny import build_processor, build_tokenizer
+from hf_hierrobust.objectives import HierRobust, TeCoA
+from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
+
+SIZES = {
+    "b32": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "small": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4},
+}
+
+
+def random_tree(num_classes: int, depth: int) -> LabelTree:
+    """A tree with ``depth`` levels above the leaves, each about 2.5 times smaller than the one below."""
+    sizes = [num_classes]
+    for _ in range(depth):
+        sizes.append(max(2, round(sizes[-1] / 2.5)))
+    paths = {}
+    for leaf in range(num_classes):
+        node, path = leaf, []
+        for level in range(1, depth + 1):
+            node = node * sizes[level] // sizes[level - 1]
+            path.append(f"group {level} {node}")
+        paths[f"class {leaf}"] = path
+    return LabelTree.from_paths(paths, name="random")
+
+
+def build(kind: str, args, directory: str) -> RobustCLIPTrainer:
+    """A trainer with random weights; the text trunk is small because it runs once, before the clock."""
+    torch.manual_seed(0)
+    tree = random_tree(args.classes, args.depth)
+    tokenizer = build_tokenizer(["this is a photo of a class group"])
+    vision = SIZES[args.size] | {"image_size": args.image_size, "patch_size": args.patch_size}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 512,
+        "intermediate_size": 512,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 16,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    model = RobustCLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=512))
+    arguments = RobustTrainingArguments(
+        output_dir=f"{directory}/{kind}",
+        eps="1/255",
+        num_steps=args.num_steps,
+        bf16=args.bf16,
+        disable_tqdm=True,
+        save_strategy="no",
+        calibration_samples=8,
+        attack_args={"random_start": "gaussian"},
+    )
+    objective = TeCoA() if kind == "tecoa" else HierRobust()
+    trainer = RobustCLIPTrainer(
+        model,
+        arguments,
+        processor=build_processor(args.image_size, tokenizer),
+        class_set=ClassSet.from_names([f"class {i}" for i in range(args.classes)]),
+        forest=Forest((tree,)),
+        objective=objective,
+        train_dataset=[{"image": torch.zeros(3, args.image_size, args.image_size, dtype=torch.uint8), "label": 0}],
+    )
+    trainer.model.to(arguments.device)
+    trainer._calibrate()
+    trainer.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    return trainer
+
+
+def step(trainer: RobustCLIPTrainer, batch: dict) -> float:
+    """Seconds of one full training step."""
+    device = trainer.args.device
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    trainer.model.train()
+    trainer.optimizer.zero_grad()
+    trainer.compute_loss(trainer.model_prepared, batch).backward()
+    trainer.optimizer.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="b32")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--patch_size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--depth", type=int, default=5)
+    parser.add_argument("--num_steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--output", type=Path, help="JSON file for the result")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        trainers = {kind: build(kind, args, directory) for kind in ("tecoa", "hier_robust")}
+        device = trainers["tecoa"].args.device
+        batch = {
+            "pixels": torch.rand(args.batch, 3, args.image_size, args.image_size, device=device),
+            "labels": torch.randint(args.classes, (args.batch,), device=device),
+        }
+        for trainer in trainers.values():
+            trainer.model_prepared = trainer.accelerator.prepare(trainer.model)
+            step(trainer, batch)
+        times: dict[str, list[float]] = {kind: [] for kind in trainers}
+        for round_ in range(args.rounds):
+            order = list(trainers) if round_ % 2 == 0 else list(trainers)[::-1]
+            for kind in order:
+                times[kind].append(step(trainers[kind], batch))
+    ratios = [h / t for h, t in zip(times["hier_robust"], times["tecoa"])]
+    result = {
+        "setting": {k: v for k, v in vars(args).items() if k != "output"} | {"device": str(device)},
+        "torch": torch.__version__,
+        "tecoa_seconds": [round(t, 4) for t in times["tecoa"]],
+        "hier_robust_seconds": [round(t, 4) for t in times["hier_robust"]],
+        "ratio_median": round(statistics.median(ratios), 4),
+        "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
+    }
+    print(json.dumps(result, indent=1))
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The facts of a training run, gathered for its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..evaluation.records import RobustnessRecord, public_name
+from ..hub import CardFacts, TreeFacts
+
+if TYPE_CHECKING:
+    from .trainer import RobustCLIPTrainer
+
+
+def card_facts(
+    trainer: RobustCLIPTrainer,
+    records: Sequence[RobustnessRecord] = (),
+    figures: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+) -> CardFacts:
+    """What the card of a run states: only what was configured or measured.
+
+    Args:
+        records: measurements of the trained model, with the base's beside them.
+        figures: paths relative to the output directory.
+        datasets: Hub ids or names of the training data.
+    """
+    args, objective = trainer.args, trainer.objective
+    recipe, forest = trainer.recipe(args), trainer.forest if trainer.objective.needs_tree else None
+    hyperparameters = {
+        "learning_rate": args.learning_rate,
+        "optimizer": _plain(args.optim),
+        "lr_scheduler_type": _plain(args.lr_scheduler_type),
+        "warmup_steps": args.warmup_steps,
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm,
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0, 2),
+        "bf16": args.bf16,
+        "seed": args.seed,
+        "training_images": len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else "stream",
+        "template": args.template,
+        **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
+        **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},
+    }
+    threat = "none: trained on clean images"
+    if trainer.attack is not None:
+        threat = f"{trainer.attack.threat}, perturbation at the {trainer.attack.threat.space} resolution"
+    return CardFacts(
+        model_name=public_name(args.hub_model_id or args.output_dir),
+        repo_id=args.hub_model_id,
+        base_model=trainer.base_model,
+        objective=objective.name,
+        threat_model=threat,
+        paper_id=objective.paper_id,
+        paper_title=objective.title,
+        citation=objective.citation,
+        datasets=datasets,
+        hyperparameters=hyperparameters,
+        trained_parameters=trainer.trained,
+        tree=None
+        if forest is None
+        else TreeFacts(
+            name=forest.name,
+            levels=forest.trees[0].sizes,
+            hash=forest.hash,
+            source="; ".join(dict.fromkeys(tree.source for tree in forest)),
+            licence="; ".join(dict.fromkeys(tree.licence for tree in forest)),
+        ),
+        records=records,
+        figures=figures,
+    )
+
+
+def _plain(value) -> str:
+    return str(getattr(value, "value", value))

@@ -1,0 +1,296 @@
+"""HierRobust against an independent float64 reference: values and gradients of every term."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hier_reference import Reference
+
+from hf_hierrobust.hierarchy import Forest, LabelTree
+from hf_hierrobust.modeling.hier_head import HierHead
+from hf_hierrobust.objectives import HierRobust, TextNodes, View
+
+CLASSES = ("cat", "dog", "wolf", "bear", "rose", "tulip", "oak", "rock")
+# Three levels; oak is padded once, rock twice.
+KINDS = {
+    "cat": ["pet", "animal"],
+    "dog": ["pet", "animal"],
+    "wolf": ["wild", "animal"],
+    "bear": ["wild", "animal"],
+    "rose": ["flower", "plant"],
+    "tulip": ["flower", "plant"],
+    "oak": ["oak", "plant"],
+    "rock": ["rock", "rock"],
+}
+# Two levels and a single root.
+PLACES = {c: ["indoor" if c in ("cat", "dog", "rose") else "outdoor", "anywhere"] for c in CLASSES}
+DIM, BATCH, LOGIT_SCALE = 6, 11, 7.0
+TREES = {"tree": [KINDS], "forest": [KINDS, PLACES]}
+
+
+def forest_of(trees) -> Forest:
+    return Forest(tuple(LabelTree.from_paths(t, name=f"t{i}") for i, t in enumerate(trees)))
+
+
+def make_batch(names, seed=0, curvature=1.0, dtype=torch.float64):
+    """Tangents of images and text nodes, labels that leave some nodes without an image, a calibrated head."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.8 * torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64) / curvature**0.5
+    # always as many draws, so that a node more does not change the others
+    texts = 0.6 * torch.randn(32, DIM, generator=generator, dtype=torch.float64)[: len(names)] / curvature**0.5
+    labels = torch.tensor([0, 1, 0, 2, 4, 6, 7, 7, 4, 6, 0])
+    head = HierHead(DIM, curvature=curvature)
+    head.kappa.fill_(2.5)
+    head.vic_radius.fill_(1.5)
+    tangents = [t.to(dtype).requires_grad_() for t in (images, texts)]
+    return *tangents, labels, head
+
+
+def view_of(images, texts, head, **kwargs) -> View:
+    return View(images, texts, images, texts, torch.tensor(LOGIT_SCALE, dtype=images.dtype), head, **kwargs)
+
+
+def both(options, trees, *, curvature=1.0, seed=0, dtype=torch.float64, text_delta=None):
+    """Terms of the objective and of the reference on the same batch, as (terms, tangents, reference, tangents)."""
+    objective = HierRobust(**options)
+    objective.setup(CLASSES, forest_of(trees))
+    names = objective.nodes.names
+    images, texts, labels, head = make_batch(names, seed, curvature, dtype)
+    delta = None if text_delta is None else text_delta.to(dtype)
+    terms = objective.loss([view_of(images, texts, head, text_delta=delta)], labels)
+
+    images64, texts64 = (t.detach().double().requires_grad_() for t in (images, texts))
+    moved = texts64 if text_delta is None else texts64 + text_delta
+    used = {k: v for k, v in options.items() if k not in ("lambda_vic", "lambda_gap")}
+    reference = Reference(
+        images64,
+        dict(zip(names, moved)),
+        [CLASSES[y] for y in labels],
+        trees,
+        r=curvature,
+        kappa=2.5,
+        vic_radius=1.5,
+        logit_scale=LOGIT_SCALE,
+        **used,
+    )
+    return terms, (images, texts), reference, (images64, texts64)
+
+
+def assert_equal(loss, tangents, expected, tangents64, tolerance=1e-8):
+    torch.testing.assert_close(loss.double(), expected, atol=tolerance, rtol=tolerance)
+    ours = torch.autograd.grad(loss, tangents, allow_unused=True, retain_graph=True)
+    theirs = torch.autograd.grad(expected, tangents64, allow_unused=True, retain_graph=True)
+    for mine, other, kind in zip(ours, theirs, ("image", "text")):
+        if other is None:  # the term does not depend on these
+            assert mine is None or not mine.abs().max() > tolerance
+            continue
+        assert float(other.abs().max()) > 1e-4 or float(loss) == 0, f"the {kind} gradient tests nothing"
+        torch.testing.assert_close(mine.double(), other, atol=tolerance, rtol=tolerance * 100)
+
+
+VARIANTS = [
+    *({"hnsa": h, "pooling": p} for h in ("both", "upper", "lower", "none") for p in ("midpoint", "none")),
+    {"score": "squared", "kappa_scale": 0.5},
+    {"score": "cosine"},
+    {"kappa_scale": 2.0},
+    {"level_weights": (0.2, 3.0, 0.7)},
+]
+
+
+@pytest.mark.parametrize("trees", TREES, ids=str)
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda o: ",".join(map(str, o.values())))
+def test_hita_equals_the_reference(options, trees):
+    terms, tangents, reference, tangents64 = both(options, TREES[trees])
+    assert_equal(terms["hita"], tangents, reference.hita(), tangents64)
+
+
+@pytest.mark.parametrize("trees", TREES, ids=str)
+@pytest.mark.parametrize("reading", ["label", "rollup", "both"])
+def test_regularisers_equal_the_reference(reading, trees):
+    options = {"intra_gap": reading, "lambda_vic": 0.5, "lambda_gap": 2.0, "gap_margin": 0.1}
+    terms, tangents, reference, tangents64 = both(options, TREES[trees])
+    assert set(terms) == {"hita", "vic", "label_gap", "intra_gap"}
+    assert_equal(terms["vic"], tangents, 0.5 * reference.vic(), tangents64)
+    assert_equal(terms["label_gap"], tangents, 2 * reference.label_gap(), tangents64)
+    assert_equal(terms["intra_gap"], tangents, 2 * reference.intra_gap(), tangents64)
+    expected = reference.hita() + 0.5 * reference.vic() + 2 * (reference.label_gap() + reference.intra_gap())
+    assert_equal(sum(terms.values()), tangents, expected, tangents64)
+
+
+@pytest.mark.parametrize("curvature", [0.3, 4.0])
+def test_every_term_equals_the_reference_at_other_curvatures(curvature):
+    terms, tangents, reference, tangents64 = both({"intra_gap": "both"}, TREES["forest"], curvature=curvature)
+    expected = reference.hita() + 0.5 * reference.vic() + reference.label_gap() + reference.intra_gap()
+    assert_equal(sum(terms.values()), tangents, expected, tangents64)
+
+
+def test_float32_stays_close_to_the_reference():
+    terms, tangents, reference, tangents64 = both({}, TREES["forest"], dtype=torch.float32)
+    expected = reference.hita() + 0.5 * reference.vic() + reference.label_gap() + reference.intra_gap()
+    assert sum(terms.values()).dtype == torch.float32
+    assert_equal(sum(terms.values()), tangents, expected, tangents64, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("rows", [1, None], ids=["shared", "per node"])
+def test_text_perturbation_is_added_to_the_tangents(rows):
+    count = rows or len(TextNodes.of_forest(CLASSES, forest_of([KINDS])).names)
+    delta = 0.3 * torch.randn(count, DIM, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    terms, tangents, reference, tangents64 = both({}, [KINDS], text_delta=delta)
+    assert_equal(terms["hita"], tangents, reference.hita(), tangents64)
+    still, *_ = both({}, [KINDS])
+    assert abs(float((still["hita"] - terms["hita"]).detach())) > 1e-2
+
+
+def test_the_mask_follows_the_true_node():
+    """Where the nearest node is another one, masking by it gives another loss: that mistake would show."""
+    terms, _, reference, _ = both({}, [KINDS])
+    reference.mask = "predicted"
+    assert abs(float((terms["hita"] - reference.hita()).detach())) > 1e-2
+
+
+def test_inner_loss_is_hita():
+    objective = HierRobust()
+    objective.setup(CLASSES, forest_of(TREES["forest"]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+    view = view_of(images, texts, head)
+    assert torch.equal(objective.inner_loss(view, labels), objective.loss([view], labels)["hita"])
+
+
+def test_levels_of_a_view_add_up_with_the_papers_weights():
+    """omega_l = 1 - l / (L + 1): 1, 2/3 and 1/3 for three levels."""
+    objective, equal = HierRobust(), HierRobust(level_weights=(1, 1, 1))
+    for o in (objective, equal):
+        o.setup(CLASSES, forest_of([KINDS]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+
+    def level(o, *levels):
+        return float(o.inner_loss(view_of(images, texts, head, levels=levels), labels))
+
+    for number, weight in enumerate((1, 2 / 3, 1 / 3)):
+        assert level(equal, number) > 0.1
+        assert level(objective, number) == pytest.approx(weight * level(equal, number))
+    assert level(objective, 0, 1, 2) == pytest.approx(sum(level(objective, n) for n in range(3)))
+    everything = float(objective.inner_loss(view_of(images, texts, head), labels))
+    assert level(objective, 0, 1, 2) == pytest.approx(everything)
+
+
+@pytest.mark.parametrize("pooling", ["midpoint", "none"])
+def test_a_single_root_contributes_exactly_zero(pooling):
+    objective = HierRobust(pooling=pooling)
+    objective.setup(CLASSES, forest_of([PLACES]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+    root = objective.inner_loss(view_of(images, texts, head, levels=(2,)), labels)
+    assert float(root) == 0
+    for gradient in torch.autograd.grad(root, (images, texts), allow_unused=True):
+        assert gradient is None or not gradient.any()
+    # nor does it change the levels below: no node of theirs gets it as a negative
+    without = {c: path[:1] for c, path in PLACES.items()}
+    weights = (1.0, 0.5, 0.25)
+    terms, *_ = both({"level_weights": weights, "pooling": pooling}, [PLACES])
+    fewer, *_ = both({"level_weights": weights[:2], "pooling": pooling}, [without])
+    # the root's text row is the last: all other tangents are the same in both
+    assert float(terms["hita"]) == pytest.approx(float(fewer["hita"]), rel=1e-12)
+
+
+def test_a_point_of_several_views_is_the_sum_over_them():
+    """Per-level perturbations: each view counts for its levels, regularisers for the first."""
+    objective = HierRobust()
+    objective.setup(CLASSES, forest_of([KINDS]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+    shifted = images + 0.1
+    views = [view_of(images, texts, head, levels=(0,)), view_of(shifted, texts, head, levels=(1,))]
+    terms = objective.loss(views, labels)
+    parts = [objective.inner_loss(view, labels) for view in views]
+    assert float(terms["hita"]) == pytest.approx(float(sum(parts)))
+    assert float(terms["vic"]) == pytest.approx(float(objective.loss(views[:1], labels)["vic"]))
+
+
+# ---- options, rows, errors ----
+
+
+def test_rows_share_leaves_and_padding_but_not_trees():
+    forest = forest_of([KINDS, {c: ["pet" if c in ("cat", "dog") else "other"] for c in CLASSES}])
+    nodes = TextNodes.of_forest(CLASSES, forest)
+    assert nodes.names[: len(CLASSES)] == CLASSES
+    first, second = nodes.rows
+    assert first[0].tolist() == second[0].tolist() == list(range(len(CLASSES)))
+    row = {key: int(r) for key, r in zip(forest[0].levels[1], first[1])}
+    assert row["oak"] == CLASSES.index("oak") and row["rock"] == CLASSES.index("rock")
+    other = {key: int(r) for key, r in zip(forest[1].levels[1], second[1])}
+    assert nodes.names[row["pet"]] == nodes.names[other["pet"]] == "pet" and row["pet"] != other["pet"]
+
+
+@pytest.mark.parametrize("reading", ["label", "rollup", "both", "none"])
+def test_a_flat_tree_has_no_gaps_between_levels(reading):
+    objective = HierRobust(intra_gap=reading, gap_margin=0.3)
+    objective.setup(CLASSES, forest_of([{c: [] for c in CLASSES}]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+    terms = objective.loss([view_of(images, texts, head)], labels)
+    assert float(terms["label_gap"]) == 0
+    assert ("intra_gap" in terms) == (reading != "none")
+    if reading == "rollup":
+        assert float(terms["intra_gap"]) == 0
+    sum(terms.values()).backward()
+    assert images.grad.isfinite().all()
+
+
+def test_setup_again_forgets_the_earlier_trees():
+    """One instance may serve two trainers."""
+    objective = HierRobust()
+    objective.setup(CLASSES, forest_of([PLACES]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+    objective.inner_loss(view_of(images, texts, head), labels)
+    objective.setup(CLASSES, forest_of([KINDS]))
+    fresh = HierRobust()
+    fresh.setup(CLASSES, forest_of([KINDS]))
+    images, texts, labels, head = make_batch(fresh.nodes.names)
+    view = view_of(images, texts, head)
+    assert torch.equal(objective.inner_loss(view, labels), fresh.inner_loss(view, labels))
+
+
+def test_options_are_the_fields_one_can_set():
+    import json
+
+    objective = HierRobust(hnsa="upper", level_weights=(1.0, 0.5, 0.1))
+    objective.setup(CLASSES, forest_of([KINDS]))
+    options = json.loads(json.dumps(objective.options()))
+    assert options["hnsa"] == "upper" and options["level_weights"] == [1.0, 0.5, 0.1]
+    assert HierRobust(**options).options() | {"level_weights": [1.0, 0.5, 0.1]} == options
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"hnsa": "sibling"}, "hnsa='sibling'.*both, upper, lower, none"),
+        ({"score": "l2"}, "score='l2'.*hyperbolic"),
+        ({"pooling": "mean"}, "pooling='mean'.*midpoint"),
+        ({"intra_gap": "A"}, "intra_gap='A'.*label"),
+        ({"kappa_scale": 0}, "kappa_scale=0"),
+        ({"lambda_vic": "0.5"}, "lambda_vic='0.5'"),
+        ({"lambda_gap": -1.0}, "lambda_gap=-1.0"),
+        ({"vic_factor": 0.0}, "vic_factor=0.0"),
+        ({"tangent_norm": -0.5}, "tangent_norm=-0.5"),
+    ],
+)
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        HierRobust(**options)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.5), (1.0, 0.5, 0.2, 0.1)])
+def test_level_weights_must_fit_the_tree(weights):
+    with pytest.raises(ValueError, match=rf"level_weights has {len(weights)} values.*3 levels"):
+        HierRobust(level_weights=weights).setup(CLASSES, forest_of([KINDS]))
+
+
+def test_a_tree_is_required():
+    with pytest.raises(ValueError, match="needs a class tree"):
+        HierRobust().setup(CLASSES)
+
+
+def test_an_uncalibrated_head_is_refused():
+    objective = HierRobust()
+    objective.setup(CLASSES, forest_of([KINDS]))
+    images, texts, labels, _ = make_batch(objective.nodes.names)
+    with pytest.raises(RuntimeError, match="not calibrated"):
+        objective.inner_loss(view_of(images, texts, HierHead(DIM)), labels)
