@@ -24,7 +24,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "examples/configs/cifar100_small.yaml"
 # The base has seen these images, the fine-tuned models have not: good for choosing, not for reporting.
-HELD_BACK = {"eval_split": "train[40000:40500]", "eval_eps": "4/255", "eval_num_steps": 10, "eval_samples": 500}
+HELD_BACK = {
+    "eval_split": "train[40000:40500]",
+    "eval_eps": "4/255",
+    "eval_num_steps": 10,
+    "eval_samples": 500,
+}
 TECOA = {"objective": "tecoa", "num_steps": 2}
 HIER = {"objective": "hier_robust"}
 FOREST = HIER | {"tree": "cifar100-forest"}
@@ -61,7 +66,9 @@ def cells(stage: str, data: Path) -> dict[str, dict]:
         }
         found = {"base": test | {"command": "evaluate"}}
         for seed in (0, 1):
-            found |= {f"{name}-seed{seed}": method | test | {"seed": seed} for name, method in methods.items()}
+            found |= {
+                f"{name}-seed{seed}": method | test | {"seed": seed} for name, method in methods.items()
+            }
         return found
     attacks = ("leaf", "per_level", "universal")
     return {
@@ -106,7 +113,9 @@ def run_cell(name: str, options: dict, args: argparse.Namespace, folder: Path) -
     if command == "evaluate":
         script = ["-c", "from hf_hierrobust.cli.evaluate import main; main()"]
     with (folder.parent / f"{name}.log").open("a") as log:
-        subprocess.run([sys.executable, *script, "--config", str(CONFIG), *flags], check=True, stdout=log, stderr=log)
+        subprocess.run(
+            [sys.executable, *script, "--config", str(CONFIG), *flags], check=True, stdout=log, stderr=log
+        )
 
 
 def _text(value) -> str:
@@ -129,11 +138,17 @@ def collect(folder: Path, options: dict) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", choices=("search", "ablation", "main", "perturbation"))
     parser.add_argument("--model", type=Path, required=True, help="folder of the base CLIP")
-    parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/, cifar10/, tinyimagenet/")
-    parser.add_argument("--work", type=Path, default=ROOT / "outputs/hier_cifar100", help="where runs are kept")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with cifar100/, cifar10/, tinyimagenet/"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "outputs/hier_cifar100", help="where runs are kept"
+    )
     parser.add_argument("--only", nargs="*", help="names of the cells to run")
     args = parser.parse_args()
     work = args.work / args.stage

@@ -4,8 +4,8 @@
     python benchmarks/hier_overhead.py --device cuda --batch 128 --bf16
 
 One step is the whole of `RobustCLIPTrainer`'s: the same number of PGD steps, then forward, backward and
-optimiser. TeCoA and HierRobust alternate, so that a drift of the machine's speed hits both; the reported ratio
-is the median over rounds.
+optimiser. TeCoA and HierRobust alternate, so that a drift of the machine's speed hits both; the reported
+ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -28,8 +28,18 @@ from hf_hierrobust.objectives import HierRobust, TeCoA
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 SIZES = {
-    "b32": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "small": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4},
+    "b32": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "small": {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+    },
 }
 
 
@@ -84,7 +94,9 @@ def build(kind: str, args, directory: str) -> RobustCLIPTrainer:
         class_set=ClassSet.from_names([f"class {i}" for i in range(args.classes)]),
         forest=Forest((tree,)),
         objective=objective,
-        train_dataset=[{"image": torch.zeros(3, args.image_size, args.image_size, dtype=torch.uint8), "label": 0}],
+        train_dataset=[
+            {"image": torch.zeros(3, args.image_size, args.image_size, dtype=torch.uint8), "label": 0}
+        ],
     )
     trainer.model.to(arguments.device)
     trainer._calibrate()
@@ -108,7 +120,9 @@ def step(trainer: RobustCLIPTrainer, batch: dict) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=SIZES, default="b32")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--patch_size", type=int, default=32)

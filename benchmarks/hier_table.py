@@ -2,8 +2,8 @@
 
     python benchmarks/hier_table.py            # prints the table, writes results/hier_cifar100_main.{md,png}
 
-An entry is the mean over seeds; the interval is Wilson's 95 % one for that accuracy on the images of one set (all
-seeds see the same images, so more seeds do not narrow it), and the seeds' own values stand in the JSON.
+An entry is the mean over seeds; the interval is Wilson's 95 % one for that accuracy on the images of one
+set (all seeds see the same images, so more seeds do not narrow it). The seeds' own values are in the JSON.
 """
 
 from __future__ import annotations

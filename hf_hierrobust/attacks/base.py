@@ -5,7 +5,7 @@ A model is any callable from pixels in [0, 1] (B, C, H, W) to logits (B, K).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar, NamedTuple
@@ -67,7 +67,7 @@ def check_pixels(pixels: Tensor, name: str = "pixels") -> None:
     if not torch.isfinite(pixels).all():
         row = int((~torch.isfinite(pixels)).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"{name} holds NaN or infinite values, first in image {row} of the batch")
-    low, high = float(pixels.min()), float(pixels.max())
+    low, high = pixels.min().item(), pixels.max().item()
     if low < -1e-5:  # the rounding of x + delta, e.g. of another attack's result
         raise ValueError(
             f"{name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]: it looks already normalised; "
@@ -164,10 +164,10 @@ class Attack:
             with torch.no_grad():
                 logits = model(pixels)
             _check_labels(labels, logits)
+            # An arg-max over NaN is a verdict about nothing.
             _refuse_nan(logits, "the model's logits are NaN")
             clean = logits.argmax(1) == labels
             result = self.run(model, search_model, pixels, labels, clean, generator)
-        _refuse_nan(result.adversarial, "the gradient of the attack loss is NaN")
         size = self.threat.size(result.adversarial - pixels)
         assert (size <= self.threat.eps * (1 + 1e-4) + 1e-6).all(), "an attack left its threat model"
         return result
@@ -192,6 +192,18 @@ class Attack:
         return {"name": self.name, **asdict(self.threat), **constants}
 
 
+def input_gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of the summed loss; parameters' ``.grad`` stays untouched.
+
+    Raises:
+        ValueError: NaN in the gradient of the first input, the pixels. Its sign is 0: the attack would
+            stand still and the image pass for robust.
+    """
+    gradients = torch.autograd.grad(loss.sum(), inputs)
+    _refuse_nan(gradients[0], "the gradient of the attack loss is NaN")
+    return gradients
+
+
 def _check_labels(labels: Tensor, logits: Tensor) -> None:
     if labels.shape != logits.shape[:1]:
         # (B, 1) would broadcast against the (B,) predictions instead of failing.
@@ -202,7 +214,6 @@ def _check_labels(labels: Tensor, logits: Tensor) -> None:
 
 
 def _refuse_nan(values: Tensor, what: str) -> None:
-    """An arg-max over NaN is a verdict about nothing."""
     bad = values.isnan().flatten(1).any(1)
     if bad.any():
         raise ValueError(

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ..hierarchy import LabelTree
-from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable
+from .base import (
+    ATTACKS,
+    Attack,
+    AttackResult,
+    Classifier,
+    Perturbation,
+    attackable,
+    input_gradients,
+)
 from .criteria import roll_up
 from .pgd import PGD
 
@@ -74,8 +82,7 @@ class UniversalHierarchicalAttack(PGD):
         for step in range(self.num_steps):
             delta.requires_grad_()
             inputs = [delta] if text_delta is None else [delta, text_delta.requires_grad_()]
-            loss = loss_fn(pixels + delta, text_delta, group).sum()
-            gradient, *text_gradient = torch.autograd.grad(loss, inputs)
+            gradient, *text_gradient = input_gradients(loss_fn(pixels + delta, text_delta, group), inputs)
             delta, velocity = self.ascend(delta, gradient, velocity, pixels, step)
             if text_gradient:
                 text_delta = text_delta.detach() + text_step * text_gradient[0].sign()

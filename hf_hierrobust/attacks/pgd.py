@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..threat import unit
-from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable
+from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable, input_gradients
 from .criteria import AttackLoss, misclassified, resolve_loss
 
 Start = Literal["uniform", "gaussian", "zero"]
@@ -92,7 +92,7 @@ class PGD(Attack):
                 robust[alive] &= ~fooled
                 if step == self.num_steps:
                     break
-                (gradient,) = torch.autograd.grad(loss_fn(logits, y).sum(), delta)
+                (gradient,) = input_gradients(loss_fn(logits, y), [delta])
                 if zero_gradient is None:
                     zero_gradient = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
                 delta, velocity = self.ascend(delta, gradient, velocity, x, step)
@@ -125,7 +125,7 @@ class PGD(Attack):
         velocity = torch.zeros_like(delta)
         for step in range(self.num_steps):
             delta.requires_grad_()
-            (gradient,) = torch.autograd.grad(loss_fn(pixels + delta).sum(), delta)
+            (gradient,) = input_gradients(loss_fn(pixels + delta), [delta])
             delta, velocity = self.ascend(delta, gradient, velocity, pixels, step)
         return [Perturbation((pixels + delta).detach())]
 

@@ -34,7 +34,8 @@ class RunArguments:
         metadata={"help": "Class names: a built-in set or JSON file; by default the data set's own names."},
     )
     tree: str | None = field(
-        default=None, metadata={"help": "Class tree or forest: built-in names or JSON files, comma-separated."}
+        default=None,
+        metadata={"help": "Class tree or forest: built-in names or JSON files, comma-separated."},
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
     eval_eps: str | None = field(
@@ -63,10 +64,20 @@ class RunArguments:
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
+        for name in ("eval_samples", "eval_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if (self.train_file is None) != (self.eval_file is None):
             raise ValueError("train_file and eval_file go together: give both, or dataset_name")
         if self.train_file is None and self.dataset_name is None:
-            raise ValueError("no data: give dataset_name (Hub id, folder or 'glyphs') or train_file and eval_file")
+            raise ValueError(
+                "no data: give dataset_name (Hub id, folder or 'glyphs') or train_file and eval_file"
+            )
+
+    @property
+    def classifiers(self) -> list[str] | None:
+        """The classifiers to evaluate; None is all."""
+        return self.eval_classifiers.split(",") if self.eval_classifiers else None
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 
 class ConfigError(ValueError):
@@ -24,7 +26,7 @@ def parse_with_config(
         defaults: weaker than both.
 
     Raises:
-        ConfigError: no such file, not a mapping, or keys that no argument has.
+        ConfigError: no such file, no YAML mapping, keys that no argument has, or values of the wrong kind.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(add_help=False)
@@ -35,22 +37,48 @@ def parse_with_config(
     parser.set_defaults(**(defaults or {}))
     if known.config is not None:
         values = _read(known.config)
-        actions = {action.dest: action for action in parser._actions}
-        unknown = sorted(set(values) - set(actions))
+        actions = {}
+        for action in parser._actions:  # a switch that is on comes twice, the second time as --no_…
+            actions.setdefault(action.dest, action)
+        unknown = sorted(set(values) - set(actions) | {"config", "help"} & set(values))
         if unknown:
-            raise ConfigError(f"{known.config} has unknown options {unknown}; see --help for all")
-        # Scientific notation without a dot is a string in YAML 1.1; argparse converts string defaults.
-        parser.set_defaults(**{k: str(v) if actions[k].type is float else v for k, v in values.items()})
+            near = difflib.get_close_matches(unknown[0], actions, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"{known.config} has unknown options {unknown}{hint}; see --help for all")
+        parser.set_defaults(**{key: _as_flag(key, value, actions[key]) for key, value in values.items()})
         for key in values:
             actions[key].required = False
     parsed = parser.parse_args_into_dataclasses(args=rest)
     return tuple(parsed[: len(dataclasses)])  # the last is a namespace that holds only --config
 
 
+def _as_flag(key: str, value: object, action: argparse.Action) -> object:
+    """A YAML value as argparse expects it: text, which argparse converts as it would a flag's.
+
+    YAML 1.1 reads 1e-3 as text, 1 as no float, and no as false.
+
+    Raises:
+        ConfigError: a value of the wrong kind.
+    """
+    switch = action.type is string_to_bool
+    if isinstance(value, bool) and not switch and key != "resume_from_checkpoint":
+        raise ConfigError(f"{key}: YAML reads yes, no, on and off as booleans; put the word in quotes")
+    if isinstance(value, list) and action.nargs != "+":
+        raise ConfigError(f"{key}={value} is a list; write one text with commas")
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    return value
+
+
 def _read(path: str) -> dict:
     if not Path(path).is_file():
         raise ConfigError(f"config={path!r} is not a file")
-    values = yaml.safe_load(Path(path).read_text()) or {}
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must map option names to values, it holds a {type(values).__name__}")
     return values

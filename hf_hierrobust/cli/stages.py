@@ -28,6 +28,7 @@ from ..hierarchy import Forest, LabelTree, as_forest, load_tree
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
+from .checks import check_evaluation, with_label_ids_of, worth_preloading
 
 GLYPH_TRAIN_IMAGES = 6000
 
@@ -57,14 +58,16 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     Args:
         training: False keeps the training images undecoded, for runs that only evaluate.
     """
+    check_evaluation(args, training_args.threat)
     train, evaluation = _load_data(args, training_args.seed)
     names = label_names(train)
+    evaluation = with_label_ids_of(evaluation, names)
     class_set = _class_set(args, names)
     forest = None if args.tree is None else _forest(args.tree).align(class_set.class_names)
     label_map = class_set.index_map(names) if names is not None else None
+    num_labels = len(names) if names is not None else len(class_set)
     for dataset in (train, evaluation):
-        if not args.streaming or dataset is evaluation:
-            validate_labels(dataset, len(names) if names is not None else len(class_set))
+        validate_labels(dataset, num_labels)
     path = _model_path(args, training_args.seed)
     model = RobustCLIPModel.from_pretrained(path)
     processor = AutoProcessor.from_pretrained(path)
@@ -87,9 +90,12 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         class_set,
         forest,
         label_map,
-        PixelStream(train)
+        PixelStream(train, num_classes=num_labels)
         if args.streaming
-        else PixelDataset(train, preload=training and training_args.threat_space == "native"),
+        else PixelDataset(
+            train,
+            preload=training and training_args.threat_space == "native" and worth_preloading(train),
+        ),
         [main, *others],
     )
 
@@ -110,7 +116,6 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
 
 def evaluate_run(run: Run, model: RobustCLIPModel, model_name: str, objective: str) -> list[RobustnessRecord]:
     """Records of a model on all evaluation sets of a run."""
-    names = run.args.eval_classifiers
     model.to(run.training_args.device).eval()
     return evaluate_model(
         model,
@@ -120,7 +125,7 @@ def evaluate_run(run: Run, model: RobustCLIPModel, model_name: str, objective: s
         model_name=model_name,
         objective=objective,
         template=run.training_args.template,
-        classifiers=names.split(",") if names else None,
+        classifiers=run.args.classifiers,
         batch_size=run.args.eval_batch,
         bf16_search=run.args.bf16_search,
         seed=run.training_args.seed,
@@ -154,10 +159,12 @@ def _draw(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord])
         for r in records
         if r.dataset == records[0].dataset and r.attack["eps"] == strongest and "path" not in r.classifier
     ]
+    figures = ["before_after.png", "examples.png"]
     plot_before_after(main, folder / "before_after.png")
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     if len(logged) > 1:
         plot_curves(trainer.state.log_history, folder / "training.png", terms=_terms(logged))
+        figures.insert(1, "training.png")
     model, data = run.model, run.eval_sets[0]
     batch = next(iter(data.loader(run.processor, run.training_args.threat.space, 64)))
     pixels, labels = batch["pixels"].to(model.device), batch["labels"].to(model.device)
@@ -179,7 +186,6 @@ def _draw(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord])
         [names[labels[i]] for i in order],
         folder / "examples.png",
     )
-    figures = ["before_after.png", "training.png", "examples.png"]
     if model.hier_head.calibrated and trainer.objective.nodes.rows:
         tree, rows = run.forest.trees[0], trainer.objective.nodes.rows[0]
         with torch.no_grad():
@@ -205,7 +211,7 @@ def _draw(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord])
             path=folder / "ball.png",
         )
         figures.append("ball.png")
-    return [f"figures/{name}" for name in figures if (folder / name).exists()]
+    return [f"figures/{name}" for name in figures]
 
 
 def _terms(logged: list[dict]) -> list[str]:
@@ -254,8 +260,12 @@ def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:
     if args.tree in available_class_sets():
         return load_class_set(args.tree)
     if names is None:
-        raise ValueError("the data set does not name its classes: give class_set (built-in name or JSON file)")
-    return ClassSet.from_names(names, name=public_name(args.dataset_name or Path(args.train_file).parent.name))
+        raise ValueError(
+            "the data set does not name its classes: give class_set (built-in name or JSON file)"
+        )
+    return ClassSet.from_names(
+        names, name=public_name(args.dataset_name or Path(args.train_file).parent.name)
+    )
 
 
 def _model_path(args: RunArguments, seed: int) -> str:
@@ -281,7 +291,9 @@ def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
         raise ValueError(f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet")
     dataset = load_images(source, split=args.eval_split)
     names = label_names(dataset)
-    class_set = load_class_set(name) if name in available_class_sets() else ClassSet.from_names(names, name=name)
+    class_set = (
+        load_class_set(name) if name in available_class_sets() else ClassSet.from_names(names, name=name)
+    )
     return EvaluationSet(
         name=name,
         dataset=PixelDataset(dataset),

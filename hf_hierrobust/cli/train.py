@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..evaluation import records_table
-from ..training import RobustTrainingArguments, prepare_output_dir
+from ..training import RobustTrainingArguments, prepare_output_dir, remove_earlier_run
 from .arguments import RunArguments
 from .config import parse_with_config
 from .stages import build_trainer, evaluate_run, load_run, report
@@ -26,6 +26,8 @@ def main(argv: list[str] | None = None, **defaults) -> None:
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
     base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
+    if checkpoint is None and trainer.is_world_process_zero():
+        remove_earlier_run(training_args.output_dir)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()

@@ -1,6 +1,6 @@
 """Robust evaluation: attack plans, classifiers per level, records, metrics and figures."""
 
-from .hierarchical import LevelClassifier, level_classifiers
+from .hierarchical import LevelClassifier, check_classifiers, level_classifiers
 from .records import RobustnessRecord, load_records, records_table, save_records
 from .robust import Outcome, attack_classifier
 from .suite import AttackPlan, EvaluationSet, evaluate_model, with_base
@@ -12,6 +12,7 @@ __all__ = [
     "Outcome",
     "RobustnessRecord",
     "attack_classifier",
+    "check_classifiers",
     "evaluate_model",
     "level_classifiers",
     "load_records",

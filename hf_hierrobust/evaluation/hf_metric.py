@@ -26,7 +26,9 @@ def hierarchical_accuracy(tree: LabelTree, **kwargs):
         import datasets
         import evaluate
     except ImportError as error:
-        raise ImportError("hierarchical_accuracy needs evaluate: pip install 'hf_hierrobust[evaluate]'") from error
+        raise ImportError(
+            "hierarchical_accuracy needs evaluate: pip install 'hf_hierrobust[evaluate]'"
+        ) from error
 
     class HierarchicalAccuracy(evaluate.Metric):
         def _info(self):
@@ -42,7 +44,9 @@ def hierarchical_accuracy(tree: LabelTree, **kwargs):
         def _compute(self, predictions, references, **_):
             predicted, true = torch.as_tensor(predictions), torch.as_tensor(references)
             levels = level_accuracies(predicted, true, tree)
-            named = {"accuracy" if level == 0 else f"accuracy_level_{level}": v for level, v in enumerate(levels)}
+            named = {
+                "accuracy" if level == 0 else f"accuracy_level_{level}": v for level, v in enumerate(levels)
+            }
             return named | {"mistake_severity": hierarchical_distance(predicted, true, tree)}
 
     return HierarchicalAccuracy(keep_in_memory=True, **kwargs)

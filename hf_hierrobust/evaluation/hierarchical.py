@@ -14,6 +14,9 @@ from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 
 
+CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic")
+
+
 @dataclass(frozen=True)
 class LevelClassifier:
     """One way to name the node of an image at one level.
@@ -34,6 +37,17 @@ class LevelClassifier:
     classifier: Callable[[Tensor], Tensor]
     search: Callable[[Tensor], Tensor]
     to_node: Tensor
+
+
+def check_classifiers(names: Sequence[str]) -> None:
+    """Refuse unknown classifier names: silently keeping none would leave nothing to measure.
+
+    Raises:
+        ValueError: lists the known ones.
+    """
+    unknown = [name for name in names if name not in CLASSIFIERS]
+    if unknown:
+        raise ValueError(f"unknown classifiers {unknown}: choose from {', '.join(CLASSIFIERS)}")
 
 
 class _Derived:
@@ -67,7 +81,11 @@ def level_classifiers(
         tree: without one only the leaf level exists.
         template: replaces the class set's own templates.
         names: keep only these classifiers.
+
+    Raises:
+        ValueError: a name that no classifier has.
     """
+    check_classifiers(names or ())
     templates = [template] if template else list(class_set.templates)
     tree = tree and tree.align(class_set.class_names)
     levels = [list(class_set.class_names)]

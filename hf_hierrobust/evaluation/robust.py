@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..attacks import Attack
+from ..attacks import Attack, frozen
 from ..attacks.base import Classifier
 
 
@@ -19,7 +19,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         clean, robust: (N,) bool; robust implies clean.
-        zero_gradient: largest fraction of images with an exactly zero first gradient, over batches and attacks.
+        zero_gradient: largest fraction of images with an exactly zero first gradient, over batches and
+            attacks.
         seconds: wall time.
     """
 
@@ -57,7 +58,8 @@ def attack_classifier(
         pixels, labels = batch["pixels"].to(device), batch["labels"].to(device)
         if to_class is not None:
             labels = to_class.to(device)[labels]
-        with torch.no_grad():
+        # Evaluation mode, as for the attacks: one verdict on the clean image, whatever the model's mode.
+        with frozen(classifier), torch.no_grad():
             correct = classifier(pixels).argmax(1) == labels
         alive = correct.clone()
         for number, attack in enumerate(attacks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -147,7 +148,7 @@ def evaluate_model(
 def with_base(
     records: Iterable[RobustnessRecord], base: Iterable[RobustnessRecord]
 ) -> list[RobustnessRecord]:
-    """Records with the undefended base's accuracies on the same images beside them.
+    """Records with the undefended base's accuracies on the same images under the same attack beside them.
 
     A hyperbolic classifier, which the base does not have, is set beside the base's cosine one.
     """
@@ -169,9 +170,11 @@ def with_base(
 
 
 def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
+    """All that two measurements must share to be compared."""
     name = record.classifier if classifier is None else (classifier.removesuffix("-") or "cosine")
-    attack = record.attack
-    return (record.dataset, record.sample_ids["sha256"], record.level, name, attack["norm"], attack["eps"])
+    images = (record.dataset, record.split, record.sample_ids["sha256"])
+    classes = (record.class_set, record.tree_hash, record.templates_hash, record.level)
+    return (*images, *classes, name, json.dumps(record.attack, sort_keys=True))
 
 
 def _record(

@@ -203,7 +203,7 @@ class RobustCLIPModel(CLIPModel):
         if hier_head and (path := companion(SIDE_FILE)) is not None:
             load_side_file(model, path)
         if getattr(model.config, CONFIG_KEY, None) and (path := companion("README.md")) is not None:
-            model.card_text = Path(path).read_text()
+            model.card_text = Path(path).read_text(encoding="utf-8")
         return loaded
 
 

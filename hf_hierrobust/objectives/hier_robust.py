@@ -86,7 +86,9 @@ class HierRobust(Objective):
     def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
         """Align the trees with the classes and lay out text rows and HNSA masks."""
         if forest is None:
-            raise ValueError("objective 'hier_robust' needs a class tree: pass tree='cifar100' or a JSON file")
+            raise ValueError(
+                "objective 'hier_robust' needs a class tree: pass tree='cifar100' or a JSON file"
+            )
         self.forest = as_forest(forest).align(class_names)
         self.nodes = TextNodes.of_forest(class_names, self.forest)
         self._cache = {}  # of index tensors; an earlier set-up's belong to other trees

@@ -1,7 +1,13 @@
 """The robust Trainer and its arguments."""
 
 from .arguments import RobustTrainingArguments
-from .checkpoints import NonFiniteLossError, OutputDirError, last_whole_checkpoint, prepare_output_dir
+from .checkpoints import (
+    NonFiniteLossError,
+    OutputDirError,
+    last_whole_checkpoint,
+    prepare_output_dir,
+    remove_earlier_run,
+)
 from .trainer import RobustCLIPTrainer
 
 __all__ = [
@@ -11,4 +17,5 @@ __all__ = [
     "RobustTrainingArguments",
     "last_whole_checkpoint",
     "prepare_output_dir",
+    "remove_earlier_run",
 ]

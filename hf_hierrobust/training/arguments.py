@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
@@ -33,7 +33,8 @@ class RobustTrainingArguments(TrainingArguments):
     norm: str = field(default="linf", metadata={"help": "Norm of the threat model: linf or l2."})
     eps: str = field(default="1/255", metadata={"help": "Perturbation budget in pixel scale, e.g. 4/255."})
     step_size: str | None = field(
-        default=None, metadata={"help": "Training attack step in pixel scale; by default eps, as in the papers."}
+        default=None,
+        metadata={"help": "Training attack step in pixel scale; by default eps, as in the papers."},
     )
     num_steps: int | None = field(
         default=None, metadata={"help": "Training attack steps; by default the attack's own."}
@@ -113,7 +114,7 @@ def _build(cls, options: dict, argument: str):
     try:
         return cls(**options)
     except TypeError as error:
-        known = [name for name, f in cls.__dataclass_fields__.items() if f.init]
+        known = [f.name for f in fields(cls) if f.init]
         raise ValueError(f"{argument}: {error}; {cls.name!r} takes {', '.join(known)}") from None
 
 

@@ -25,7 +25,7 @@ def card_facts(
         figures: paths relative to the output directory.
         datasets: Hub ids or names of the training data.
     """
-    args, objective = trainer.args, trainer.objective
+    args, objective, data = trainer.args, trainer.objective, trainer.train_dataset
     recipe, forest = trainer.recipe(args), trainer.forest if trainer.objective.needs_tree else None
     hyperparameters = {
         "learning_rate": args.learning_rate,
@@ -39,7 +39,7 @@ def card_facts(
         "epochs": round(trainer.state.epoch or 0, 2),
         "bf16": args.bf16,
         "seed": args.seed,
-        "training_images": len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else "stream",
+        "training_images": len(data) if hasattr(data, "__len__") else "stream",
         "template": args.template,
         **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
         **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},

@@ -7,8 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
-_NEEDED = ("config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
-_RUN_MARKS = ("config.json", "model.safetensors", "results.json", "trainer_state.json")
+from ..modeling.clip import SIDE_FILE
+
+_NEEDED = ("config.json", "model.safetensors", SIDE_FILE, "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_RUN_MARKS = ("config.json", "model.safetensors", SIDE_FILE, "results.json", "trainer_state.json")
 
 
 class OutputDirError(FileExistsError):
@@ -27,47 +29,62 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest checkpoint with all its files; a run killed while saving leaves a torn one behind."""
-    for path in reversed(checkpoints(output_dir)):
-        if all((path / name).is_file() for name in _NEEDED):
-            try:
-                json.loads((path / "trainer_state.json").read_text())
-            except json.JSONDecodeError:
-                continue
-            return path
-    return None
+    return next((path for path in reversed(checkpoints(output_dir)) if _is_whole(path)), None)
+
+
+def _is_whole(path: Path) -> bool:
+    # One generator state a rank; a plain run's file has no number.
+    if not all((path / name).is_file() for name in _NEEDED) or not any(path.glob("rng_state*.pth")):
+        return False
+    try:
+        json.loads((path / "trainer_state.json").read_text())
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def prepare_output_dir(
-    output_dir: str | Path, *, resume: bool | str = False, overwrite: bool = False
+    output_dir: str | Path, *, resume: bool | str | None = False, overwrite: bool = False
 ) -> str | None:
-    """Decide how a run starts, before anything expensive happens.
+    """Decide how a run starts, before anything expensive happens; nothing is written or deleted.
 
     Args:
         resume: True to go on from the last whole checkpoint, or the path of one.
-        overwrite: delete what an earlier run left.
+        overwrite: accept what an earlier run left; `remove_earlier_run` deletes it once the new one can start.
 
     Returns:
         The checkpoint to resume from, or None for a fresh start.
 
     Raises:
-        OutputDirError: the directory holds a run and neither option was given.
+        OutputDirError: the directory holds a run and neither option was given, or a finished one without
+            a checkpoint to resume from.
         FileNotFoundError: ``resume`` names a checkpoint that is not there or not whole.
     """
     output_dir = Path(output_dir)
     if isinstance(resume, str):
-        if last_whole_checkpoint(Path(resume).parent) is None or not (Path(resume) / _NEEDED[-1]).is_file():
+        if not _is_whole(Path(resume)):
             raise FileNotFoundError(f"resume_from_checkpoint={resume!r} is not a whole checkpoint")
         return resume
-    if resume:
-        checkpoint = last_whole_checkpoint(output_dir)
-        return None if checkpoint is None else str(checkpoint)
-    left = checkpoints(output_dir) + [p for name in _RUN_MARKS if (p := output_dir / name).exists()]
+    if resume and (checkpoint := last_whole_checkpoint(output_dir)) is not None:
+        return str(checkpoint)
+    left = _left_by_a_run(output_dir)
+    if resume:  # a run killed before its first checkpoint was whole starts again
+        left = [path for path in left if path not in checkpoints(output_dir)]
     if left and not overwrite:
+        names = ", ".join(path.name for path in left[:3])
+        way = "without a whole checkpoint to resume from" if resume else "--resume_from_checkpoint true goes on with it"
         raise OutputDirError(
-            f"output_dir={str(output_dir)!r} already holds a run ({', '.join(p.name for p in left[:3])}): "
-            "pass --resume_from_checkpoint true to go on with it, --overwrite_output_dir to replace it, "
-            "or choose another directory"
+            f"output_dir={str(output_dir)!r} already holds a run ({names}): {way}, "
+            "--overwrite_output_dir true replaces it, or choose another directory"
         )
-    for path in left:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return None
+
+
+def remove_earlier_run(output_dir: str | Path) -> None:
+    """Delete checkpoints, weights and results of an earlier run; other files stay."""
+    for path in _left_by_a_run(Path(output_dir)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _left_by_a_run(output_dir: Path) -> list[Path]:
+    return checkpoints(output_dir) + [p for name in _RUN_MARKS if (p := output_dir / name).exists()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import PGD, Attack, Perturbation, check_pixels, frozen, misclassified
 from ..data import ClassSet, PixelCollator
-from ..hierarchy import Forest
+from ..hierarchy import Forest, as_forest
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 from ..modeling.kernels import fast_kernels
 from ..modeling.trainable import set_trainable
@@ -75,7 +76,7 @@ class RobustCLIPTrainer(SharingTrainer):
         self.pipeline = PixelPipeline(processor.image_processor)
         names = [args.template.replace("{}", name) for name in self.objective.nodes.names]
         self.text_states = encode_prompts(model, processor.tokenizer, names)
-        self.class_set, self.forest = class_set, forest
+        self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
         self.base_model = model.name_or_path or "an unnamed CLIP checkpoint"
         model.config.hier_robust = model.facts() | self.recipe(args)
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
@@ -113,7 +114,7 @@ class RobustCLIPTrainer(SharingTrainer):
     # ---- training ----
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As `Trainer.train`; the hyperbolic head is calibrated on the first clean images before."""
+        """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before."""
         if self.train_dataset is None or (
             hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
         ):
@@ -164,7 +165,9 @@ class RobustCLIPTrainer(SharingTrainer):
                     text_delta,
                     levels,
                 )
-                return self.objective.inner_loss(view, labels)
+                loss = self.objective.inner_loss(view, labels)
+                # An objective that does not read the tangents gives the text perturbation gradient zero.
+                return loss if text_delta is None else loss.sum() + 0 * text_delta.sum()
 
             return self.attack.perturb(
                 loss_fn, pixels, tuple(text_tangent.shape), self.objective.num_levels, self._generator()
@@ -212,12 +215,14 @@ class RobustCLIPTrainer(SharingTrainer):
         return torch.Generator(self.args.device).manual_seed(seed)
 
     def _calibrate(self) -> None:
-        """Set the head's constants from the first images, the same ones on every rank."""
-        count, examples = self.args.calibration_samples, []
-        for example in iter(self.train_dataset):
-            examples.append(example)
-            if len(examples) == count:
-                break
+        """Set the head's constants from clean images, the same ones on every rank."""
+        data, count = self.train_dataset, self.args.calibration_samples
+        if hasattr(data, "__len__"):
+            # Spread over the whole set: image folders come sorted by class.
+            rows = torch.linspace(0, len(data) - 1, min(count, len(data))).long()
+            examples = [data[row] for row in rows.tolist()]
+        else:
+            examples = list(islice(iter(data), count))
         batch = self.data_collator(examples)
         pixels, labels = batch["pixels"].to(self.args.device), batch["labels"].to(self.args.device)
         check_pixels(pixels)
@@ -227,11 +232,11 @@ class RobustCLIPTrainer(SharingTrainer):
             self.objective.calibrate(views[0], labels)
 
     def _stop_non_finite(self, terms: dict[str, Tensor]) -> None:
-        values = ", ".join(f"{name}={float(value):g}" for name, value in terms.items())
+        values = ", ".join(f"{name}={float(value.detach()):g}" for name, value in terms.items())
         checkpoint = last_whole_checkpoint(self.args.output_dir)
         raise NonFiniteLossError(
             f"loss is not finite at step {self.state.global_step}: {values}. Last good checkpoint: "
-            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or set max_grad_norm and resume from it"
+            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
         )
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
@@ -254,7 +259,9 @@ class RobustCLIPTrainer(SharingTrainer):
             (ZeroShotClassifier(core, self.pipeline, self.text_states[rows]), ancestors.to(self.args.device))
             for rows, ancestors in self._levels()
         ]
-        return super().evaluate(*args, **kwargs)
+        # A new data loader draws from the global generator even if nothing is shuffled.
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
 
     def _levels(self) -> list[tuple[Tensor, Tensor]]:
         """Rows of the text states and leaf-to-node map of each level of the first tree."""

@@ -7,6 +7,13 @@ import torch
 from torch import Tensor, nn
 
 
+def noise_images(count: int, seed: int) -> Tensor:
+    """(count, 3, 8, 8) in [0, 1], with black and white pixels."""
+    pixels = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    pixels[:, :, 0], pixels[:, :, 1] = 0, 1
+    return pixels
+
+
 class ToyNet(nn.Module):
     """A convolution with everything that an attack could disturb: batch statistics, dropout, frozen parts."""
 
@@ -20,7 +27,11 @@ class ToyNet(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.normal_(std=0.3, generator=generator)
-        self.eval()
+            # Centred, so that every class is predicted for some images; steep, so that small steps matter.
+            self.eval()
+            self.head.bias -= self(noise_images(256, seed=9)).mean(0)
+            self.head.weight *= 10
+            self.head.bias *= 10
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = nn.functional.gelu(self.norm(self.stem(pixels)))
@@ -35,10 +46,7 @@ def net() -> ToyNet:
 
 @pytest.fixture
 def images() -> Tensor:
-    """(48, 3, 8, 8) in [0, 1], with black and white pixels."""
-    pixels = torch.rand(48, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    pixels[:, :, 0], pixels[:, :, 1] = 0, 1
-    return pixels
+    return noise_images(48, seed=3)
 
 
 @pytest.fixture

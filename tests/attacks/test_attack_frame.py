@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hf_hierrobust.attacks import PGD, check_pixels, cross_entropy, frozen
 from hf_hierrobust.attacks.base import attackable
@@ -182,7 +183,9 @@ def test_result_is_within_the_threat_model_and_consistent(net, images, labels, t
     assert not (result.robust_correct & ~clean).any()
     assert torch.equal(result.robust_correct, after & clean), "verdict and returned image disagree"
     assert torch.equal(result.adversarial[~clean], images[~clean])
-    assert 0 < result.robust_correct.sum() < clean.sum() < len(images), "the case must be neither easy nor hard"
+    assert 0 < result.robust_correct.sum() < clean.sum() < len(images), (
+        "the case must be neither easy nor hard"
+    )
 
 
 def test_half_precision_and_slightly_overshooting_pixels(net, images, labels, seeded):
@@ -236,16 +239,22 @@ class TestMaskedGradients:
 
 def test_nan_is_an_error_and_not_a_verdict(net, images, labels):
     def broken(pixels):
-        return net(pixels) / (pixels[:, 0, 0, 0] != images[5, 0, 0, 0]).float()[:, None].log().exp().sub(1).log()
+        ones = torch.ones(len(pixels), 1)
+        ones[5] = torch.nan
+        return net(pixels) * ones
 
-    with pytest.raises(ValueError, match=r"the model's logits are NaN for \d+ of 48 images"):
+    with pytest.raises(ValueError, match=r"the model's logits are NaN for 1 of 48 images, first for image 5"):
         attack()(broken, images, labels)
 
-    def bad_gradient(pixels):  # sqrt has an infinite slope at 0, times 0 is NaN
-        return net(pixels) + 0 * (pixels - pixels.detach()).pow(2).sum((1, 2, 3)).sqrt()[:, None]
+    def bad_gradient(pixels):  # sqrt has an infinite slope at 0, times 0 is NaN, whose sign is 0
+        still = (pixels[2:3] - pixels[2:3].detach()).pow(2).sum().sqrt()
+        return net(pixels) + F.pad(0 * still.view(1, 1), (0, 3, 2, len(pixels) - 3))
 
-    with pytest.raises(ValueError, match=r"the gradient of the attack loss is NaN for \d+ of 48 images"):
+    message = r"the gradient of the attack loss is NaN for 1 of \d+ images, first for image 2"
+    with pytest.raises(ValueError, match=message):
         attack()(bad_gradient, images, labels)
+    with pytest.raises(ValueError, match=message), frozen(net):
+        attack().perturb(lambda x: cross_entropy(bad_gradient(x), labels), images)
 
 
 def test_describe_names_all_constants():

@@ -1,0 +1,66 @@
+"""Checks before a run starts: what would otherwise fail, or mislead, hours later."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import datasets as hf
+import numpy as np
+
+from ..data import label_array, label_names
+from ..data.collator import decode_image
+from ..evaluation import check_classifiers
+from ..threat import ThreatModel
+from .arguments import RunArguments
+
+PRELOAD_BYTES = 2 << 30
+
+
+def check_evaluation(args: RunArguments, threat: ThreatModel) -> None:
+    """Build every attack of the evaluation once, and look for what its figures need.
+
+    Raises:
+        ValueError: a budget, step size, loss or classifier that does not exist.
+        ImportError: figures are wanted but matplotlib is missing.
+    """
+    plan = args.plan(threat)
+    for one in plan.threats:
+        plan.attacks(one)
+    names = args.classifiers
+    check_classifiers(names or ())
+    if names and args.tree is None and all("rollup" in name for name in names):
+        raise ValueError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
+    if args.figures and find_spec("matplotlib") is None:
+        raise ImportError("figures need matplotlib: pip install 'hf_hierrobust[plots]' or pass --figures false")
+
+
+def with_label_ids_of(evaluation: hf.Dataset, names: list[str] | None) -> hf.Dataset:
+    """Evaluation data whose label ids mean what they mean in the training data.
+
+    Ids of text labels are places in the sorted list of the names that occur, so an evaluation file that lacks
+    one class numbers the others differently.
+
+    Args:
+        names: class names of the training data, or None if unknown.
+
+    Raises:
+        ValueError: classes that the training data do not name.
+    """
+    own = label_names(evaluation)
+    if own is None or names is None or own == names:
+        return evaluation
+    missing = [name for name in own if name not in names]
+    if missing:
+        raise ValueError(
+            f"the evaluation data name {len(missing)} classes that the training data lack, e.g. {missing[:5]}: "
+            "both need the same label names"
+        )
+    ids = np.array([names.index(name) for name in own])[label_array(evaluation)]
+    column = evaluation.remove_columns("label")
+    return column.add_column("label", ids, feature=hf.ClassLabel(names=names))
+
+
+def worth_preloading(train: hf.Dataset) -> bool:
+    """Whether all training images, decoded, fit into two GiB; judged by the first one."""
+    width, height = decode_image(train[0], 0).size
+    return 3 * width * height * len(train) <= PRELOAD_BYTES

@@ -1,0 +1,199 @@
+"""What every registered objective promises, whichever it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pytest
+import torch
+from conftest import CLASSES, make_images
+from tiny_runs import furthest, group_of, make_trainer, weights
+
+from hf_hierrobust.attacks import ATTACKS, Perturbation
+from hf_hierrobust.data import PixelCollator, PixelDataset
+from hf_hierrobust.hierarchy import Forest, LabelTree
+from hf_hierrobust.modeling.trainable import GROUPS
+from hf_hierrobust.objectives import OBJECTIVES, HierRobust, Objective, TeCoA, View
+from hf_hierrobust.registry import Registry
+
+NAMES = OBJECTIVES.names()
+
+
+def test_the_registry_finds_the_papers_methods():
+    assert {"clean", "tecoa", "hier_robust"} <= set(NAMES)
+    with pytest.raises(KeyError, match=r"hier_robust.*did you mean 'hier_robust'"):
+        OBJECTIVES.get("hier_robus")
+
+
+def test_two_objectives_of_one_name_are_refused():
+    registry = Registry("objective", "hf_hierrobust.objectives")
+    registry.register(type("A", (), {"name": "same"}))
+    with pytest.raises(ValueError, match="'same' is registered twice"):
+        registry.register(type("B", (), {"name": "same"}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_is_complete(name):
+    cls = OBJECTIVES.get(name)
+    assert issubclass(cls, Objective) and cls.name == name and cls.title and cls.__doc__
+    assert set(cls.trains) <= set(GROUPS) and cls.trains
+    assert cls.default_attack == "none" or cls.default_attack in ATTACKS.names()
+    assert not cls.paper_id or re.fullmatch(r"\d{4}\.\d{4,5}", cls.paper_id)
+    assert bool(cls.paper_id) == bool(cls.citation), "a paper comes with its citation"
+    assert all(f.kw_only for f in fields(cls) if f.init)
+    assert cls().options().keys() == {f.name for f in fields(cls) if f.init}
+
+
+@pytest.fixture(scope="module")
+def fixed_batch():
+    return PixelDataset(make_images(8, seed=3))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request, tiny_clip_dir, tiny_tree, fixed_batch, tmp_path_factory):
+    """A trainer after 12 steps on one fixed batch, and the weights it started from."""
+    torch.manual_seed(0)
+    trainer = make_trainer(
+        tiny_clip_dir,
+        tmp_path_factory.mktemp(request.param),
+        objective=request.param,
+        tree=Forest((tiny_tree,)),
+        train=fixed_batch,
+        eps="2/255",
+        max_steps=12,
+        optim="adamw_torch",
+        learning_rate=1e-3,
+        weight_decay=0.0,
+    )
+    before = weights(trainer.model)
+    trainer.train()
+    return trainer, before
+
+
+def test_loss_descends_on_a_fixed_batch(trained):
+    trainer, _ = trained
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 12
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_named_terms_add_up_to_the_loss(trained):
+    trainer, _ = trained
+    plain = {"loss", "grad_norm", "learning_rate", "epoch", "step"}
+    for entry in trainer.state.log_history:
+        if "loss" in entry:
+            terms = {k: v for k, v in entry.items() if k not in plain}
+            assert terms and sum(terms.values()) == pytest.approx(entry["loss"], abs=1e-3)
+
+
+def test_only_the_promised_groups_train(trained):
+    trainer, before = trained
+    after, moved = weights(trainer.model), set()
+    buffers = {name for name, _ in trainer.model.named_buffers()}
+    for name, old in before.items():
+        if name in buffers:
+            continue  # constants of the head, set by calibration
+        if not torch.equal(old, after[name]):
+            moved.add(group_of(name))
+    assert moved == set(trainer.objective.trained_groups)
+    assert {group_of(n) for n, p in trainer.model.named_parameters() if p.requires_grad} == moved
+    assert set(trainer.trained) == moved and all(count > 0 for count in trainer.trained.values())
+
+
+def batch_of(dataset):
+    batch = PixelCollator()([dataset[i] for i in range(len(dataset))])
+    return batch["pixels"], batch["labels"]
+
+
+def view_of(trainer, pixels, perturbation=None) -> View:
+    """A differentiable view of pixels under the trainer's model."""
+    views, _ = trainer._views(trainer.model, [perturbation or Perturbation(pixels)])
+    return views[0]
+
+
+def test_the_training_attack_raises_the_inner_loss(trained, fixed_batch):
+    """It must beat clean images and noise of the same size, and leave the model as it was."""
+    trainer, _ = trained
+    if trainer.attack is None:
+        pytest.skip("trains on clean images")
+    pixels, labels = batch_of(fixed_batch)
+    trainer.model.train()
+    before = weights(trainer.model)
+    eps = 2 / 255
+    (attacked, *_) = trainer.perturb(pixels, labels)
+
+    @torch.no_grad()
+    def inner(perturbation):
+        return float(trainer.objective.inner_loss(view_of(trainer, pixels, perturbation), labels).sum())
+
+    noise = [(pixels + eps * torch.randn_like(pixels).sign()).clamp(0, 1) for _ in range(5)]
+    assert inner(attacked) > max(inner(attacked._replace(pixels=x)) for x in (pixels, *noise))
+    if attacked.text_delta is not None:
+        assert attacked.text_delta.any()
+        assert inner(attacked) > inner(attacked._replace(text_delta=None))
+    assert float((attacked.pixels - pixels).abs().max()) <= eps + 1e-6
+    assert attacked.pixels.min() >= 0 and attacked.pixels.max() <= 1
+    assert furthest(before, weights(trainer.model)) == 0 and trainer.model.training
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+def test_terms_are_finite_scalars_with_gradients(trained, fixed_batch):
+    trainer, _ = trained
+    pixels, labels = batch_of(fixed_batch)
+    terms = trainer.objective.loss([view_of(trainer, pixels)], labels)
+    for name, value in terms.items():
+        assert isinstance(name, str) and value.ndim == 0 and torch.isfinite(value)
+        assert value.dtype == torch.float32
+    inner = trainer.objective.inner_loss(view_of(trainer, pixels), labels)
+    for loss in (sum(terms.values()), inner.sum()):
+        grads = torch.autograd.grad(loss, [p for p in trainer.model.parameters() if p.requires_grad], allow_unused=True)
+        assert all(torch.isfinite(g).all() for g in grads if g is not None)
+        assert max(float(g.abs().max()) for g in grads if g is not None) > 0
+
+
+# ---- HierRobust without its extras is TeCoA ----
+
+
+def test_a_flat_cosine_hier_robust_is_tecoa(tiny_clip_dir, tmp_path, fixed_batch):
+    """Same loss, same gradient, same inner loss when the tree has only leaves and every extra is off."""
+    flat = LabelTree.from_paths({c: [] for c in CLASSES}, name="flat")
+    hier = HierRobust(score="cosine", lambda_vic=0, lambda_gap=0)
+    hier.setup(CLASSES, Forest((flat,)))
+    tecoa = TeCoA()
+    tecoa.setup(CLASSES)
+    trainer = make_trainer(tiny_clip_dir, tmp_path)
+    pixels, labels = batch_of(fixed_batch)
+    grads, losses = [], []
+    for objective in (hier, tecoa):
+        view = view_of(trainer, pixels)
+        terms = objective.loss([view], labels)
+        assert len(terms) == 1
+        losses.append(terms.popitem()[1])
+        grads.append(torch.autograd.grad(losses[-1], trainer.model.visual_projection.weight)[0])
+        torch.testing.assert_close(objective.inner_loss(view_of(trainer, pixels), labels).mean(), losses[-1])
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
+
+
+def test_tecoa_is_cross_entropy_of_clips_own_logits(tiny_clip_dir, tmp_path, fixed_batch):
+    """Against stock CLIPModel with its tokenizer and processor, not against our helpers."""
+    from transformers import AutoProcessor, CLIPModel
+
+    trainer = make_trainer(tiny_clip_dir, tmp_path)
+    pixels, labels = batch_of(fixed_batch)
+    with torch.no_grad():
+        loss = trainer.objective.loss([view_of(trainer, pixels)], labels)["ce"]
+        processor = AutoProcessor.from_pretrained(tiny_clip_dir)
+        images = [fixed_batch[i]["image"] for i in range(len(fixed_batch))]
+        text = [f"This is a photo of a {c}." for c in CLASSES]
+        inputs = processor(text=text, images=images, return_tensors="pt", padding=True)
+        logits = CLIPModel.from_pretrained(tiny_clip_dir)(**inputs).logits_per_image
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("train_text_projection", [True, False])
+def test_hier_robust_can_freeze_the_text_projection(train_text_projection):
+    groups = HierRobust(train_text_projection=train_text_projection).trained_groups
+    assert ("text_projection" in groups) == train_text_projection and "vision" in groups

@@ -1,0 +1,71 @@
+"""Trainers on the tiny CLIP and noise images, for tests of objectives and training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from conftest import CLASSES, make_images
+from transformers import AutoProcessor
+
+from hf_hierrobust.data import ClassSet, PixelDataset
+from hf_hierrobust.modeling import RobustCLIPModel
+from hf_hierrobust.modeling.trainable import GROUPS
+from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
+
+DEFAULTS = {
+    "objective": "tecoa",
+    "max_steps": 2,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "constant",
+    "optim": "sgd",  # Adam's first steps are signs, which rounding can flip
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "seed": 7,
+}
+
+
+def make_trainer(
+    clip_dir, output_dir, *, tree=None, train=None, evaluation=None, objective=None, attack=None, **args
+) -> RobustCLIPTrainer:
+    """A trainer on 32 images; ``objective`` and ``attack`` may be names or instances."""
+    named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
+    arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
+    return RobustCLIPTrainer(
+        RobustCLIPModel.from_pretrained(clip_dir),
+        arguments,
+        processor=AutoProcessor.from_pretrained(clip_dir),
+        class_set=ClassSet.from_names(CLASSES),
+        forest=tree,
+        train_dataset=PixelDataset(make_images(32)) if train is None else train,
+        eval_dataset=evaluation,
+        objective=None if isinstance(objective, str) else objective,
+        attack=None if isinstance(attack, str) else attack,
+    )
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def furthest(a: dict, b: dict) -> float:
+    """Largest difference of any two entries; NaN (an uncalibrated head) equals NaN."""
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().nan_to_num().max()) for k in a)
+
+
+def group_of(name: str) -> str:
+    import re
+
+    return next(group for group, pattern in GROUPS.items() if re.match(pattern, name))
+
+
+def checkpoint_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The stock weights and the head of a saved model."""
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    head = load_file(folder / "hier_head.safetensors")
+    return load_file(folder / "model.safetensors") | {f"hier_head.{k}": v for k, v in head.items()}

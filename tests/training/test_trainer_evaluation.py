@@ -1,0 +1,121 @@
+"""Evaluation during training: names, values, and that it leaves the training alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import CLASSES, make_images
+from tiny_runs import furthest, make_trainer, weights
+from transformers import AutoTokenizer
+
+from hf_hierrobust.data import PixelDataset
+from hf_hierrobust.hierarchy import Forest
+from hf_hierrobust.modeling import encode_prompts
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return PixelDataset(make_images(21, seed=5))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_clip_dir, tiny_tree, tmp_path_factory, evaluation):
+    trainer = make_trainer(
+        tiny_clip_dir,
+        tmp_path_factory.mktemp("evaluated"),
+        objective="hier_robust",
+        tree=Forest((tiny_tree,)),
+        evaluation=evaluation,
+        per_device_eval_batch_size=8,
+        eps="24/255",
+        max_steps=10,
+        optim="adamw_torch",
+        learning_rate=2e-3,
+    )
+    trainer.train()
+    return trainer
+
+
+def test_metrics_name_every_level(evaluated):
+    metrics = evaluated.evaluate()
+    wanted = {
+        f"eval_{level}_{kind}_accuracy" for level in ("leaf", "level1") for kind in ("clean", "robust")
+    }
+    assert {k for k in metrics if k.endswith("_accuracy")} == wanted
+    for level in ("leaf", "level1"):
+        assert 0 <= metrics[f"eval_{level}_robust_accuracy"] <= metrics[f"eval_{level}_clean_accuracy"] <= 1
+
+
+def test_clean_values_are_those_of_a_loop_over_the_images(evaluated, evaluation, tiny_clip_dir, tiny_tree):
+    """Cosine to the prompts of each level's own nodes, images one by one."""
+    metrics, model = evaluated.evaluate(), evaluated.model
+    tokenizer = AutoTokenizer.from_pretrained(tiny_clip_dir)
+    names = {"leaf": CLASSES, "level1": tiny_tree.levels[1]}
+    parent = {c: tiny_tree.superclass(c, 1) for c in CLASSES}
+    for level, nodes in names.items():
+        with torch.no_grad():
+            prompts = [f"This is a photo of a {n}." for n in nodes]
+            texts = model.project_text(encode_prompts(model, tokenizer, prompts))
+            texts = texts / texts.norm(dim=1, keepdim=True)
+            right = 0
+            for i in range(len(evaluation)):
+                batch = evaluated.data_collator([evaluation[i]])
+                image = model.encode_image(evaluated.pipeline(batch["pixels"]))[0]
+                said = nodes[int((texts @ image).argmax())]
+                truth = CLASSES[evaluation[i]["label"]]
+                right += said == (truth if level == "leaf" else parent[truth])
+        assert metrics[f"eval_{level}_clean_accuracy"] == pytest.approx(right / len(evaluation))
+    assert metrics["eval_leaf_clean_accuracy"] > 0.3, "an untrained model tests nothing"
+
+
+def test_the_attack_makes_a_difference_and_repeats(evaluated):
+    first, second = evaluated.evaluate(), evaluated.evaluate()
+    for level in ("leaf", "level1"):
+        key = f"eval_{level}_robust_accuracy"
+        assert first[key] == second[key]
+    assert first["eval_leaf_robust_accuracy"] < first["eval_leaf_clean_accuracy"]
+
+
+def test_only_the_first_images_are_attacked(tiny_clip_dir, tmp_path, evaluation):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, evaluation=evaluation, robust_eval_samples=6)
+    assert len(trainer.eval_dataset) == 6
+    accuracy = trainer.evaluate()["eval_leaf_clean_accuracy"]
+    assert accuracy * 6 == pytest.approx(round(accuracy * 6))
+
+
+def test_clean_training_reports_clean_accuracy_only(tiny_clip_dir, tmp_path, evaluation):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, objective="clean", evaluation=evaluation)
+    metrics = trainer.evaluate()
+    assert "eval_leaf_clean_accuracy" in metrics and "eval_leaf_robust_accuracy" not in metrics
+
+
+def test_bf16_search_keeps_fp32_verdicts(tiny_clip_dir, tmp_path, evaluation):
+    full, half = (
+        make_trainer(tiny_clip_dir, tmp_path / str(b), evaluation=evaluation, bf16=b).evaluate() for b in (False, True)
+    )
+    assert full["eval_leaf_clean_accuracy"] == half["eval_leaf_clean_accuracy"]
+
+
+def test_evaluation_leaves_generator_weights_and_mode_alone(evaluated):
+    evaluated.model.train()
+    before, state = weights(evaluated.model), torch.get_rng_state()
+    flags = {n: p.requires_grad for n, p in evaluated.model.named_parameters()}
+    evaluated.evaluate()
+    assert furthest(before, weights(evaluated.model)) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert flags == {n: p.requires_grad for n, p in evaluated.model.named_parameters()}
+
+
+def test_evaluating_in_between_does_not_change_the_training(tiny_clip_dir, tiny_tree, tmp_path, evaluation):
+    options = {
+        "objective": "hier_robust",
+        "tree": Forest((tiny_tree,)),
+        "evaluation": evaluation,
+        "max_steps": 5,  # over the end of an epoch of four
+    }
+    never = make_trainer(tiny_clip_dir, tmp_path / "never", **options)
+    often = make_trainer(tiny_clip_dir, tmp_path / "often", eval_strategy="steps", eval_steps=1, **options)
+    for trainer in (never, often):
+        trainer.train()
+    assert sum("eval_leaf_robust_accuracy" in e for e in often.state.log_history) == 5
+    assert furthest(weights(never.model), weights(often.model)) == 0
