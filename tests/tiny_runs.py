@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from conftest import CLASSES, make_images
+from tiny_data import CLASSES, make_images
 from transformers import AutoProcessor
 
 from hf_hierrobust.data import ClassSet, PixelDataset

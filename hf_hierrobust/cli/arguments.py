@@ -64,6 +64,9 @@ class RunArguments:
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
+        for name in ("tree", "eval_eps", "eval_losses", "eval_classifiers", "zero_shot"):
+            if isinstance(getattr(self, name), list):  # the natural form in YAML
+                setattr(self, name, ",".join(map(str, getattr(self, name))))
         for name in ("eval_samples", "eval_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -77,7 +80,8 @@ class RunArguments:
     @property
     def classifiers(self) -> list[str] | None:
         """The classifiers to evaluate; None is all."""
-        return self.eval_classifiers.split(",") if self.eval_classifiers else None
+        names = self.eval_classifiers
+        return [name.strip() for name in names.split(",")] if names else None
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""

@@ -31,7 +31,9 @@ def check_evaluation(args: RunArguments, threat: ThreatModel) -> None:
     if names and args.tree is None and all("rollup" in name for name in names):
         raise ValueError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
     if args.figures and find_spec("matplotlib") is None:
-        raise ImportError("figures need matplotlib: pip install 'hf_hierrobust[plots]' or pass --figures false")
+        raise ImportError(
+            "figures need matplotlib: pip install 'hf_hierrobust[plots]', or pass --figures false"
+        )
 
 
 def with_label_ids_of(evaluation: hf.Dataset, names: list[str] | None) -> hf.Dataset:
@@ -52,8 +54,8 @@ def with_label_ids_of(evaluation: hf.Dataset, names: list[str] | None) -> hf.Dat
     missing = [name for name in own if name not in names]
     if missing:
         raise ValueError(
-            f"the evaluation data name {len(missing)} classes that the training data lack, e.g. {missing[:5]}: "
-            "both need the same label names"
+            f"the evaluation data name {len(missing)} classes that the training data lack, e.g. "
+            f"{missing[:5]}: both need the same label names"
         )
     ids = np.array([names.index(name) for name in own])[label_array(evaluation)]
     column = evaluation.remove_columns("label")

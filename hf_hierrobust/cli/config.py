@@ -63,8 +63,6 @@ def _as_flag(key: str, value: object, action: argparse.Action) -> object:
     switch = action.type is string_to_bool
     if isinstance(value, bool) and not switch and key != "resume_from_checkpoint":
         raise ConfigError(f"{key}: YAML reads yes, no, on and off as booleans; put the word in quotes")
-    if isinstance(value, list) and action.nargs != "+":
-        raise ConfigError(f"{key}={value} is a list; write one text with commas")
     if isinstance(value, (bool, int, float)):
         return str(value)
     return value

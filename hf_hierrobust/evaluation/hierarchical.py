@@ -13,7 +13,6 @@ from ..data import ClassSet
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 
-
 CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +83,21 @@ class HierHead(nn.Module):
         """Norm of the points in the ball in units of its radius, in [0, 1)."""
         return torch.tanh(math.sqrt(self._curvature) * points.radius / 2)
 
-    def midpoint(self, points: Polar, index: Tensor, num_nodes: int) -> Polar:
-        """Einstein midpoint of the points of each node; ``index`` (B,) in [0, num_nodes)."""
-        return polar.midpoint(points, index, num_nodes, self._curvature)
+    def midpoints(
+        self, points: Polar, nodes: Tensor, num_nodes: int, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Polar, Tensor]:
+        """Einstein midpoints of the nodes that are present, m of them, and their ids (m,).
+
+        Args:
+            points, nodes: B points and the node (B,) of each, in [0, num_nodes).
+            reduce: applied to the additive state (S, Z) of all nodes, e.g. a sum over processes.
+        """
+        S, Z = polar.midpoint_sums(points, nodes, num_nodes, self._curvature)
+        if reduce is not None:
+            S, Z = reduce(S), reduce(Z)
+        present = Z.nonzero()[:, 0]  # each point adds at least 1 to its node's Z
+        dtype = points.radius.dtype
+        return polar.midpoint_from_sums(S[present], Z[present], self._curvature, dtype), present
 
     def logits(self, images: Polar, texts: Polar) -> Tensor:
         """Classifier scores ``-kappa d_r`` (B, N).

@@ -14,9 +14,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..geometry import Polar, polar
+from ..geometry import Polar
 from ..hierarchy import Forest, as_forest
 from .base import OBJECTIVES, Objective, TextNodes, View
+from .collectives import sum_over_ranks
 from .losses import hinge, masked_cross_entropy
 
 
@@ -32,6 +33,7 @@ class HierRobust(Objective):
         kappa_scale: multiplies the slope-matched ``kappa`` (OC-8).
         pooling: images of levels above the leaves: ``"midpoint"``, one Einstein midpoint per present
             node (OC-7), or ``"none"``, every image by itself.
+        sync_midpoints: average the images of all processes, not only this one's (OC-7).
         level_weights: omega_l from the leaves upwards; None is the paper's ``1 - l / (L + 1)``.
         lambda_vic, lambda_gap: weights of eq. 14 (OC-15).
         gap_margin: zeta_gap in units of the ball's radius (OC-15).
@@ -59,6 +61,7 @@ class HierRobust(Objective):
     score: Literal["hyperbolic", "squared", "cosine"] = "hyperbolic"
     kappa_scale: float = 1.0
     pooling: Literal["midpoint", "none"] = "midpoint"
+    sync_midpoints: bool = False
     level_weights: tuple[float, ...] | None = None
     lambda_vic: float = 0.5
     lambda_gap: float = 1.0
@@ -185,8 +188,13 @@ class HierRobust(Objective):
         nodes = self._ancestors(tree, level, labels.device)[labels]
         if level == 0 or self.pooling == "none":
             return images, nodes
-        present, index = nodes.unique(return_inverse=True)
-        return head.midpoint(images, index, len(present)), present
+        return self._midpoints(tree, level, images, labels, head)
+
+    def _midpoints(self, tree, level: int, images: Polar, labels: Tensor, head) -> tuple[Polar, Tensor]:
+        """Midpoint of the images below each present node, and the node; over all processes if asked."""
+        nodes = self._ancestors(tree, level, labels.device)[labels]
+        reduce = sum_over_ranks if self.sync_midpoints else None
+        return head.midpoints(images, nodes, len(tree.levels[level]), reduce)
 
     def _weight(self, level: int, depth: int) -> float:
         return 1 - level / (depth + 1) if self.level_weights is None else self.level_weights[level]
@@ -214,9 +222,7 @@ class HierRobust(Objective):
         for tree in self.forest:
             lower, nodes = images, labels
             for level in range(1, tree.num_levels):
-                ancestors = self._ancestors(tree, level, labels.device)[labels]
-                present, index = ancestors.unique(return_inverse=True)
-                upper = head.midpoint(images, index, len(present))
+                upper, present = self._midpoints(tree, level, images, labels, head)
                 parent = tree.ancestor_map(level - 1, level).to(labels.device)[nodes]
                 position = torch.searchsorted(present, parent)
                 real = ~tree.self_loops(level - 1).to(labels.device)[nodes]

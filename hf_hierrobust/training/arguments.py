@@ -28,7 +28,7 @@ class RobustTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Training attack by name; by default the objective's own."}
     )
     attack_args: dict | str | None = field(
-        default=None, metadata={"help": 'Further options of the attack, as JSON: \'{"text_eps": 0.0002}\'.'}
+        default=None, metadata={"help": "Further options of the attack, as JSON: '{\"text_eps\": 0.0002}'."}
     )
     norm: str = field(default="linf", metadata={"help": "Norm of the threat model: linf or l2."})
     eps: str = field(default="1/255", metadata={"help": "Perturbation budget in pixel scale, e.g. 4/255."})

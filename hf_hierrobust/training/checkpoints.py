@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..modeling.clip import SIDE_FILE
 
-_NEEDED = ("config.json", "model.safetensors", SIDE_FILE, "optimizer.pt", "scheduler.pt", "trainer_state.json")
-_RUN_MARKS = ("config.json", "model.safetensors", SIDE_FILE, "results.json", "trainer_state.json")
+_WEIGHTS = ("config.json", "model.safetensors", SIDE_FILE)
+_NEEDED = (*_WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_RUN_MARKS = (*_WEIGHTS, "results.json", "trainer_state.json")
 
 
 class OutputDirError(FileExistsError):
@@ -50,7 +51,7 @@ def prepare_output_dir(
 
     Args:
         resume: True to go on from the last whole checkpoint, or the path of one.
-        overwrite: accept what an earlier run left; `remove_earlier_run` deletes it once the new one can start.
+        overwrite: accept what an earlier run left; `remove_earlier_run` deletes it when the new one starts.
 
     Returns:
         The checkpoint to resume from, or None for a fresh start.
@@ -72,7 +73,9 @@ def prepare_output_dir(
         left = [path for path in left if path not in checkpoints(output_dir)]
     if left and not overwrite:
         names = ", ".join(path.name for path in left[:3])
-        way = "without a whole checkpoint to resume from" if resume else "--resume_from_checkpoint true goes on with it"
+        way = "--resume_from_checkpoint true goes on with it"
+        if resume:
+            way = "without a whole checkpoint to resume from"
         raise OutputDirError(
             f"output_dir={str(output_dir)!r} already holds a run ({names}): {way}, "
             "--overwrite_output_dir true replaces it, or choose another directory"

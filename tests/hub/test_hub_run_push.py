@@ -7,7 +7,7 @@ import json
 PUSH = """
 import sys
 sys.path.insert(0, {tests!r})
-from conftest import CLASSES, PATHS, make_images
+from tiny_data import CLASSES, PATHS, make_images
 from transformers import AutoProcessor
 from hf_hierrobust import (
     ClassSet, LabelTree, PixelDataset, RobustCLIPModel, RobustCLIPTrainer, RobustTrainingArguments,

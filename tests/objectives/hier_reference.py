@@ -153,7 +153,8 @@ class Reference:
             gaps = []
             for chains in self.chains:
                 levels = len(next(iter(chains.values())))
-                parent_of = {c[i]: c[i + 1] for c in chains.values() for i in range(levels - 1) if c[i] != c[i + 1]}
+                edges = {(c[i], c[i + 1]) for c in chains.values() for i in range(levels - 1)}
+                parent_of = {child: parent for child, parent in edges if child != parent}
                 lower = list(zip(self.images, self.labels))
                 for level in range(1, levels):
                     members: dict[str, list[Tensor]] = {}
@@ -162,7 +163,8 @@ class Reference:
                     upper = {node: einstein_midpoint(us, self.r) for node, us in members.items()}
                     for point, node in lower:
                         if node not in upper:  # otherwise only repeated, as padding
-                            gaps.append(self.norm(upper[parent_of[node]]) - self.norm(point) + self.gap_margin)
+                            gap = self.norm(upper[parent_of[node]]) - self.norm(point)
+                            gaps.append(gap + self.gap_margin)
                     lower = [(point, node) for node, point in upper.items()]
             total = total + mean_hinge(gaps)
         return total

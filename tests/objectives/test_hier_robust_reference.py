@@ -37,7 +37,8 @@ def make_batch(names, seed=0, curvature=1.0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     images = 0.8 * torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64) / curvature**0.5
     # always as many draws, so that a node more does not change the others
-    texts = 0.6 * torch.randn(32, DIM, generator=generator, dtype=torch.float64)[: len(names)] / curvature**0.5
+    texts = 0.6 * torch.randn(32, DIM, generator=generator, dtype=torch.float64) / curvature**0.5
+    texts = texts[: len(names)]
     labels = torch.tensor([0, 1, 0, 2, 4, 6, 7, 7, 4, 6, 0])
     head = HierHead(DIM, curvature=curvature)
     head.kappa.fill_(2.5)
@@ -51,7 +52,7 @@ def view_of(images, texts, head, **kwargs) -> View:
 
 
 def both(options, trees, *, curvature=1.0, seed=0, dtype=torch.float64, text_delta=None):
-    """Terms of the objective and of the reference on the same batch, as (terms, tangents, reference, tangents)."""
+    """Objective and reference on the same batch: (terms, tangents, reference, its tangents)."""
     objective = HierRobust(**options)
     objective.setup(CLASSES, forest_of(trees))
     names = objective.nodes.names

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from conftest import CLASSES, make_images
+from tiny_data import CLASSES, make_images
 from tiny_runs import furthest, group_of, make_trainer, weights
 
 from hf_hierrobust.attacks import ATTACKS, Perturbation
@@ -147,7 +147,8 @@ def test_terms_are_finite_scalars_with_gradients(trained, fixed_batch):
         assert value.dtype == torch.float32
     inner = trainer.objective.inner_loss(view_of(trainer, pixels), labels)
     for loss in (sum(terms.values()), inner.sum()):
-        grads = torch.autograd.grad(loss, [p for p in trainer.model.parameters() if p.requires_grad], allow_unused=True)
+        params = [p for p in trainer.model.parameters() if p.requires_grad]
+        grads = torch.autograd.grad(loss, params, allow_unused=True)
         assert all(torch.isfinite(g).all() for g in grads if g is not None)
         assert max(float(g.abs().max()) for g in grads if g is not None) > 0
 

@@ -8,14 +8,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from conftest import PATHS, make_images
+from tiny_data import PATHS, make_images
 from tiny_runs import make_trainer, weights
 
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
 
 STILL = {"random_start": "zero"}
-# Without midpoints and text perturbation the loss is a mean over images, equal however they are split.
+# Without a text perturbation the loss is a mean over images, equal however they are split; midpoints are too
+# once they average over all processes.
 RUNS = {
     "tecoa": {"objective": "tecoa", "attack_args": STILL, "learning_rate": 0.1},
     "hier_robust": {
@@ -24,6 +25,11 @@ RUNS = {
         "objective_args": {"pooling": "none"},
         "gradient_accumulation_steps": 2,
         "per_device_train_batch_size": 4,
+    },
+    "global midpoints": {
+        "objective": "hier_robust",
+        "attack_args": STILL | {"text_eps": 0},
+        "objective_args": {"sync_midpoints": True},
     },
 }
 

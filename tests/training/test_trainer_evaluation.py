@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CLASSES, make_images
+from tiny_data import CLASSES, make_images
 from tiny_runs import furthest, make_trainer, weights
 from transformers import AutoTokenizer
 
@@ -38,9 +38,7 @@ def evaluated(tiny_clip_dir, tiny_tree, tmp_path_factory, evaluation):
 
 def test_metrics_name_every_level(evaluated):
     metrics = evaluated.evaluate()
-    wanted = {
-        f"eval_{level}_{kind}_accuracy" for level in ("leaf", "level1") for kind in ("clean", "robust")
-    }
+    wanted = {f"eval_{level}_{kind}_accuracy" for level in ("leaf", "level1") for kind in ("clean", "robust")}
     assert {k for k in metrics if k.endswith("_accuracy")} == wanted
     for level in ("leaf", "level1"):
         assert 0 <= metrics[f"eval_{level}_robust_accuracy"] <= metrics[f"eval_{level}_clean_accuracy"] <= 1
@@ -91,7 +89,8 @@ def test_clean_training_reports_clean_accuracy_only(tiny_clip_dir, tmp_path, eva
 
 def test_bf16_search_keeps_fp32_verdicts(tiny_clip_dir, tmp_path, evaluation):
     full, half = (
-        make_trainer(tiny_clip_dir, tmp_path / str(b), evaluation=evaluation, bf16=b).evaluate() for b in (False, True)
+        make_trainer(tiny_clip_dir, tmp_path / str(bf16), evaluation=evaluation, bf16=bf16).evaluate()
+        for bf16 in (False, True)
     )
     assert full["eval_leaf_clean_accuracy"] == half["eval_leaf_clean_accuracy"]
 

@@ -1,4 +1,4 @@
-"""Training steps: accumulation, precision, checkpointing, logs, instances of one's own, and what stops a run."""
+"""Training steps: accumulation, precision, logs, instances of one's own, and what stops a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import CLASSES, make_images
+from tiny_data import CLASSES, make_images
 from tiny_runs import checkpoint_weights, furthest, make_trainer, weights
 
 from hf_hierrobust.attacks import PGD, Perturbation, UniversalHierarchicalAttack
@@ -125,7 +125,11 @@ def test_the_model_config_records_the_recipe(tiny_clip_dir, tiny_tree, tmp_path)
     import json
 
     trainer = train(
-        tiny_clip_dir, tmp_path, objective="hier_robust", tree=Forest((tiny_tree,)), objective_args={"hnsa": "upper"}
+        tiny_clip_dir,
+        tmp_path,
+        objective="hier_robust",
+        tree=Forest((tiny_tree,)),
+        objective_args={"hnsa": "upper"},
     )
     trainer.save_model()
     facts = json.loads((tmp_path / "config.json").read_text())["hier_robust"]
@@ -167,6 +171,18 @@ def test_calibration_sees_all_classes_of_sorted_data(tiny_clip_dir, tiny_tree, t
     assert sorted(set(seen["labels"])) == [0, 1, 2, 3] and len(seen["labels"]) == 8
 
 
+@pytest.mark.slow
+def test_a_compiled_model_trains_the_same_weights(tiny_clip_dir, tiny_tree, tmp_path):
+    """The attack runs compiled too, and checkpoints keep the plain names."""
+    options = {"objective": "hier_robust", "tree": Forest((tiny_tree,)), "max_steps": 1}
+    plain = train(tiny_clip_dir, tmp_path / "plain", **options)
+    torch._dynamo.utils.counters.clear()
+    compiled = train(tiny_clip_dir, tmp_path / "compiled", torch_compile=True, **options)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    compiled.save_model()
+    assert furthest(weights(plain.model), checkpoint_weights(tmp_path / "compiled")) < 1e-6
+
+
 # ---- instances of one's own ----
 
 
@@ -197,7 +213,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_way_back(tiny_clip_dir, t
 
 
 def test_a_non_finite_loss_before_any_checkpoint_says_so(tiny_clip_dir, tmp_path):
-    with pytest.raises(NonFiniteLossError, match="step 0.*none was saved yet"):
+    with pytest.raises(NonFiniteLossError, match=r"step 0.*none was saved yet"):
         train(tiny_clip_dir, tmp_path, objective=NanAtStepTwo(calls=1))
 
 
@@ -247,7 +263,12 @@ def test_flat_objectives_accept_the_hierarchical_attacks(attack, tiny_clip_dir, 
 
 def test_one_perturbation_a_level_trains_on_all_of_them(tiny_clip_dir, tiny_tree, tmp_path):
     trainer = train(
-        tiny_clip_dir, tmp_path, objective="hier_robust", attack="per_level", tree=Forest((tiny_tree,)), max_steps=1
+        tiny_clip_dir,
+        tmp_path,
+        objective="hier_robust",
+        attack="per_level",
+        tree=Forest((tiny_tree,)),
+        max_steps=1,
     )
     perturbations = trainer.perturb(*first_batch(trainer))
     assert [p.levels for p in perturbations] == [(0,), (1,)]
@@ -302,7 +323,7 @@ def test_wrong_pixels_are_refused_before_the_first_step(value, tiny_clip_dir, tm
 
 def test_a_tree_that_lacks_classes_is_refused_at_once(tiny_clip_dir, tmp_path):
     tree = LabelTree.from_paths({"cats": ["a"], "dog": ["a"], "oak": ["b"], "rose": ["b"]}, name="short")
-    with pytest.raises(ValueError, match="lacks 1 of the classes: 'cat'.*nearest: 'cats'"):
+    with pytest.raises(ValueError, match=r"lacks 1 of the classes: 'cat'.*nearest: 'cats'"):
         make_trainer(tiny_clip_dir, tmp_path, objective="hier_robust", tree=Forest((tree,)))
     with pytest.raises(ValueError, match="needs a class tree"):
         make_trainer(tiny_clip_dir, tmp_path, objective="hier_robust")

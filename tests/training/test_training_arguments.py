@@ -46,7 +46,7 @@ def test_unknown_names_come_with_the_nearest(option, value, tmp_path):
 
 def test_unknown_options_list_the_known_ones(tmp_path):
     args = arguments(tmp_path, objective="hier_robust", objective_args={"hsna": "upper"})
-    with pytest.raises(ValueError, match=r"objective_args.*'hsna'.*'hier_robust' takes hnsa, score, kappa_scale"):
+    with pytest.raises(ValueError, match=r"objective_args.*'hsna'.*'hier_robust' takes hnsa, score, kapp"):
         args.build_objective()
     args = arguments(tmp_path, attack_args={"steps": 3})
     with pytest.raises(ValueError, match=r"attack_args.*'steps'.*'universal' takes.*num_steps"):
@@ -87,7 +87,9 @@ def test_l2_budgets_are_radii(tmp_path):
     assert str(args.threat) == "l2:2.5" and args.build_attack("pgd").step_size == 2.5
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False), ("a/checkpoint-1",) * 2])
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("True", True), ("false", False), ("a/checkpoint-1",) * 2]
+)
 def test_resume_is_a_switch_or_a_path(text, value, tmp_path):
     assert arguments(tmp_path, resume_from_checkpoint=text).resume_from_checkpoint == value
 

@@ -1,0 +1,245 @@
+"""Mistakes on the command line stop the run early, say what to do, and leave the output directory alone."""
+
+from __future__ import annotations
+
+import json
+
+import datasets
+import pytest
+import torch
+from tiny_data import PATHS, make_images
+from PIL import Image
+
+from hf_hierrobust.cli.arguments import RunArguments
+from hf_hierrobust.cli.config import parse_with_config
+from hf_hierrobust.cli.stages import build_trainer, load_run
+from hf_hierrobust.cli.train import main
+from hf_hierrobust.training import OutputDirError, RobustTrainingArguments
+
+
+def load(command, **changes):
+    args, training = parse_with_config((RunArguments, RobustTrainingArguments), command.argv(**changes))
+    return load_run(args, training)
+
+
+@pytest.fixture()
+def refused(command):
+    """Run the real entry point with changed options and check that nothing was written."""
+
+    def run(error, words, **changes):
+        output = command.options["output_dir"]
+        with pytest.raises(error, match=words):
+            main(command.argv(**changes))
+        assert not output.exists(), f"{list(output.rglob('*'))} was written"
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"eps": "4"}, "eps='4'.*did you mean 4/255"),
+        ({"eps": "0"}, "eps='0' must be positive"),
+        ({"eval_eps": "1/255,8"}, "eps='8'.*did you mean 8/255"),
+        ({"eval_step_size": "1"}, "eval_step_size='1'.*did you mean 1/255"),
+        ({"eval_losses": "ce,dlr"}, "loss='dlr'.*ce, margin"),
+        ({"eval_num_steps": "0"}, "num_steps=0"),
+        ({"eval_classifiers": "cosine,rolup"}, r"unknown classifiers \['rolup'\].*rollup"),
+        ({"eval_classifiers": "rollup", "tree": None, "objective": "tecoa"}, "needs a class tree"),
+        ({"eval_samples": "0"}, "eval_samples=0"),
+        ({"objective_args": '{"hsna": "upper"}'}, "'hsna'.*takes hnsa"),
+        ({"hub_token": "hf_x"}, "HF_TOKEN"),
+        ({"tree": None}, "needs a class tree"),
+        ({"tree": "cifar1000"}, "'cifar1000' is no builtin tree.*did you mean 'cifar100'"),
+        ({"class_set": "cifar1000"}, "class set 'cifar1000' is not built in"),
+        ({"zero_shot": "cifar10"}, "zero_shot='cifar10' must be name=source"),
+        ({"eval_file": None}, "train_file and eval_file go together"),
+        ({"train_file": None, "eval_file": None}, "no data: give dataset_name"),
+        ({"image_column": "photo"}, "image_column='photo' is not a column.*'image', 'label'"),
+        ({"label_column": "class"}, "label_column='class' is not a column"),
+        ({"resume_from_checkpoint": "nowhere"}, "nowhere.*not a whole checkpoint"),
+    ],
+    ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
+)
+def test_wrong_options(changes, words, refused):
+    error = FileNotFoundError if "resume_from_checkpoint" in changes else ValueError
+    refused(error, words, objective=changes.pop("objective", "hier_robust"), **changes)
+
+
+def test_eval_options_are_checked_even_if_the_base_is_not_evaluated(refused):
+    """They would otherwise be read for the first time after the training."""
+    refused(ValueError, "eps='8'", eval_eps="8", eval_base="false")
+
+
+def test_missing_matplotlib_is_noticed_before_training(refused, monkeypatch):
+    monkeypatch.setattr("hf_hierrobust.cli.checks.find_spec", lambda name: None)
+    refused(ImportError, r"hf_hierrobust\[plots\].*--figures false")
+
+
+def test_unknown_names_of_objectives(refused):
+    refused(KeyError, "unknown objective 'hier_robus'.*did you mean", objective="hier_robus")
+
+
+def write(folder, name, rows: dict, features=None):
+    path = folder / f"{name}.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(path))
+    return path
+
+
+IMAGE = Image.new("RGB", (32, 32))
+INTEGERS = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+
+
+def test_classes_the_tree_lacks(refused, tmp_path):
+    paths = {("cats" if c == "cat" else c): path for c, path in PATHS.items()}
+    tree = tmp_path / "short.json"
+    tree.write_text(json.dumps(paths))
+    refused(ValueError, r"tree 'short' lacks 1 of the classes: 'cat' \(nearest: 'cats'", tree=tree)
+
+
+def test_a_broken_tree_file(refused, tmp_path):
+    tree = tmp_path / "broken.json"
+    tree.write_text('{"cat": ["animal"')
+    refused(ValueError, r"broken\.json is not JSON", tree=tree)
+
+
+def test_an_empty_file(refused, tmp_path):
+    path = write(tmp_path, "empty", {"image": [], "label": []}, INTEGERS)
+    refused(ValueError, "has no rows", train_file=path)
+    refused(ValueError, "has no rows", eval_file=path)
+
+
+def test_a_file_that_is_not_there(refused, tmp_path):
+    refused(FileNotFoundError, "absent.parquet", train_file=tmp_path / "absent.parquet")
+
+
+def test_no_image_column(refused, tmp_path):
+    path = write(tmp_path, "texts", {"note": [1, 2], "label": [0, 1]})
+    refused(ValueError, r"no column that is clearly the image.*note \(int64\).*image_column", train_file=path)
+
+
+def test_no_label_column(refused, tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "height": datasets.Value("float32")})
+    path = write(tmp_path, "unlabelled", {"image": [IMAGE], "height": [1.0]}, features)
+    refused(ValueError, "no column that is clearly the label.*label_column", train_file=path)
+
+
+def test_labels_without_names_need_a_class_set(refused, tmp_path):
+    path = write(tmp_path, "numbers", {"image": [IMAGE] * 2, "label": [0, 1]}, INTEGERS)
+    refused(ValueError, "does not name its classes: give class_set", train_file=path, eval_file=path)
+
+
+@pytest.mark.parametrize("label", [4, -1])
+def test_labels_outside_the_class_set(label, refused, tmp_path):
+    good = write(tmp_path, "good", {"image": [IMAGE] * 2, "label": [0, 3]}, INTEGERS)
+    bad = write(tmp_path, "bad", {"image": [IMAGE] * 3, "label": [0, 1, label]}, INTEGERS)
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps({"class_names": list(PATHS)}))
+    words = rf"row 2 has label {label}, outside the allowed range 0\.\.3"
+    refused(ValueError, words, class_set=classes, train_file=bad, eval_file=good)
+    refused(ValueError, words, class_set=classes, train_file=good, eval_file=bad)
+
+
+def test_labels_that_fit_no_class(refused, tmp_path):
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps({"class_names": ["cat", "dog", "oak", "roses"]}))
+    words = "'rose' is unknown, nearest: 'roses'"
+    refused(ValueError, words, class_set=classes, tree=None, objective="tecoa")
+
+
+def test_a_damaged_image_names_its_row(refused, tmp_path):
+    rows = {"image": [IMAGE, {"bytes": b"not an image", "path": None}], "label": [0, 1]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(PATHS))})
+    path = write(tmp_path, "damaged", rows, features)
+    refused(ValueError, "row 1 of .* is not a readable image", train_file=path)
+
+
+def test_images_of_two_sizes_at_native_resolution(refused, tmp_path):
+    rows = {"image": [IMAGE, Image.new("RGB", (20, 32))], "label": [0, 1]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(PATHS))})
+    path = write(tmp_path, "mixed", rows, features)
+    refused(ValueError, "row 0 .* 32x32 and row 1 .* 20x32", train_file=path)
+
+
+def test_a_model_that_is_no_dual_encoder(refused, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    refused(ValueError, "'bert' checkpoint, not a dual encoder", model_name_or_path=tmp_path / "bert")
+
+
+# ---- output directories ----
+
+
+def test_an_output_directory_that_holds_another_run(command):
+    output = command.options["output_dir"]
+    (output / "checkpoint-3").mkdir(parents=True)
+    (output / "model.safetensors").write_text("weights of hours")
+    with pytest.raises(OutputDirError, match="already holds a run"):
+        main(command.argv(objective="hier_robust"))
+    # asked to overwrite, a run that cannot start deletes nothing
+    with pytest.raises(ValueError, match="no builtin tree"):
+        main(command.argv(objective="hier_robust", overwrite_output_dir="true", tree="absent"))
+    assert (output / "checkpoint-3").is_dir()
+    assert (output / "model.safetensors").read_text() == "weights of hours"
+
+
+# ---- what load_run makes of good input ----
+
+
+def test_the_run_fits_together(command):
+    run = load(command)
+    assert run.class_set.class_names == tuple(PATHS) and run.forest.trees[0].sizes == (4, 2)
+    assert len(run.train_dataset) == 32 and run.train_dataset.pixels.dtype == torch.uint8
+    (main_set,) = run.eval_sets
+    assert main_set.num_samples == 1000 and main_set.tree is run.forest.trees[0]
+    assert build_trainer(run).objective.name == "hier_robust"
+    assert not any(command.options["output_dir"].iterdir())
+
+
+def test_parts_of_the_training_set(command):
+    run = load(command, max_train_samples=10, skip_train_samples=4)
+    assert run.train_dataset.rows.tolist() == list(range(4, 14))
+
+
+def test_large_sets_are_not_decoded_into_memory(command, monkeypatch):
+    monkeypatch.setattr("hf_hierrobust.cli.checks.PRELOAD_BYTES", 32 * 3 * 32 * 32 - 1)
+    assert load(command).train_dataset.pixels is None
+
+
+def test_a_text_labelled_file_without_one_class_keeps_its_meaning(command, tmp_path):
+    """Its own ids are 0 dog, 1 rose; the training file's are 0 cat, 1 dog, 2 oak, 3 rose."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    train = write(tmp_path, "train", {"image": [IMAGE] * 4, "label": ["rose", "oak", "dog", "cat"]}, features)
+    some = write(tmp_path, "some", {"image": [IMAGE] * 3, "label": ["rose", "dog", "rose"]}, features)
+    run = load(command, train_file=train, eval_file=some)
+    data = run.eval_sets[0]
+    labels = next(iter(data.loader(run.processor, "native", 8)))["labels"]
+    assert [run.class_set.class_names[y] for y in labels] == ["rose", "dog", "rose"]
+    batch = build_trainer(run).data_collator([run.eval_sets[0].dataset[i] for i in range(3)])
+    assert batch["labels"].tolist() == labels.tolist()
+    other = write(tmp_path, "other", {"image": [IMAGE], "label": ["bird"]}, features)
+    with pytest.raises(ValueError, match=r"lack, e\.g\. \['bird'\]"):
+        load(command, train_file=train, eval_file=other)
+
+
+def test_a_stream_checks_labels_as_it_goes(command, tmp_path):
+    rows = {"image": [IMAGE] * 3, "label": [0, 1, 7]}
+    path = write(tmp_path, "stream", rows, INTEGERS)
+    good = write(tmp_path, "good", {"image": [IMAGE], "label": [0]}, INTEGERS)
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps({"class_names": list(PATHS)}))
+    run = load(command, train_file=path, eval_file=good, class_set=classes, streaming="true")
+    with pytest.raises(ValueError, match="row 2 has label 7"):
+        list(run.train_dataset)
+
+
+def test_a_class_set_in_another_order_than_the_labels(command, tmp_path):
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps({"class_names": ["rose", "oak", "dog", "cat"]}))
+    run = load(command, class_set=classes)
+    assert run.label_map.tolist() == [3, 2, 1, 0] and run.forest.leaves == ("rose", "oak", "dog", "cat")
+    batch = build_trainer(run).data_collator([run.train_dataset[0]])
+    assert batch["labels"].tolist() == [3]
+    assert make_images(1)[0]["label"] == 0

@@ -1,0 +1,121 @@
+"""YAML configs: flags win, numbers stay numbers, mistakes are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_hierrobust.cli.arguments import RunArguments
+from hf_hierrobust.cli.config import ConfigError, parse_with_config
+from hf_hierrobust.training import RobustTrainingArguments
+
+
+@pytest.fixture()
+def parse(tmp_path):
+    def run(yaml: str, *flags: str, **defaults):
+        path = tmp_path / "run.yaml"
+        path.write_text("dataset_name: glyphs\noutput_dir: out\n" + yaml)
+        argv = ["--config", str(path), *flags]
+        return parse_with_config((RunArguments, RobustTrainingArguments), argv, defaults=defaults)
+
+    return run
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001", "'0.001'"])
+def test_learning_rates_are_floats_however_written(text, parse):
+    _, training = parse(f"learning_rate: {text}\n")
+    assert training.learning_rate == 0.001 and type(training.learning_rate) is float
+
+
+def test_whole_numbers_become_floats_where_floats_are_meant(parse):
+    _, training = parse("learning_rate: 1\nnum_train_epochs: 2\nmax_steps: 7\n")
+    assert type(training.learning_rate) is float and type(training.num_train_epochs) is float
+    assert training.max_steps == 7 and type(training.max_steps) is int
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(parse):
+    args, training = parse(
+        "eps: 2/255\neval_eps: 1/255\nobjective: tecoa\n", "--eps", "4/255", objective="hier_robust", tree="x"
+    )
+    assert training.eps == "4/255" and training.threat.eps == pytest.approx(4 / 255)
+    assert args.eval_eps == "1/255" and training.objective == "tecoa" and args.tree == "x"
+
+
+def test_flags_win_whatever_their_place(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("dataset_name: glyphs\nseed: 1\n")
+    argv = ["--seed", "3", "--output_dir", str(tmp_path), "--config", str(path)]
+    _, training = parse_with_config((RunArguments, RobustTrainingArguments), argv)
+    assert training.seed == 3
+
+
+def test_a_budget_written_as_a_number_works(parse):
+    args, training = parse("eps: 0.0157\nstep_size: 0.004\neval_eps: 0.0157\n")
+    assert training.threat.eps == 0.0157
+    assert args.plan(training.threat).threats[0].eps == 0.0157
+
+
+def test_switches_and_options_as_mappings(parse):
+    args, training = parse(
+        "figures: false\nbf16_search: no\nbf16: true\nobjective_args: {hnsa: upper}\nresume_from_checkpoint: true\n"
+        "lr_scheduler_kwargs: {num_cycles: 2}\nreport_to: [none]\n"
+    )
+    assert args.figures is False and args.bf16_search is False and training.bf16 is True
+    assert training.objective_args == {"hnsa": "upper"} and training.resume_from_checkpoint is True
+    assert training.lr_scheduler_kwargs == {"num_cycles": 2} and training.report_to == []
+
+
+def test_lists_are_commas(parse):
+    args, training = parse("eval_eps: [1/255, 4/255]\neval_losses: [ce, margin]\neval_classifiers: [cosine, path]\n")
+    plan = args.plan(training.threat)
+    assert [round(t.eps * 255) for t in plan.threats] == [1, 4] and plan.losses == ("ce", "margin")
+    assert args.classifiers == ["cosine", "path"]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("learning_rte: 0.1\n", r"unknown options \['learning_rte'\] \(did you mean 'learning_rate'\?\)"),
+        ("config: other.yaml\n", r"unknown options \['config'\]"),
+        ("eval_strategy: no\n", "eval_strategy: YAML reads.*quotes"),
+        ("eps: [1\n", "is not YAML"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(yaml, words, parse):
+    with pytest.raises(ConfigError, match=words):
+        parse(yaml)
+
+
+@pytest.mark.parametrize(("text", "kind"), [("- a\n", "list"), ("just words\n", "str"), ("[]\n", "list")])
+def test_a_file_that_is_no_mapping_is_refused(text, kind, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"must map option names to values, it holds a {kind}"):
+        parse_with_config((RunArguments, RobustTrainingArguments), ["--config", str(path)])
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"config='nowhere\.yaml' is not a file"):
+        parse_with_config((RunArguments,), ["--config", "nowhere.yaml"])
+
+
+@pytest.mark.parametrize(("yaml", "words"), [("max_steps: 1.5\n", "max_steps.*'1.5'"), ("seed: x\n", "seed.*'x'")])
+def test_numbers_of_the_wrong_kind_are_refused_as_flags_are(yaml, words, parse, capsys):
+    with pytest.raises(SystemExit):
+        parse(yaml)
+    import re
+
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_unknown_flags_are_refused(parse):
+    with pytest.raises(ValueError, match="--epss"):
+        parse("", "--epss", "1/255")
+
+
+def test_help_can_be_formatted(capsys):
+    """A bare % in any help text would break --help and nothing else."""
+    with pytest.raises(SystemExit) as caught:
+        parse_with_config((RunArguments, RobustTrainingArguments), ["--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "--eval_eps" in said and "--objective_args" in said and "--config" in said
