@@ -70,7 +70,7 @@ def cells(stage: str, data: Path) -> dict[str, dict]:
         return {
             f"{name}-{rate:.2g}": method | short | {"learning_rate": rate}
             for name, method in METHODS.items()
-            for rate in (2.5e-4, 5e-4, 1e-3)
+            for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)
         }
     if stage == "ablation":
         short = HELD_BACK | {"num_train_epochs": 2, "learning_rate": 5e-4}

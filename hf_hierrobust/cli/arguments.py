@@ -35,7 +35,7 @@ class RunArguments:
     )
     tree: str | None = field(
         default=None,
-        metadata={"help": "Class tree or forest: built-in names or JSON files, comma-separated."},
+        metadata={"help": "Trees, comma-separated: built-in names, JSON files, 'wordnet', 'induced'."},
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
     eval_eps: str | None = field(

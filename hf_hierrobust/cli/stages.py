@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoProcessor, CLIPProcessor
 
-from ..attacks import PGD
 from ..data import (
     ClassSet,
     PixelDataset,
@@ -24,11 +23,12 @@ from ..data import (
 )
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
 from ..evaluation.records import public_name
-from ..hierarchy import Forest, LabelTree, as_forest, load_tree
-from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
+from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
+from ..modeling import RobustCLIPModel, encode_prompts
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, with_label_ids_of, worth_preloading
+from .figures import draw_figures
 
 GLYPH_TRAIN_IMAGES = 6000
 
@@ -63,7 +63,6 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     names = label_names(train)
     evaluation = with_label_ids_of(evaluation, names)
     class_set = _class_set(args, names)
-    forest = None if args.tree is None else _forest(args.tree).align(class_set.class_names)
     label_map = class_set.index_map(names) if names is not None else None
     num_labels = len(names) if names is not None else len(class_set)
     for dataset in (train, evaluation):
@@ -71,6 +70,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     path = _model_path(args, training_args.seed)
     model = RobustCLIPModel.from_pretrained(path)
     processor = AutoProcessor.from_pretrained(path)
+    forest = None if args.tree is None else _forest(args.tree, class_set, model, processor)
     tree = forest.trees[0] if forest is not None else None
     main = EvaluationSet(
         name=args.dataset_name or Path(args.eval_file).parent.name,
@@ -141,82 +141,10 @@ def report(
     save_records(run.output_dir / "results.json", records)
     for tree in run.forest or ():
         (run.output_dir / f"{tree.name}.tree.json").write_text(json.dumps(tree.to_json(), indent=1))
-    figures = _draw(run, trainer, records) if run.args.figures else []
+    figures = draw_figures(run, trainer, records) if run.args.figures else []
     trainer.describe(records, figures, datasets=[run.eval_sets[0].name])
     trainer.create_model_card()
     return records
-
-
-def _draw(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord]) -> list[str]:
-    """Figures of the run, as paths relative to the output directory."""
-    from ..evaluation.plots import plot_ball, plot_before_after, plot_curves, plot_examples
-
-    folder = run.output_dir / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    strongest = max(r.attack["eps"] for r in records)
-    main = [
-        r
-        for r in records
-        if r.dataset == records[0].dataset and r.attack["eps"] == strongest and "path" not in r.classifier
-    ]
-    figures = ["before_after.png", "examples.png"]
-    plot_before_after(main, folder / "before_after.png")
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    if len(logged) > 1:
-        plot_curves(trainer.state.log_history, folder / "training.png", terms=_terms(logged))
-        figures.insert(1, "training.png")
-    model, data = run.model, run.eval_sets[0]
-    batch = next(iter(data.loader(run.processor, run.training_args.threat.space, 64)))
-    pixels, labels = batch["pixels"].to(model.device), batch["labels"].to(model.device)
-    pipeline = PixelPipeline(run.processor.image_processor)
-    prompts = [run.training_args.template.replace("{}", n) for n in run.class_set.class_names]
-    classifier = ZeroShotClassifier(model, pipeline, encode_prompts(model, run.processor.tokenizer, prompts))
-    result = PGD(threat=run.training_args.threat)(classifier, pixels, labels)
-    names = run.class_set.class_names
-    with torch.no_grad():
-        before, after = (classifier(x).argmax(1).tolist() for x in (pixels, result.adversarial))
-    # One image that resists, then those that fall, then the rest: a row that shows both.
-    order = torch.argsort(result.robust_correct.int() * 2 + (~result.clean_correct).int()).tolist()
-    order = sorted(order[:4]) + [i for i in range(len(labels)) if result.robust_correct[i]][:2]
-    plot_examples(
-        pixels[order].cpu(),
-        result.adversarial[order].cpu(),
-        [names[before[i]] for i in order],
-        [names[after[i]] for i in order],
-        [names[labels[i]] for i in order],
-        folder / "examples.png",
-    )
-    if model.hier_head.calibrated and trainer.objective.nodes.rows:
-        tree, rows = run.forest.trees[0], trainer.objective.nodes.rows[0]
-        with torch.no_grad():
-            texts = model.hier_head.text_tangent(model.project_text(trainer.text_states))
-            images = model.hier_head.image_tangent(model.encode_image(pipeline(pixels)))
-        node_rows = torch.cat(rows).tolist()
-        levels = [level for level, r in enumerate(rows) for _ in r]
-        shown = [name for level in range(tree.num_levels) for name in tree.display_names(level)]
-        starts = [sum(tree.sizes[:level]) for level in range(tree.num_levels)]
-        edges = [
-            (starts[level] + int(c), starts[level + 1] + int(p))
-            for level in range(tree.depth)
-            for c, p in zip(*tree.edges(level))
-        ]
-        plot_ball(
-            texts[node_rows].cpu(),
-            levels,
-            shown,
-            edges=edges,
-            image_tangent=images.cpu(),
-            image_node=labels.tolist(),
-            curvature=float(model.hier_head.curvature),
-            path=folder / "ball.png",
-        )
-        figures.append("ball.png")
-    return [f"figures/{name}" for name in figures]
-
-
-def _terms(logged: list[dict]) -> list[str]:
-    plain = {"loss", "grad_norm", "learning_rate", "epoch", "step", "train_loss"}
-    return ["loss", *sorted({k for entry in logged for k in entry} - plain)]
 
 
 def _load_data(args: RunArguments, seed: int):
@@ -245,13 +173,27 @@ def _load_data(args: RunArguments, seed: int):
     return train, evaluation
 
 
-def _forest(spec: str) -> Forest:
-    if spec != "glyphs":
-        return load_tree(spec)
-    from ..data.glyphs import glyph_paths
+def _forest(spec: str, class_set: ClassSet, model: RobustCLIPModel, processor: CLIPProcessor) -> Forest:
+    """The trees of a comma-separated list: built-in names, JSON files, ``wordnet`` or ``induced``."""
+    trees = []
+    for part in (part.strip() for part in spec.split(",")):
+        names = list(class_set.class_names)
+        if part == "glyphs":
+            from ..data.glyphs import glyph_paths
 
-    tree = LabelTree.from_paths(glyph_paths(), name="glyphs", source="hf_hierrobust", licence="Apache-2.0")
-    return as_forest(tree)
+            paths, origin = glyph_paths(), {"source": "hf_hierrobust", "licence": "Apache-2.0"}
+            trees.append(LabelTree.from_paths(paths, name=part, **origin))
+        elif part == "wordnet":
+            trees.append(wordnet_tree(names, depth=5 if len(names) >= 500 else 3, name=part))
+        elif part == "induced":
+            states = encode_prompts(model, processor.tokenizer, class_set.prompts())
+            with torch.no_grad():
+                embeddings = model.project_text(states)
+            sizes = tuple(size for size in (len(names) // 4, len(names) // 12) if size > 1)
+            trees.append(induced_tree(names, embeddings, level_sizes=sizes, name=part))
+        else:
+            trees.extend(load_tree(part))
+    return Forest(tuple(tree.align(class_set.class_names) for tree in trees))
 
 
 def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:

@@ -100,6 +100,19 @@ def test_restarts_only_lower_robust_accuracy(net, images, labels, seeded):
     assert 0 < robust[2].sum() < robust[0].sum()
 
 
+def test_restarts_work_on_the_survivors_only(net, images, labels, seeded):
+    seen = []
+
+    def model(pixels):
+        seen.append(len(pixels))
+        return net(pixels)
+
+    options = {"threat": ThreatModel(eps=2 / 255), "num_steps": 2, "early_stop": False}
+    survivors = int(PGD(**options)(net, images, labels, generator=seeded()).robust_correct.sum())
+    PGD(**options, restarts=2)(model, images, labels, generator=seeded())
+    assert seen == [48, 42, 42, 42, survivors, survivors, survivors] and 0 < survivors < 42
+
+
 class TestLinearModel:
     """For logits (w x, 0) the worst perturbation is known exactly."""
 
@@ -201,65 +214,6 @@ def test_starts_are_inside_and_random(images, seeded, threat, start):
     assert (threat.size(first) <= threat.eps * (1 + 1e-6)).all()
     assert (images + first).min() >= 0 and (images + first).max() <= 1
     assert first[:, :, 2:].abs().amax() > 1e-3
-
-
-class TestSearchModel:
-    """A cheap model may search, but the model itself judges."""
-
-    def run(self, model, images, labels, search, **options):
-        attack = PGD(threat=ThreatModel(eps=5 / 255), num_steps=5, **options)
-        generator = torch.Generator().manual_seed(1)
-        return attack(model, images, labels, search_model=search, generator=generator)
-
-    @pytest.mark.parametrize("early_stop", [True, False])
-    def test_bf16_search_with_fp32_verdict(self, net, images, labels, early_stop):
-        kinds = set()
-
-        def search(pixels):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = net(pixels)
-            kinds.add(logits.dtype)
-            return logits
-
-        result = self.run(net, images, labels, search, early_stop=early_stop)
-        full = self.run(net, images, labels, None, early_stop=early_stop)
-        assert kinds == {torch.bfloat16}
-        with torch.no_grad():
-            after = net(result.adversarial).argmax(1) == labels
-        assert torch.equal(after & result.clean_correct, result.robust_correct)
-        assert 0 < result.robust_correct.sum() < result.clean_correct.sum()
-        assert (result.robust_correct ^ full.robust_correct).sum() <= 2
-
-    def test_false_alarms_are_not_counted(self, net, images, labels):
-        def alarmist(pixels):
-            return net(pixels) * 1e-3 - 9 * F.one_hot(net(images[: len(pixels)]).argmax(1), 4)
-
-        def always_wrong(pixels):
-            logits = net(pixels)
-            return logits - 1e3 * F.one_hot(logits.argmax(1), 4)
-
-        for search in (alarmist, always_wrong):
-            result = self.run(net, images, labels, search)
-            with torch.no_grad():
-                after = net(result.adversarial).argmax(1) == labels
-            assert torch.equal(after & result.clean_correct, result.robust_correct)
-
-    def test_last_iterate_is_judged_even_if_the_search_model_sees_no_mistake(self, net, images, labels):
-        def blind(pixels):
-            logits = net(pixels)
-            truth = labels[(pixels[:, None] - images).abs().flatten(2).amax(2).argmin(1)]
-            return logits + 1e3 * F.one_hot(truth, 4).detach()
-
-        result = self.run(net, images, labels, blind, loss="margin")
-        with torch.no_grad():
-            after = net(result.adversarial).argmax(1) == labels
-        assert result.robust_correct.sum() < result.clean_correct.sum()
-        assert torch.equal(after & result.clean_correct, result.robust_correct)
-
-    def test_verdict_and_clean_accuracy_are_the_models(self, net, images, labels):
-        result = self.run(net, images, labels, lambda x: -net(x))
-        with torch.no_grad():
-            assert torch.equal(result.clean_correct, net(images).argmax(1) == labels)
 
 
 @pytest.mark.parametrize("name", ["PGD", "MIFGSM"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,11 @@ class CommandLine:
 
     options: dict
 
-    def but(self, **changes) -> CommandLine:
-        return replace(self, options=self.options | changes)
-
     def argv(self, **changes) -> list[str]:
         merged = self.options | changes
-        return [word for key, value in merged.items() if value is not None for word in (f"--{key}", str(value))]
+        return [
+            word for key, value in merged.items() if value is not None for word in (f"--{key}", str(value))
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -35,17 +34,13 @@ def data_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture()
 def command(tiny_clip_dir, data_dir, tmp_path) -> CommandLine:
-    return command_line(tiny_clip_dir, data_dir, tmp_path / "out")
-
-
-def command_line(tiny_clip_dir, data_dir, output_dir) -> CommandLine:
     return CommandLine(
         {
             "model_name_or_path": tiny_clip_dir,
             "train_file": data_dir / "train.parquet",
             "eval_file": data_dir / "test.parquet",
             "tree": data_dir / "tiny.json",
-            "output_dir": output_dir,
+            "output_dir": tmp_path / "out",
             "max_steps": 2,
             "per_device_train_batch_size": 8,
             "learning_rate": 1e-3,

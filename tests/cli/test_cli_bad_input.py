@@ -7,8 +7,8 @@ import json
 import datasets
 import pytest
 import torch
-from tiny_data import PATHS, make_images
 from PIL import Image
+from tiny_data import PATHS, make_images
 
 from hf_hierrobust.cli.arguments import RunArguments
 from hf_hierrobust.cli.config import parse_with_config

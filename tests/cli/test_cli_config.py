@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hf_hierrobust.cli.arguments import RunArguments
@@ -56,8 +58,8 @@ def test_a_budget_written_as_a_number_works(parse):
 
 def test_switches_and_options_as_mappings(parse):
     args, training = parse(
-        "figures: false\nbf16_search: no\nbf16: true\nobjective_args: {hnsa: upper}\nresume_from_checkpoint: true\n"
-        "lr_scheduler_kwargs: {num_cycles: 2}\nreport_to: [none]\n"
+        "figures: false\nbf16_search: no\nbf16: true\nobjective_args: {hnsa: upper}\n"
+        "resume_from_checkpoint: true\nlr_scheduler_kwargs: {num_cycles: 2}\nreport_to: [none]\n"
     )
     assert args.figures is False and args.bf16_search is False and training.bf16 is True
     assert training.objective_args == {"hnsa": "upper"} and training.resume_from_checkpoint is True
@@ -65,7 +67,9 @@ def test_switches_and_options_as_mappings(parse):
 
 
 def test_lists_are_commas(parse):
-    args, training = parse("eval_eps: [1/255, 4/255]\neval_losses: [ce, margin]\neval_classifiers: [cosine, path]\n")
+    args, training = parse(
+        "eval_eps: [1/255, 4/255]\neval_losses: [ce, margin]\neval_classifiers: [cosine, path]\n"
+    )
     plan = args.plan(training.threat)
     assert [round(t.eps * 255) for t in plan.threats] == [1, 4] and plan.losses == ("ce", "margin")
     assert args.classifiers == ["cosine", "path"]
@@ -98,12 +102,12 @@ def test_a_missing_file_is_named():
         parse_with_config((RunArguments,), ["--config", "nowhere.yaml"])
 
 
-@pytest.mark.parametrize(("yaml", "words"), [("max_steps: 1.5\n", "max_steps.*'1.5'"), ("seed: x\n", "seed.*'x'")])
+@pytest.mark.parametrize(
+    ("yaml", "words"), [("max_steps: 1.5\n", "max_steps.*'1.5'"), ("seed: x\n", "seed.*'x'")]
+)
 def test_numbers_of_the_wrong_kind_are_refused_as_flags_are(yaml, words, parse, capsys):
     with pytest.raises(SystemExit):
         parse(yaml)
-    import re
-
     assert re.search(words, capsys.readouterr().err)
 
 
