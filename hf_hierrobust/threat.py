@@ -16,19 +16,25 @@ Norm = Literal["linf", "l2"]
 Space = Literal["native", "model"]
 
 
-def parse_eps(value: str | float, name: str = "eps") -> float:
-    """Read a perturbation budget given as ``"4/255"``, ``"0.0157"`` or a number.
+def parse_eps(value: str | float, name: str = "eps", norm: Norm = "linf") -> float:
+    """Read a perturbation budget or step size given as ``"4/255"``, ``"0.0157"`` or a number.
+
+    Args:
+        name: what an error message calls it.
+        norm: an l2 budget is measured over the whole image and may exceed 1.
 
     Raises:
-        ValueError: not a number, not positive, or above 1 (pixels are in [0, 1]), with a hint
-            when the value looks like 8-bit grey levels.
+        ValueError: not a finite number, not positive, or in linf 1 and above (pixels are in [0, 1]), with a
+            hint when the value looks like 8-bit grey levels.
     """
     eps = _parse_number(value, name)
     if not eps > 0:
         raise ValueError(f"{name}={value!r} must be positive: an attack needs a budget, e.g. {name}='4/255'")
-    if eps >= 1:
+    if norm == "linf" and eps >= 1:
         hint = f": did you mean {eps:g}/255?" if eps <= 255 else ""
         raise ValueError(f"{name}={value!r} covers the whole pixel range [0, 1]{hint}")
+    if not math.isfinite(eps):
+        raise ValueError(f"{name}={value!r} must be finite")
     return eps
 
 
@@ -60,9 +66,7 @@ class ThreatModel:
             raise ValueError(f"norm={self.norm!r} is unknown: choose 'linf' or 'l2'")
         if self.space not in ("native", "model"):
             raise ValueError(f"space={self.space!r} is unknown: choose 'native' or 'model'")
-        # An L2 ball is measured over the whole image, so its radius may exceed 1.
-        eps = parse_eps(self.eps) if self.norm == "linf" else _parse_radius(self.eps)
-        object.__setattr__(self, "eps", eps)
+        object.__setattr__(self, "eps", parse_eps(self.eps, norm=self.norm))
 
     @classmethod
     def parse(cls, text: str, space: Space = "native") -> ThreatModel:
@@ -123,10 +127,3 @@ def _parse_number(value: str | float, name: str) -> float:
         raise ValueError(
             f"{name}={value!r} is not a number: give a fraction like '4/255' or a float like 0.0157"
         ) from None
-
-
-def _parse_radius(value: str | float) -> float:
-    radius = _parse_number(value, "eps")
-    if not 0 < radius < math.inf:
-        raise ValueError(f"eps={value!r} must be positive and finite: an l2 radius such as 0.5")
-    return radius

@@ -69,3 +69,14 @@ def checkpoint_weights(folder: Path) -> dict[str, torch.Tensor]:
     folder = Path(folder)
     head = load_file(folder / "hier_head.safetensors")
     return load_file(folder / "model.safetensors") | {f"hier_head.{k}": v for k, v in head.items()}
+
+
+def train(*args, **kwargs):
+    trainer = make_trainer(*args, **kwargs)
+    trainer.train()
+    return trainer
+
+
+def first_batch(trainer):
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+    return batch["pixels"], batch["labels"]

@@ -25,6 +25,7 @@ class RunArguments:
     train_file: str | None = field(default=None, metadata={"help": "Parquet file to train on."})
     eval_file: str | None = field(default=None, metadata={"help": "Parquet file to evaluate on."})
     streaming: bool = field(default=False, metadata={"help": "Read the training data as a stream."})
+    shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the class labels."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first images only."})
@@ -91,6 +92,6 @@ class RunArguments:
             threats=tuple(ThreatModel(threat.norm, eps, threat.space) for eps in budgets),
             num_steps=self.eval_num_steps,
             restarts=self.eval_restarts,
-            step_size=parse_eps(step, "eval_step_size") if step else None,
+            step_size=parse_eps(step, "eval_step_size", threat.norm) if step else None,
             losses=tuple(self.eval_losses.split(",")),
         )

@@ -16,8 +16,11 @@ from .arguments import RunArguments
 PRELOAD_BYTES = 2 << 30
 
 
-def check_evaluation(args: RunArguments, threat: ThreatModel) -> None:
+def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool = True) -> None:
     """Build every attack of the evaluation once, and look for what its figures need.
+
+    Args:
+        trains_head: whether the model will have a calibrated hyperbolic head to evaluate.
 
     Raises:
         ValueError: a budget, step size, loss or classifier that does not exist.
@@ -30,6 +33,11 @@ def check_evaluation(args: RunArguments, threat: ThreatModel) -> None:
     check_classifiers(names or ())
     if names and args.tree is None and all("rollup" in name for name in names):
         raise ValueError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
+    if names and not trains_head and all("hyperbolic" in name for name in names):
+        raise ValueError(
+            f"eval_classifiers={args.eval_classifiers!r} needs a hyperbolic head, which this objective does "
+            "not train: add 'cosine'"
+        )
     if args.figures and find_spec("matplotlib") is None:
         raise ImportError(
             "figures need matplotlib: pip install 'hf_hierrobust[plots]', or pass --figures false"

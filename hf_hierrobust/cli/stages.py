@@ -19,6 +19,7 @@ from ..data import (
     label_names,
     load_class_set,
     load_images,
+    shuffled_stream,
     validate_labels,
 )
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
@@ -58,7 +59,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     Args:
         training: False keeps the training images undecoded, for runs that only evaluate.
     """
-    check_evaluation(args, training_args.threat)
+    trained = training_args.build_objective().trained_groups if training else ("hier_head",)
+    check_evaluation(args, training_args.threat, trains_head="hier_head" in trained)
     train, evaluation = _load_data(args, training_args.seed)
     names = label_names(train)
     evaluation = with_label_ids_of(evaluation, names)
@@ -167,6 +169,8 @@ def _load_data(args: RunArguments, seed: int):
     )
     if args.skip_train_samples:
         train = train.skip(args.skip_train_samples)
+    if args.streaming:
+        train = shuffled_stream(train, seed, args.shuffle_buffer)
     evaluation = load_images(
         args.eval_file or args.dataset_name, split=args.eval_split, config=args.dataset_config, **columns
     )

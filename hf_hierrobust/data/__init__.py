@@ -19,6 +19,7 @@ from .datasets import (
     label_array,
     label_names,
     load_images,
+    shuffled_stream,
     split_holdout,
     validate_labels,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "load_class_set",
     "load_images",
     "normalise_name",
+    "shuffled_stream",
     "split_holdout",
     "validate_labels",
 ]

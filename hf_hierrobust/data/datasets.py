@@ -189,6 +189,14 @@ def split_holdout(dataset: hf.Dataset, n: int, seed: int = 0) -> tuple[hf.Datase
     return dataset.select(rest), dataset.select(np.sort(held))
 
 
+def shuffled_stream(dataset: hf.IterableDataset, seed: int, buffer_size: int) -> hf.IterableDataset:
+    """A stream in random order among ``buffer_size`` images; ``row`` stays the position in the source."""
+    stream = dataset.cast_column("image", hf.Image(decode=False))
+    features = hf.Features({**stream.features, "row": hf.Value("int64")})
+    stream = stream.map(lambda _, row: {"row": row}, with_indices=True, features=features)
+    return stream.cast_column("image", hf.Image()).shuffle(seed=seed, buffer_size=buffer_size)
+
+
 def _open(source, split: str, config: str | None, streaming: bool, cache_dir: str | None) -> HFDataset:
     files = _parquet_files(source)
     options = {"split": split, "streaming": streaming, "cache_dir": cache_dir}

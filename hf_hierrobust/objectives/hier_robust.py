@@ -127,14 +127,15 @@ class HierRobust(Objective):
         return self._hita(view, images, texts, labels)
 
     def loss(self, views: Sequence[View], labels: Tensor) -> dict[str, Tensor]:
-        """Terms ``hita``, ``vic``, ``label_gap`` and ``intra_gap``, weighted as in eq. 14."""
+        """Terms ``hita``, ``vic``, ``label_gap``, ``intra_gap``, weighted as in eq. 14, summed over trees."""
         lifted = [self._lift(view) for view in views]
         terms = {"hita": sum(self._hita(v, *points, labels) for v, points in zip(views, lifted))}
         # Rivals with one perturbation a level regularise the first, which is the leaf level's.
         head, (images, texts) = views[0].head, lifted[0]
         if self.lambda_vic:
             own = Polar(texts.direction[labels], texts.radius[labels])
-            terms["vic"] = self.lambda_vic * hinge(head.own_distance(images, own) - head.vic_radius)
+            vic = hinge(head.own_distance(images, own) - head.vic_radius)
+            terms["vic"] = len(self.forest) * self.lambda_vic * vic
         if self.lambda_gap:
             terms["label_gap"] = self.lambda_gap * self._label_gap(head.ball_norm(texts))
             if self.intra_gap != "none":
@@ -200,40 +201,40 @@ class HierRobust(Objective):
         return 1 - level / (depth + 1) if self.level_weights is None else self.level_weights[level]
 
     def _label_gap(self, norms: Tensor) -> Tensor:
-        """Parent text norm below child text norm by the margin, mean over all edges of the forest (OC-12)."""
-        gaps = []
+        """Parent text norm below child text norm by the margin: mean over a tree's edges (OC-12), summed."""
+        total = norms.new_zeros(())
         for tree, rows in zip(self.forest, self._rows(norms.device)):
+            gaps = []
             for level in range(tree.depth):
                 child, parent = (e.to(norms.device) for e in tree.edges(level))
                 gaps.append(norms[rows[level + 1][parent]] - norms[rows[level][child]])
-        return self._mean_gap(gaps, norms)
+            total = total + self._mean_gap(gaps)
+        return total
 
     def _intra_gap(self, head, images: Polar, texts: Polar, labels: Tensor) -> Tensor:
         norms, total = head.ball_norm(images), 0.0
         if self.intra_gap in ("label", "both"):
-            total = total + hinge(head.ball_norm(texts)[labels] - norms + self.gap_margin)
+            gap = hinge(head.ball_norm(texts)[labels] - norms + self.gap_margin)
+            total = total + len(self.forest) * gap
         if self.intra_gap in ("rollup", "both"):
-            total = total + self._rollup_gap(head, images, labels)
+            total = total + sum(self._rollup_gap(tree, head, images, labels) for tree in self.forest)
         return total
 
-    def _rollup_gap(self, head, images: Polar, labels: Tensor) -> Tensor:
+    def _rollup_gap(self, tree, head, images: Polar, labels: Tensor) -> Tensor | float:
         """Rolled-up image norm of a parent below that of its child (OC-13 B), mean over present edges."""
-        gaps = []
-        for tree in self.forest:
-            lower, nodes = images, labels
-            for level in range(1, tree.num_levels):
-                upper, present = self._midpoints(tree, level, images, labels, head)
-                parent = tree.ancestor_map(level - 1, level).to(labels.device)[nodes]
-                position = torch.searchsorted(present, parent)
-                real = ~tree.self_loops(level - 1).to(labels.device)[nodes]
-                gap = head.ball_norm(upper)[position] - head.ball_norm(lower)
-                gaps.append(gap[real])
-                lower, nodes = upper, present
-        return self._mean_gap(gaps, images.radius)
+        gaps, lower, nodes = [], images, labels
+        for level in range(1, tree.num_levels):
+            upper, present = self._midpoints(tree, level, images, labels, head)
+            parent = tree.ancestor_map(level - 1, level).to(labels.device)[nodes]
+            position = torch.searchsorted(present, parent)
+            real = ~tree.self_loops(level - 1).to(labels.device)[nodes]
+            gaps.append((head.ball_norm(upper)[position] - head.ball_norm(lower))[real])
+            lower, nodes = upper, present
+        return self._mean_gap(gaps)
 
-    def _mean_gap(self, gaps: list[Tensor], like: Tensor) -> Tensor:
-        """Hinge over the gaps of all edges; zero where no tree has a level above the leaves."""
-        return hinge(torch.cat(gaps) + self.gap_margin) if gaps else like.sum() * 0
+    def _mean_gap(self, gaps: list[Tensor]) -> Tensor | float:
+        """Hinge over the gaps of all edges of a tree; zero where it has no level above the leaves."""
+        return hinge(torch.cat(gaps) + self.gap_margin) if gaps else 0.0
 
     # Index tensors are small; a cache per device keeps host-to-device copies out of the inner loop.
     def _rows(self, device) -> tuple[tuple[Tensor, ...], ...]:

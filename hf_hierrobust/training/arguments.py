@@ -68,7 +68,7 @@ class RobustTrainingArguments(TrainingArguments):
         # Our own checks come first: a wrong budget should not wait for a device to be found.
         self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
         if self.step_size is not None:
-            parse_eps(self.step_size, "step_size")
+            parse_eps(self.step_size, "step_size", self.norm)
         self.objective_args = _as_dict(self.objective_args, "objective_args")
         self.attack_args = _as_dict(self.attack_args, "attack_args")
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
@@ -101,7 +101,7 @@ class RobustTrainingArguments(TrainingArguments):
         name = self.attack or default
         if name == "none":
             return None
-        step = parse_eps(self.step_size, "step_size") if self.step_size else self.threat.eps
+        step = parse_eps(self.step_size, "step_size", self.norm) if self.step_size else self.threat.eps
         options = {"threat": self.threat, "step_size": step}
         if self.num_steps is not None:
             options["num_steps"] = self.num_steps

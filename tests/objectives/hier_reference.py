@@ -128,30 +128,32 @@ class Reference:
         gaps = [
             distance(u, self.texts[c], self.r) - self.vic_radius for u, c in zip(self.images, self.labels)
         ]
-        return mean_hinge(gaps)
+        return len(self.chains) * mean_hinge(gaps)
 
     def label_gap(self) -> Tensor:
-        gaps = []
+        total = 0.0
         for chains in self.chains:
+            gaps = []
             levels = len(next(iter(chains.values())))
             for level in range(levels - 1):
                 for child, parent in sorted({(c[level], c[level + 1]) for c in chains.values()}):
                     if child != parent:
                         gaps.append(self.norm(self.texts[parent]) - self.norm(self.texts[child]))
-        return mean_hinge([gap + self.gap_margin for gap in gaps])
+            total = total + mean_hinge([gap + self.gap_margin for gap in gaps])
+        return total
 
     def intra_gap(self) -> Tensor:
         total = 0.0
         if self.intra_gap_reading in ("label", "both"):
-            total = total + mean_hinge(
+            total = total + len(self.chains) * mean_hinge(
                 [
                     self.norm(self.texts[c]) - self.norm(u) + self.gap_margin
                     for u, c in zip(self.images, self.labels)
                 ]
             )
         if self.intra_gap_reading in ("rollup", "both"):
-            gaps = []
             for chains in self.chains:
+                gaps = []
                 levels = len(next(iter(chains.values())))
                 edges = {(c[i], c[i + 1]) for c in chains.values() for i in range(levels - 1)}
                 parent_of = {child: parent for child, parent in edges if child != parent}
@@ -166,7 +168,7 @@ class Reference:
                             gap = self.norm(upper[parent_of[node]]) - self.norm(point)
                             gaps.append(gap + self.gap_margin)
                     lower = [(point, node) for node, point in upper.items()]
-            total = total + mean_hinge(gaps)
+                total = total + mean_hinge(gaps)
         return total
 
     def norm(self, u: Tensor) -> Tensor:

@@ -1,0 +1,310 @@
+"""From model and data to records: classifiers per level, attack plans, bases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_data import CLASSES, PATHS, make_images
+from transformers import AutoProcessor, CLIPModel
+
+from hf_hierrobust.attacks import PGD, roll_up
+from hf_hierrobust.data import ClassSet, PixelDataset
+from hf_hierrobust.evaluation import (
+    AttackPlan,
+    EvaluationSet,
+    attack_classifier,
+    evaluate_model,
+    level_classifiers,
+    load_records,
+    save_records,
+    with_base,
+)
+from hf_hierrobust.geometry import poincare
+from hf_hierrobust.hierarchy import LabelTree
+from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
+from hf_hierrobust.threat import ThreatModel
+
+TREE = LabelTree.from_paths(PATHS, name="tiny")
+TEMPLATE = "a picture of {}"
+
+
+@pytest.fixture(scope="module")
+def clip(tiny_clip_dir):
+    """Model with a calibrated head, its processor, pixels (8, 3, 32, 32) and labels."""
+    model = RobustCLIPModel.from_pretrained(tiny_clip_dir).eval()
+    processor = AutoProcessor.from_pretrained(tiny_clip_dir)
+    data = EvaluationSet(
+        name="d", dataset=PixelDataset(make_images(8)), class_set=ClassSet.from_names(CLASSES)
+    )
+    batch = next(iter(data.loader(processor, "native", 8)))
+    with torch.no_grad():
+        pipeline = PixelPipeline(processor.image_processor)
+        images = model.encode_image(pipeline(batch["pixels"]))
+        texts = model.project_text(encode_prompts(model, processor.tokenizer, list(CLASSES)))
+        model.hier_head.calibrate(images, texts, batch["labels"], float(model.logit_scale.exp()))
+    return model, processor, batch["pixels"], batch["labels"]
+
+
+def classifiers_of(clip, tree=TREE, **options) -> dict:
+    model, processor, *_ = clip
+    found = level_classifiers(
+        model,
+        PixelPipeline(processor.image_processor),
+        processor.tokenizer,
+        ClassSet.from_names(CLASSES),
+        tree,
+        **{"template": TEMPLATE, **options},
+    )
+    return {(c.level, c.name): c for c in found}
+
+
+@pytest.fixture(scope="module")
+def found(clip):
+    return classifiers_of(clip)
+
+
+def test_the_offer_depends_on_tree_and_head(clip, found, tiny_clip_dir):
+    leaf = {"cosine", "hyperbolic", "path", "path-hyperbolic"}
+    upper = leaf | {"rollup", "rollup-hyperbolic"}
+    assert {n for level, n in found if level == 0} == leaf and {
+        n for level, n in found if level == 1
+    } == upper
+    assert [c.level for c in found.values()] == sorted(c.level for c in found.values())
+    assert set(classifiers_of(clip, None)) == {(0, "cosine"), (0, "hyperbolic")}
+    stock = (RobustCLIPModel.from_pretrained(tiny_clip_dir).eval(), *clip[1:])
+    assert {n for _, n in classifiers_of(stock)} == {"cosine", "rollup", "path"}
+    assert set(classifiers_of(clip, names=["cosine", "rollup"])) == {
+        (0, "cosine"),
+        (1, "cosine"),
+        (1, "rollup"),
+    }
+    with pytest.raises(ValueError, match=r"unknown classifiers \['rolup'\].*rollup-hyperbolic"):
+        classifiers_of(clip, names=["cosine", "rolup"])
+
+
+def test_labels_lead_to_nodes_of_each_level(found):
+    assert found[0, "cosine"].to_node.tolist() == [0, 1, 2, 3]
+    for name in ("cosine", "rollup", "path", "hyperbolic"):
+        nodes = [TREE.levels[1][n] for n in found[1, name].to_node]
+        assert nodes == ["animal", "animal", "plant", "plant"]
+
+
+@torch.no_grad()
+def test_cosine_is_stock_clip_on_the_nodes_prompts(clip, found, tiny_clip_dir):
+    _, processor, pixels, _ = clip
+    stock = CLIPModel.from_pretrained(tiny_clip_dir).eval()
+    images = list(make_images(8)["image"])
+    for level, names in enumerate((CLASSES, TREE.levels[1])):
+        text = [TEMPLATE.replace("{}", n) for n in names]
+        logits = stock(
+            **processor(text=text, images=images, return_tensors="pt", padding=True)
+        ).logits_per_image
+        torch.testing.assert_close(found[level, "cosine"].classifier(pixels), logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_hyperbolic_is_the_scaled_ball_distance(clip, found):
+    model, processor, pixels, _ = clip
+    head = model.hier_head
+    pipeline = PixelPipeline(processor.image_processor)
+    images = poincare.exp0(head.image_tangent(model.encode_image(pipeline(pixels))).double(), 1.0)
+    for level, names in enumerate((CLASSES, TREE.levels[1])):
+        prompts = [TEMPLATE.replace("{}", n) for n in names]
+        features = model.project_text(encode_prompts(model, processor.tokenizer, prompts))
+        texts = poincare.exp0(head.text_tangent(features).double(), 1.0)
+        wanted = -head.kappa * poincare.distance(images[:, None], texts[None], 1.0)
+        got = found[level, "hyperbolic"].classifier(pixels)
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["", "-hyperbolic"])
+@torch.no_grad()
+def test_rollup_and_path_follow_from_the_levels_logits(suffix, clip, found):
+    pixels = clip[2]
+    score = suffix[1:] or "cosine"
+    leaf, upper = (found[level, score].classifier(pixels).double() for level in (0, 1))
+    rolled = found[1, f"rollup{suffix}"].classifier(pixels)
+    torch.testing.assert_close(rolled, roll_up(leaf.float(), TREE.ancestors(1), 2))
+    probabilities = leaf.softmax(1)
+    summed = torch.stack([probabilities[:, :2].sum(1), probabilities[:, 2:].sum(1)], dim=1)
+    torch.testing.assert_close(rolled.double().softmax(1), summed, rtol=1e-4, atol=1e-6)
+
+    # a leaf's log-probability plus its superclass's, by hand
+    path = torch.stack(
+        [leaf.log_softmax(1)[:, i] + upper.log_softmax(1)[:, [0, 0, 1, 1][i]] for i in range(4)], dim=1
+    )
+    got = found[0, f"path{suffix}"].classifier(pixels)
+    torch.testing.assert_close(got.double(), path, rtol=1e-4, atol=1e-4)
+    above = torch.stack([path[:, :2].logsumexp(1), path[:, 2:].logsumexp(1)], dim=1)
+    got = found[1, f"path{suffix}"].classifier(pixels)
+    torch.testing.assert_close(got.double(), above, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_search_versions_run_under_autocast_and_agree_roughly(clip, found):
+    pixels = clip[2]
+    for one in found.values():
+        exact, searched = one.classifier(pixels), one.search(pixels)
+        assert searched.dtype == torch.float32 and searched.shape == exact.shape
+        torch.testing.assert_close(exact, searched, rtol=0.1, atol=0.3)
+    exact, searched = (getattr(found[0, "cosine"], k)(pixels) for k in ("classifier", "search"))
+    assert not torch.equal(exact, searched)
+
+
+def test_attacks_reach_the_model_behind_every_classifier(clip, found):
+    """Derived classifiers too must hand over the module that has to be frozen."""
+    model, _, pixels, labels = clip
+    for one in found.values():
+        attack_classifier(
+            one.classifier,
+            [{"pixels": pixels, "labels": labels}],
+            [PGD(threat=ThreatModel(eps=8 / 255), num_steps=2)],
+            to_class=one.to_node,
+        )
+        assert one.classifier.module is model and one.search.module is model
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@torch.no_grad()
+def test_templates_are_averaged(clip):
+    model, processor, pixels, _ = clip
+    templates = ("a picture of {}", "this is a photo of a {}")
+    class_set = ClassSet.from_names(CLASSES, templates=templates)
+    pipeline = PixelPipeline(processor.image_processor)
+    (one, *_) = level_classifiers(model, pipeline, processor.tokenizer, class_set)
+    texts = 0
+    for template in templates:
+        prompts = [template.replace("{}", n) for n in CLASSES]
+        features = model.project_text(encode_prompts(model, processor.tokenizer, prompts))
+        texts = texts + features / features.norm(dim=1, keepdim=True)
+    images = model.encode_image(pipeline(pixels))
+    logits = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T
+    torch.testing.assert_close(one.classifier(pixels), model.logit_scale.exp() * logits, rtol=1e-4, atol=1e-4)
+
+
+# ---- evaluate_model, with_base ----
+
+
+def small_set(**changes) -> EvaluationSet:
+    class_set = ClassSet.from_names(CLASSES, name="four")
+    values = {"name": "noise", "dataset": PixelDataset(make_images(12)), "class_set": class_set, "tree": TREE}
+    return EvaluationSet(**values | {"num_samples": 10} | changes)
+
+
+PLAN = AttackPlan(threats=(ThreatModel(eps="1/255"), ThreatModel(eps="16/255")), num_steps=2)
+
+
+@pytest.fixture(scope="module")
+def records(clip):
+    return measure(clip)
+
+
+def measure(clip, sets=None, plan=PLAN, **options):
+    model, processor, *_ = clip
+    options = {"model_name": "org/tiny", "objective": "hier_robust", "progress": False} | options
+    return evaluate_model(model, processor, sets or [small_set()], plan, batch_size=4, **options)
+
+
+def test_there_is_one_valid_record_per_classifier_and_budget(records, tmp_path):
+    assert len(records) == 10 * 2
+    save_records(tmp_path / "r.json", records)
+    assert load_records(tmp_path / "r.json") == records
+    for record in records:
+        assert record.num_samples == 10 and record.robust_accuracy <= record.clean_accuracy
+        assert record.num_classes == (4, 2)[record.level] and record.tree_hash == TREE.hash
+        assert record.level_name == ("leaf", "superclass")[record.level]
+        assert record.attack["step_size"] == pytest.approx(record.attack["eps"] / 4)
+        assert record.attack["search_dtype"] == "float32" and record.checks["zero_gradient_fraction"] == 0
+    by_eps = {r.attack["eps_text"] for r in records}
+    assert by_eps == {"1/255", "16/255"}
+
+
+def test_accuracies_are_those_of_a_loop(clip, records):
+    model, processor, *_ = clip
+    data = small_set()
+    batch = next(iter(data.loader(processor, "native", 10)))
+    for one in level_classifiers(
+        model, PixelPipeline(processor.image_processor), processor.tokenizer, data.class_set, TREE
+    ):
+        with torch.no_grad():
+            right = one.classifier(batch["pixels"]).argmax(1) == one.to_node[batch["labels"]]
+        for record in records:
+            if (record.level, record.classifier) == (one.level, one.name):
+                assert record.clean_accuracy == float(right.float().mean().double().round(decimals=6))
+
+
+def test_worst_case_plans_name_all_losses(clip):
+    plan = AttackPlan(
+        threats=PLAN.threats[1:], num_steps=2, losses=("ce", "margin"), step_size=0.01, restarts=2
+    )
+    (record,) = measure(clip, plan=plan, classifiers=["cosine"], sets=[small_set(tree=None)])
+    attack = record.attack
+    assert (attack["loss"], attack["step_size"], attack["restarts"]) == ("ce+margin", 0.01, 2)
+    single = measure(
+        clip, plan=replace(plan, losses=("ce",)), classifiers=["cosine"], sets=[small_set(tree=None)]
+    )
+    assert record.robust_accuracy <= single[0].robust_accuracy
+
+
+def test_label_maps_and_templates_are_honoured(clip, records):
+    """The same images with labels in reverse order and the map that undoes it measure the same."""
+    reverse = torch.tensor([3, 2, 1, 0])
+    dataset = PixelDataset(make_images(12))
+    dataset.labels = 3 - dataset.labels
+    (mapped, *_) = measure(clip, sets=[small_set(dataset=dataset, label_map=reverse)], classifiers=["cosine"])
+    (plain, *_) = records
+    assert (mapped.clean_accuracy, mapped.robust_accuracy) == (plain.clean_accuracy, plain.robust_accuracy)
+    (other, *_) = measure(clip, classifiers=["cosine"], template="a {}")
+    assert other.templates_hash != plain.templates_hash
+
+
+def test_bf16_search_is_recorded_and_leaves_the_attention_kernel_alone(clip):
+    before = clip[0].config._attn_implementation
+    (record, *_) = measure(clip, classifiers=["cosine"], bf16_search=True)
+    assert record.attack["search_dtype"] == "bfloat16"
+    assert clip[0].config._attn_implementation == before
+
+
+def test_local_paths_stay_private(clip, tmp_path):
+    (record, *_) = measure(
+        clip, sets=[small_set(name=str(tmp_path))], classifiers=["cosine"], model_name=str(tmp_path / "run-3")
+    )
+    assert record.model == "run-3" and record.dataset == tmp_path.name
+
+
+def test_a_record_stands_beside_its_own_base(clip, records, tiny_clip_dir):
+    stock = (RobustCLIPModel.from_pretrained(tiny_clip_dir).eval(), *clip[1:])
+    base = measure(stock, model_name="org/base", objective="none")
+    assert len(base) == 5 * 2
+    paired = with_base(records, base)
+    assert [replace(r, base=None) for r in paired] == records
+    table = {(b.level, b.classifier, b.attack["eps"]): b for b in base}
+    for record in paired:
+        name = record.classifier.replace("-hyperbolic", "").replace("hyperbolic", "cosine")
+        other = table[record.level, name, record.attack["eps"]]
+        assert record.base["model"] == "org/base"
+        assert record.base["clean_accuracy"] == other.clean_accuracy
+        assert record.base["robust_accuracy"] == other.robust_accuracy
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"split": "train"},
+        {"dataset": "others"},
+        {"templates_hash": "0" * 16},
+        {"tree_hash": "0" * 16},
+        {"class_set": "five"},
+        {"attack": {"num_steps": 50}},
+        {"attack": {"space": "model"}},
+    ],
+    ids=str,
+)
+def test_what_was_measured_otherwise_is_no_base(change, records):
+    record = records[0]
+    if "attack" in change:
+        change = {"attack": record.attack | change["attack"]}
+    assert with_base([record], [record])[0].base is not None
+    assert with_base([record], [replace(record, **change)])[0].base is None
