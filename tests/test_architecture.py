@@ -16,14 +16,15 @@ ARROWS = {
     "__init__": set(),  # lazy: names rooms in strings and under TYPE_CHECKING only
     "threat": set(),
     "registry": set(),
+    "files": set(),
     "geometry": set(),
     "hierarchy": set(),
     "data": {"hierarchy"},
     "modeling": {"geometry"},
     "attacks": {"threat", "registry", "hierarchy"},
     "objectives": {"geometry", "hierarchy", "registry"},
-    "evaluation": {"threat", "attacks", "modeling", "data", "hierarchy"},
-    "hub": {"evaluation"},
+    "evaluation": {"files", "threat", "attacks", "modeling", "data", "hierarchy"},
+    "hub": {"files", "evaluation"},
     "training": {
         "threat",
         "attacks",
@@ -36,7 +37,7 @@ ARROWS = {
     },
     "cli": {"threat", "training", "evaluation", "modeling", "data", "hierarchy", "attacks"},
 }
-LIGHT = {"threat", "registry", "geometry", "hierarchy"}
+LIGHT = {"files", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,9 +11,7 @@ from ..attacks import PGD
 from ..evaluation import RobustnessRecord
 from ..modeling import PixelPipeline, ZeroShotClassifier, encode_prompts
 from ..training import RobustCLIPTrainer
-
-if TYPE_CHECKING:
-    from .stages import Run
+from .run import Run
 
 
 def draw_figures(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord]) -> list[str]:

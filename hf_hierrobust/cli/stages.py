@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 from transformers import AutoProcessor, CLIPProcessor
 
 from ..data import (
@@ -30,27 +28,9 @@ from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, with_label_ids_of, worth_preloading
 from .figures import draw_figures
+from .run import Run
 
 GLYPH_TRAIN_IMAGES = 6000
-
-
-@dataclass
-class Run:
-    """Everything loaded and checked, before anything expensive."""
-
-    args: RunArguments
-    training_args: RobustTrainingArguments
-    model: RobustCLIPModel
-    processor: CLIPProcessor
-    class_set: ClassSet
-    forest: Forest | None
-    label_map: torch.Tensor | None
-    train_dataset: Dataset
-    eval_sets: list[EvaluationSet]
-
-    @property
-    def output_dir(self) -> Path:
-        return Path(self.training_args.output_dir)
 
 
 def load_run(args: RunArguments, training_args: RobustTrainingArguments, training: bool = True) -> Run:

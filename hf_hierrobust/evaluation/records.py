@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -13,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_hierrobust.files import write_atomically
 from hf_hierrobust.threat import format_eps
 
 from .record_checks import (
@@ -166,19 +166,9 @@ class RobustnessRecord:
 
 def save_records(path: str | Path, records: Iterable[RobustnessRecord]) -> None:
     """Write records as one JSON file; a crash in between leaves the previous file whole."""
-    path = Path(path)
     document = {"schema": SCHEMA, "version": SCHEMA_VERSION, "records": [r.to_dict() for r in records]}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text)
 
 
 def load_records(path: str | Path) -> list[RobustnessRecord]:

@@ -14,6 +14,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hf_hierrobust.evaluation.record_checks import MACHINE_PATH
 from hf_hierrobust.evaluation.records import RobustnessRecord, attack_label, public_name, records_table
+from hf_hierrobust.files import write_atomically
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 TASK = "zero-shot-image-classification"
@@ -147,19 +148,7 @@ def write_card(output_dir: str | Path, facts: CardFacts) -> Path:
     Returns:
         Path of the card.
     """
-    path = Path(output_dir) / "README.md"
-    text = render_card(facts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_atomically(Path(output_dir) / "README.md", render_card(facts))
 
 
 def _metadata(facts: CardFacts, base_model: str | None, datasets: list[str]) -> ModelCardData:

@@ -1,0 +1,36 @@
+"""What one run holds once everything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from transformers import CLIPProcessor
+
+from ..data import ClassSet
+from ..evaluation import EvaluationSet
+from ..hierarchy import Forest
+from ..modeling import RobustCLIPModel
+from ..training import RobustTrainingArguments
+from .arguments import RunArguments
+
+
+@dataclass
+class Run:
+    """Everything loaded and checked, before anything expensive."""
+
+    args: RunArguments
+    training_args: RobustTrainingArguments
+    model: RobustCLIPModel
+    processor: CLIPProcessor
+    class_set: ClassSet
+    forest: Forest | None
+    label_map: torch.Tensor | None
+    train_dataset: Dataset
+    eval_sets: list[EvaluationSet]
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.training_args.output_dir)
