@@ -94,7 +94,7 @@ def cells(stage: str, data: Path) -> dict[str, dict]:
                 options["eval_classifiers"] = ",".join(filter(None, ["cosine,rollup", own]))
                 found[f"{name}-seed{seed}"] = options
         return found
-    short = {"eval_eps": "4/255", "eval_samples": 1000, "num_train_epochs": 2}
+    short = {"eval_eps": "4/255", "eval_samples": 1000, "num_train_epochs": 1}
     return {
         name: COSINE | short | {"attack": name, "eval_classifiers": "cosine,rollup"}
         for name in ("leaf", "per_level", "universal")
