@@ -114,7 +114,9 @@ class RobustCLIPModel(CLIPModel):
             stock = dict(out.items())
         else:
             image_features = self.encode_image(pixel_values)
-            text_features = self.project_text(text_states)
+            # One small product: in bf16 its rounding alone would move distances by a tenth of a logit.
+            with torch.autocast(text_states.device.type, enabled=False):
+                text_features = self.project_text(text_states)
             stock = {
                 "image_embeds": image_features / image_features.norm(dim=-1, keepdim=True),
                 "text_embeds": text_features / text_features.norm(dim=-1, keepdim=True),
