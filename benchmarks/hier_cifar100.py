@@ -40,18 +40,18 @@ COSINE = HIER | {
 METHODS = {"tecoa": TECOA, "hier": HIER, "hier-cosine": COSINE}
 ABLATIONS = {
     "paper": {},
-    "no-hnsa": {"hnsa": "none"},
-    "no-vic": {"lambda_vic": 0.0},
-    "no-gap": {"lambda_gap": 0.0},
-    "strong-gap": {"lambda_gap": 30.0},
-    "small-tangent": {"tangent_norm": 0.45},
-    "half-kappa": {"kappa_scale": 0.5},
-    "per-image": {"pooling": "none"},
-    "frozen-projection": {"train_text_projection": False},
-    "cosine-midpoints": COSINE["objective_args"] | {"pooling": "midpoint"},
     "cosine": COSINE["objective_args"],
     "cosine-leaf-first": COSINE["objective_args"] | {"level_weights": [1.0, 0.2]},
     "cosine-no-hnsa": COSINE["objective_args"] | {"hnsa": "none"},
+    "small-tangent": {"tangent_norm": 0.45},
+    "half-kappa": {"kappa_scale": 0.5},
+    "per-image": {"pooling": "none"},
+    "no-gap": {"lambda_gap": 0.0},
+    "strong-gap": {"lambda_gap": 30.0},
+    "no-vic": {"lambda_vic": 0.0},
+    "no-hnsa": {"hnsa": "none"},
+    "frozen-projection": {"train_text_projection": False},
+    "cosine-midpoints": COSINE["objective_args"] | {"pooling": "midpoint"},
 }
 """Options that differ from the published method, ``paper``."""
 
