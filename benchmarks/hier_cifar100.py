@@ -2,9 +2,9 @@
 
     python benchmarks/hier_cifar100.py STAGE --model ../shared/models/clip-small --data ../shared/data
 
-Every cell is a run of ``examples/run_hier.py`` in its own folder. A cell that has results is not run
-again, one that was interrupted resumes from its last checkpoint, and the collected numbers of a stage go to
-``benchmarks/results/hier_cifar100_STAGE.json``.
+Every cell is a run of ``examples/run_hier.py`` in its own folder. A cell that has results of the same options
+and revision is not run again, one that was interrupted resumes from its last checkpoint, and the collected
+numbers of a stage go to ``benchmarks/results/hier_cifar100_STAGE.json``.
 
 Stages:
     search        learning rate of each method, on held-back training images
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,13 +37,15 @@ HIER = {"objective": "hier_robust"}
 COSINE = HIER | {
     "objective_args": {"score": "cosine", "pooling": "none", "lambda_vic": 0.0, "lambda_gap": 0.0}
 }
-"""The variant that the ablation stage chose: every image by itself at every level, scored by cosine."""
+"""Multi-level cosine: every image by itself at every level, scored by cosine; no distance, no norm terms."""
 METHODS = {"tecoa": TECOA, "hier": HIER, "hier-cosine": COSINE}
 ABLATIONS = {
     "paper": {},
     "cosine": COSINE["objective_args"],
     "cosine-leaf-first": COSINE["objective_args"] | {"level_weights": [1.0, 0.2]},
     "cosine-no-hnsa": COSINE["objective_args"] | {"hnsa": "none"},
+    "cosine-leaf-only": COSINE["objective_args"] | {"level_weights": [1.0, 0.0], "hnsa": "none"},
+    "cosine-frozen-projection": COSINE["objective_args"] | {"train_text_projection": False},
     "small-tangent": {"tangent_norm": 0.45},
     "half-kappa": {"kappa_scale": 0.5},
     "per-image": {"pooling": "none"},
@@ -88,13 +91,13 @@ def cells(stage: str, data: Path) -> dict[str, dict]:
     if stage == "main":
         found = {"base": test | {"command": "evaluate", "eval_classifiers": "cosine,rollup"}}
         for seed in (0, 1):
-            for name in ("tecoa", "hier", "hier-cosine", "hier-cosine-forest"):
+            for name in ("tecoa", "hier", "hier-forest", "hier-cosine", "hier-cosine-forest"):
                 base = name.removesuffix("-forest")
                 options = METHODS[base] | test | {"seed": seed, "learning_rate": chosen_rate(base)}
                 if name.endswith("forest"):
                     options["tree"] = "cifar100-forest"
                 # A head that cosine training never touched is no classifier.
-                own = "hyperbolic,rollup-hyperbolic" if name == "hier" else ""
+                own = "hyperbolic,rollup-hyperbolic" if base == "hier" else ""
                 options["eval_classifiers"] = ",".join(filter(None, ["cosine,rollup", own]))
                 found[f"{name}-seed{seed}"] = options
         return found
@@ -136,15 +139,32 @@ def _text(value) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
+def revision() -> str:
+    """The commit that the numbers come from, marked where the working tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def prepare(folder: Path, options: dict) -> None:
+    """Start a cell anew unless what its folder holds comes from the same options and revision."""
+    stamp = json.dumps({"options": {k: str(v) for k, v in options.items()}, "revision": revision()}, indent=1)
+    note = folder / "cell.json"
+    if folder.exists() and not (note.exists() and note.read_text() == stamp):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(stamp)
+
+
 def collect(folder: Path, options: dict) -> dict:
     """Numbers of one finished cell."""
     records = json.loads((folder / "results.json").read_text())["records"]
     state = folder / "trainer_state.json"
     history = json.loads(state.read_text())["log_history"] if state.exists() else []
     runtime = next((entry for entry in reversed(history) if "train_runtime" in entry), {})
-    options = {k: v for k, v in options.items() if k not in ("zero_shot", "command")}
     return {
-        "options": options,
+        "options": {k: v for k, v in options.items() if k not in ("zero_shot", "command")},
+        "revision": json.loads((folder / "cell.json").read_text())["revision"],
         "train_seconds": runtime.get("train_runtime"),
         "steps_per_second": runtime.get("train_steps_per_second"),
         "records": records,
@@ -167,15 +187,17 @@ def main() -> None:
     args = parser.parse_args()
     work = args.work / args.stage
     work.mkdir(parents=True, exist_ok=True)
-    found = {}
+    target = ROOT / f"benchmarks/results/hier_cifar100_{args.stage}.json"
+    found = json.loads(target.read_text()) if target.exists() else {}
     for name, options in cells(args.stage, args.data).items():
+        if args.only is not None and name not in args.only:
+            continue
         folder = work / name
-        if not (folder / "results.json").exists() and (args.only is None or name in args.only):
+        prepare(folder, options)
+        if not (folder / "results.json").exists():
             print(f"{args.stage}/{name}", flush=True)
             run_cell(name, options, args, folder)
-        if (folder / "results.json").exists():
             found[name] = collect(folder, options)
-            target = ROOT / f"benchmarks/results/hier_cifar100_{args.stage}.json"
             target.write_text(json.dumps(found, indent=1) + "\n")
             for record in found[name]["records"]:
                 print(

@@ -1,7 +1,7 @@
 """What the hierarchical loss adds to a TeCoA training step: interleaved ratio, random weights.
 
     python benchmarks/hier_overhead.py                     # ViT-B/32 size on the CPU
-    python benchmarks/hier_overhead.py --device cuda --batch 128 --bf16
+    python benchmarks/hier_overhead.py --batch 128 --bf16  # takes an accelerator where there is one
 
 One step is the whole of `RobustCLIPTrainer`'s: the same number of PGD steps, then forward, backward and
 optimiser. TeCoA and HierRobust alternate, so that a drift of the machine's speed hits both; the reported

@@ -1,6 +1,6 @@
-"""Markdown table and figure of ``results/hier_cifar100_main.json``.
+"""Markdown table of ``results/hier_cifar100_main.json``.
 
-    python benchmarks/hier_table.py            # prints the table, writes results/hier_cifar100_main.{md,png}
+    python benchmarks/hier_table.py            # prints the table, writes results/hier_cifar100_main.md
 
 An entry is the mean over seeds; the interval is Wilson's 95 % one for that accuracy on the images of one
 set (all seeds see the same images, so more seeds do not narrow it). The seeds' own values are in the JSON.

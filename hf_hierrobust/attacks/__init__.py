@@ -1,6 +1,6 @@
 """Attacks on any callable from pixels in [0, 1] to logits, and training-time perturbations."""
 
-from .base import ATTACKS, Attack, AttackResult, Perturbation, check_pixels, frozen
+from .base import ATTACKS, Attack, AttackResult, NanError, Perturbation, check_pixels, frozen
 from .criteria import cross_entropy, margin, misclassified, roll_up
 from .hierarchical import (
     LeafAttack,
@@ -17,6 +17,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "LeafAttack",
+    "NanError",
     "PerLevelAttack",
     "Perturbation",
     "SuperclassAttack",

@@ -43,7 +43,7 @@ class Perturbation(NamedTuple):
     Attributes:
         pixels: (B, C, H, W) adversarial pixels in [0, 1].
         text_delta: (N, D) or (1, D), added to the text nodes' tangent vectors, or None.
-        levels: tree levels that this perturbation attacked, None for all.
+        levels: tree levels whose training loss counts on it, None for all.
     """
 
     pixels: Tensor
@@ -192,11 +192,15 @@ class Attack:
         return {"name": self.name, **asdict(self.threat), **constants}
 
 
+class NanError(ValueError):
+    """NaN logits or gradients: a verdict about them would be about nothing."""
+
+
 def input_gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Gradients of the summed loss; parameters' ``.grad`` stays untouched.
 
     Raises:
-        ValueError: NaN in the gradient of the first input, the pixels. Its sign is 0: the attack would
+        NanError: NaN in the gradient of the first input, the pixels. Its sign is 0: the attack would
             stand still and the image pass for robust.
     """
     gradients = torch.autograd.grad(loss.sum(), inputs)
@@ -216,7 +220,7 @@ def _check_labels(labels: Tensor, logits: Tensor) -> None:
 def _refuse_nan(values: Tensor, what: str) -> None:
     bad = values.isnan().flatten(1).any(1)
     if bad.any():
-        raise ValueError(
+        raise NanError(
             f"{what} for {int(bad.sum())} of {len(bad)} images, first for image {int(bad.nonzero()[0])}: "
             "the precision overflows or the model divides by zero"
         )

@@ -25,7 +25,8 @@ from .base import (
 from .criteria import roll_up
 from .pgd import PGD
 
-HierarchicalLoss = Callable[[Tensor, Tensor, tuple[int, ...] | None], Tensor]
+Levels = tuple[int, ...] | None
+HierarchicalLoss = Callable[[Tensor, Tensor, Levels], Tensor]
 
 
 @ATTACKS.register
@@ -67,12 +68,13 @@ class UniversalHierarchicalAttack(PGD):
         """See `PGD.perturb`; ``loss_fn`` is called as (pixels, text_delta (N, D), attacked levels)."""
         pixels = attackable(pixels)
         return [
-            self._joint(loss_fn, pixels, text_shape, group, generator) for group in self.level_groups(levels)
+            self._joint(loss_fn, pixels, text_shape, attacked, generator)._replace(levels=trained)
+            for attacked, trained in self.level_groups(levels)
         ]
 
-    def level_groups(self, levels: int) -> list[tuple[int, ...] | None]:
-        """The sets of levels that get a perturbation of their own; None is all of them."""
-        return [None]
+    def level_groups(self, levels: int) -> list[tuple[Levels, Levels]]:
+        """For each perturbation the levels it attacks and the levels trained on it; None is all of them."""
+        return [(None, None)]
 
     def _joint(self, loss_fn, pixels, text_shape, group, generator) -> Perturbation:
         delta = self.start(pixels, generator)
@@ -87,7 +89,7 @@ class UniversalHierarchicalAttack(PGD):
             if text_gradient:
                 text_delta = text_delta.detach() + text_step * text_gradient[0].sign()
                 text_delta = text_delta.clamp(-self.text_eps, self.text_eps)
-        return Perturbation((pixels + delta).detach(), text_delta, group)
+        return Perturbation((pixels + delta).detach(), text_delta)
 
     def _text_start(self, pixels: Tensor, text_shape: tuple[int, int] | None) -> Tensor | None:
         if not self.text_eps or text_shape is None:
@@ -99,12 +101,12 @@ class UniversalHierarchicalAttack(PGD):
 @ATTACKS.register
 @dataclass(kw_only=True)
 class LeafAttack(UniversalHierarchicalAttack):
-    """The paper's first rival: the perturbation sees the leaf level only."""
+    """The paper's first rival: the perturbation sees the leaf level only; training still has all levels."""
 
     name: ClassVar[str] = "leaf"
 
-    def level_groups(self, levels: int) -> list[tuple[int, ...] | None]:
-        return [(0,)]
+    def level_groups(self, levels: int) -> list[tuple[Levels, Levels]]:
+        return [((0,), None)]
 
 
 @ATTACKS.register
@@ -114,8 +116,8 @@ class PerLevelAttack(UniversalHierarchicalAttack):
 
     name: ClassVar[str] = "per_level"
 
-    def level_groups(self, levels: int) -> list[tuple[int, ...] | None]:
-        return [(level,) for level in range(levels)]
+    def level_groups(self, levels: int) -> list[tuple[Levels, Levels]]:
+        return [((level,), (level,)) for level in range(levels)]
 
 
 class SuperclassView:

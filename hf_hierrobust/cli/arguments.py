@@ -59,7 +59,7 @@ class RunArguments:
     )
     eval_batch: int = field(default=250, metadata={"help": "Images per evaluation batch."})
     bf16_search: bool = field(
-        default=True, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
+        default=False, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})

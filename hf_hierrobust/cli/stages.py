@@ -14,9 +14,12 @@ from ..data import (
     PixelDataset,
     PixelStream,
     available_class_sets,
+    first_n,
+    label_array,
     label_names,
     load_class_set,
     load_images,
+    representative_rows,
     shuffled_stream,
     validate_labels,
 )
@@ -138,19 +141,16 @@ def _load_data(args: RunArguments, seed: int):
         return train, glyph_dataset("test", num_images=args.eval_samples, seed=seed, cache_dir=_cache())
     columns = {"image_column": args.image_column, "label_column": args.label_column}
     source = args.train_file or args.dataset_name
-    wanted = None if args.max_train_samples is None else args.max_train_samples + args.skip_train_samples
     train = load_images(
-        source,
-        split=args.train_split,
-        config=args.dataset_config,
-        streaming=args.streaming,
-        max_samples=wanted,
-        **columns,
+        source, split=args.train_split, config=args.dataset_config, streaming=args.streaming, **columns
     )
     if args.skip_train_samples:
         train = train.skip(args.skip_train_samples)
     if args.streaming:
+        train = train if args.max_train_samples is None else first_n(train, args.max_train_samples)
         train = shuffled_stream(train, seed, args.shuffle_buffer)
+    elif args.max_train_samples is not None:
+        train = train.select(representative_rows(label_array(train), args.max_train_samples)[0])
     evaluation = load_images(
         args.eval_file or args.dataset_name, split=args.eval_split, config=args.dataset_config, **columns
     )

@@ -99,7 +99,8 @@ class PixelDataset(torch.utils.data.Dataset):
             elif image.shape != pixels.shape[1:]:
                 raise MixedSizesError(
                     f"preload needs images of one size, but row {self.rows[0]} of {self.source} is "
-                    f"{_size(pixels[0])} and row {self.rows[index]} is {_size(image)}; use preload=False."
+                    f"{_size(pixels[0])} and row {self.rows[index]} is {_size(image)}; use preload=False "
+                    "and threat_space='model'."
                 )
             pixels[index] = image
         return pixels
@@ -194,8 +195,8 @@ class PixelCollator:
             if tensor.shape != tensors[0].shape:
                 raise MixedSizesError(
                     f"a batch at native resolution needs images of one size, but row {rows[0]} is "
-                    f"{_size(tensors[0])} and row {row} is {_size(tensor)}; use resolution='model' or resize "
-                    "the images beforehand."
+                    f"{_size(tensors[0])} and row {row} is {_size(tensor)}; use threat_space='model' (the "
+                    "collator's resolution='model') or resize the images beforehand."
                 )
         return torch.stack(tensors).contiguous().to(torch.float32).div_(255)
 

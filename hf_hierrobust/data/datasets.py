@@ -142,6 +142,22 @@ def first_n(dataset: HFDataset, n: int) -> HFDataset:
     return dataset.select(range(min(n, len(dataset))))
 
 
+def representative_rows(labels: Sequence[int], n: int) -> tuple[list[int], str]:
+    """Rows of ``n`` images that stand for the whole set, and how they were chosen, in words.
+
+    The first rows, unless they cover less than half of the classes they could: image folders come sorted by
+    class, and their first rows are one or two classes. Then a random choice, the same every time.
+    """
+    labels = np.asarray(labels)
+    if n >= len(labels):
+        return list(range(len(labels))), "all rows"
+    possible = min(n, len(np.unique(labels)))
+    if len(np.unique(labels[:n])) >= possible / 2:
+        return list(range(n)), "first rows"
+    rows = np.random.default_rng(0).permutation(len(labels))[:n]
+    return sorted(rows.tolist()), "random rows, seed 0"
+
+
 def balanced_subset(dataset: hf.Dataset, per_class: int, seed: int | None = None) -> hf.Dataset:
     """`per_class` rows of each class that occurs, in their original order.
 

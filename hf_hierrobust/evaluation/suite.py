@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from ..attacks import PGD, Attack
-from ..data import ClassSet, PixelCollator
+from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustCLIPModel
 from ..modeling.kernels import fast_kernels
@@ -62,14 +63,14 @@ class EvaluationSet:
 
     Args:
         name, split: for the record.
-        dataset: items ``{"image", "label"}``.
+        dataset: images and labels.
         class_set: classes; ``label_map`` (C,) leads from dataset labels to them.
         tree: class tree, or None for leaves only.
-        num_samples: the first images of the set; None takes all.
+        num_samples: how many images, chosen by `representative_rows`; None takes all.
     """
 
     name: str
-    dataset: Dataset
+    dataset: PixelDataset
     class_set: ClassSet
     split: str = "test"
     label_map: torch.Tensor | None = None
@@ -77,11 +78,27 @@ class EvaluationSet:
     num_samples: int | None = None
 
     def loader(self, processor, space: str, batch_size: int) -> DataLoader:
-        dataset = self.dataset
-        if self.num_samples is not None and self.num_samples < len(dataset):
-            dataset = Subset(dataset, range(self.num_samples))
+        """Batches of the chosen images, in the order of their rows."""
+        rows, _ = self.rows()
         collator = PixelCollator(processor.image_processor, space, self.label_map)
-        return DataLoader(dataset, batch_size=batch_size, collate_fn=collator)
+        return DataLoader(Subset(self.dataset, rows), batch_size=batch_size, collate_fn=collator)
+
+    def rows(self) -> tuple[list[int], str]:
+        """Rows to evaluate and how they were chosen."""
+        count = len(self.dataset) if self.num_samples is None else self.num_samples
+        return representative_rows(self.dataset.labels, count)
+
+
+def sample_ids(data: EvaluationSet, loader: DataLoader) -> dict:
+    """Identity of the images that a loader yields: row, label and a digest of the 8-bit pixels of each."""
+    rows, how = data.rows()
+    found = []
+    for batch in loader:
+        grey_levels = (batch["pixels"] * 255).round().to(torch.uint8)
+        for image, label in zip(grey_levels.numpy(), batch["labels"].tolist()):
+            digest = hashlib.sha256(image.tobytes()).hexdigest()[:16]
+            found.append(f"{rows[len(found)]}:{label}:{digest}")
+    return describe_samples(found, how)
 
 
 def evaluate_model(
@@ -122,10 +139,23 @@ def evaluate_model(
             template=template,
             names=classifiers,
         )
+        class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
         for threat in plan.threats:
             loader = data.loader(processor, threat.space, batch_size)
+            common = {
+                "model": public_name(model_name),
+                "objective": objective,
+                "dataset": public_name(data.name),
+                "split": data.split,
+                "class_set": data.class_set.name,
+                "tree": data.tree.name if data.tree else None,
+                "tree_hash": data.tree.hash if data.tree else None,
+                "templates_hash": class_set.templates_hash,
+                "attack": plan.describe(threat) | {"search_dtype": "bfloat16" if bf16_search else "float32"},
+                "seed": seed,
+                "sample_ids": sample_ids(data, loader),
+            }
             for one in found:
-                desc = f"{data.name} level {one.level} {one.name} {threat}" if progress else None
                 with fast_kernels(model, dtype):
                     outcome = attack_classifier(
                         one.classifier,
@@ -135,13 +165,9 @@ def evaluate_model(
                         search=one.search if bf16_search else None,
                         device=model.device,
                         seed=seed,
-                        desc=desc,
+                        desc=f"{data.name} level {one.level} {one.name} {threat}" if progress else None,
                     )
-                records.append(
-                    _record(
-                        one, data, plan, threat, outcome, model_name, objective, template, seed, bf16_search
-                    )
-                )
+                records.append(_record(one, outcome, common))
     return records
 
 
@@ -177,39 +203,16 @@ def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
     return (*images, *classes, name, json.dumps(record.attack, sort_keys=True))
 
 
-def _record(
-    one: LevelClassifier,
-    data: EvaluationSet,
-    plan: AttackPlan,
-    threat: ThreatModel,
-    outcome: Outcome,
-    model_name: str,
-    objective: str,
-    template: str | None,
-    seed: int,
-    bf16_search: bool,
-) -> RobustnessRecord:
+def _record(one: LevelClassifier, outcome: Outcome, common: dict) -> RobustnessRecord:
     count = len(outcome.clean)
-    class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
+    above = "superclass" if one.level == 1 else f"superclass {one.level}"
     return RobustnessRecord(
-        model=public_name(model_name),
-        objective=objective,
-        dataset=public_name(data.name),
-        split=data.split,
-        class_set=data.class_set.name,
+        **common,
         num_classes=int(one.to_node.max()) + 1,
         level=one.level,
-        level_name="leaf"
-        if one.level == 0
-        else ("superclass" if one.level == 1 else f"superclass {one.level}"),
+        level_name="leaf" if one.level == 0 else above,
         classifier=one.name,
-        tree=data.tree.name if data.tree else None,
-        tree_hash=data.tree.hash if data.tree else None,
-        templates_hash=class_set.templates_hash,
-        attack=plan.describe(threat) | {"search_dtype": "bfloat16" if bf16_search else "float32"},
-        seed=seed,
         num_samples=count,
-        sample_ids=describe_samples(range(count), "first rows"),
         clean_accuracy=int(outcome.clean.sum()) / count,
         robust_accuracy=int(outcome.robust.sum()) / count,
         wall_seconds=round(outcome.seconds, 1),

@@ -50,6 +50,22 @@ class HierHead(nn.Module):
         init.constant_(self.kappa, math.nan)
         init.constant_(self.vic_radius, math.nan)
 
+    def configure(self, curvature: float, ball_margin: float, max_tangent_norm: float) -> None:
+        """Change the geometry of a head that is not calibrated yet.
+
+        Raises:
+            ValueError: curvature or clip not positive, or a margin outside [0, 1).
+        """
+        if not (curvature > 0 and max_tangent_norm > 0 and 0 <= ball_margin < 1):
+            raise ValueError(
+                f"curvature={curvature} and max_tangent_norm={max_tangent_norm} must be positive and "
+                f"ball_margin={ball_margin} in [0, 1)"
+            )
+        self._curvature = float(curvature)
+        self.ball_margin, self.max_tangent_norm = ball_margin, max_tangent_norm
+        with torch.no_grad():
+            self.curvature.fill_(curvature)
+
     @property
     def calibrated(self) -> bool:
         return bool(torch.isfinite(self.kappa))

@@ -42,6 +42,10 @@ class HierRobust(Objective):
         vic_factor: neighbourhood radius as a fraction of the initial median distance (OC-15).
         tangent_norm: median tangent norm at the start; None keeps the scales 1/sqrt(D) (OC-5).
         train_text_projection: False freezes it (the paper trains it).
+        train_scales: False freezes the two tangent scales (OC-2).
+        curvature: r of a ball of curvature -r (OC-6).
+        ball_margin: distance xi kept from the edge, as a fraction of the ball's radius (OC-4).
+        max_tangent_norm: clip of the tangent norm, in units of 1/sqrt(r) (OC-5).
     """
 
     name: ClassVar[str] = "hier_robust"
@@ -70,6 +74,10 @@ class HierRobust(Objective):
     vic_factor: float = 0.9
     tangent_norm: float | None = None
     train_text_projection: bool = True
+    train_scales: bool = True
+    curvature: float = 1.0
+    ball_margin: float = 1e-3
+    max_tangent_norm: float = 4.0
 
     forest: Forest = field(init=False, repr=False, compare=False, default=None)
 
@@ -78,11 +86,11 @@ class HierRobust(Objective):
         _choice("score", self.score, ("hyperbolic", "squared", "cosine"))
         _choice("pooling", self.pooling, ("midpoint", "none"))
         _choice("intra_gap", self.intra_gap, ("label", "rollup", "both", "none"))
-        for name in ("kappa_scale", "vic_factor", "tangent_norm"):
+        for name in ("kappa_scale", "vic_factor", "tangent_norm", "curvature", "max_tangent_norm"):
             value = getattr(self, name)
             if not (name == "tangent_norm" and value is None) and not _is_number(value, above=0):
                 raise ValueError(f"{name}={value!r} must be a positive number")
-        for name in ("lambda_vic", "lambda_gap", "gap_margin"):
+        for name in ("lambda_vic", "lambda_gap", "gap_margin", "ball_margin"):
             if not _is_number(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a number, at least 0")
 
@@ -103,7 +111,8 @@ class HierRobust(Objective):
 
     @property
     def trained_groups(self) -> tuple[str, ...]:
-        return tuple(g for g in self.trains if g != "text_projection" or self.train_text_projection)
+        off = {"text_projection": not self.train_text_projection, "hier_head": not self.train_scales}
+        return tuple(group for group in self.trains if not off.get(group))
 
     @property
     def num_levels(self) -> int:
@@ -112,6 +121,7 @@ class HierRobust(Objective):
     def calibrate(self, view: View, labels: Tensor) -> None:
         """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already."""
         if not view.head.calibrated:
+            view.head.configure(self.curvature, self.ball_margin, self.max_tangent_norm)
             view.head.calibrate(
                 view.image_features,
                 view.text_features[: len(self.forest.leaves)],

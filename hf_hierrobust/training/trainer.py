@@ -18,8 +18,8 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers import CLIPProcessor, logging
 from transformers.trainer_utils import EvalPrediction
 
-from ..attacks import PGD, Attack, Perturbation, check_pixels, frozen, misclassified
-from ..data import ClassSet, PixelCollator
+from ..attacks import PGD, Attack, NanError, Perturbation, check_pixels, frozen, misclassified
+from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
 from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
 from ..modeling.kernels import fast_kernels
@@ -80,7 +80,9 @@ class RobustCLIPTrainer(SharingTrainer):
         self.base_model = model.name_or_path or "an unnamed CLIP checkpoint"
         model.config.hier_robust = model.facts() | self.recipe(args)
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
-            eval_dataset = Subset(eval_dataset, range(args.robust_eval_samples))
+            labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
+            rows, _ = representative_rows(labels, args.robust_eval_samples)
+            eval_dataset = Subset(eval_dataset, rows)
         super().__init__(
             model,
             args,
@@ -130,12 +132,15 @@ class RobustCLIPTrainer(SharingTrainer):
             NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
         """
         pixels, labels = inputs["pixels"], inputs["labels"]
-        perturbations = self.perturb(pixels, labels)
+        try:
+            perturbations = self.perturb(pixels, labels)
+        except NanError as error:  # diverged weights show in the attack's gradient first
+            raise self._non_finite(str(error)) from error
         views, outputs = self._views(model, perturbations)
         terms = self.objective.loss(views, labels)
         loss = sum(terms.values())
         if not torch.isfinite(loss):
-            self._stop_non_finite(terms)
+            raise self._non_finite(", ".join(f"{n}={float(v.detach()):g}" for n, v in terms.items()))
         for name, value in terms.items():
             self._terms[name].append(value.detach())
         return (loss, outputs) if return_outputs else loss
@@ -231,11 +236,10 @@ class RobustCLIPTrainer(SharingTrainer):
             views, _ = self._views(self.model, [Perturbation(pixels)])
             self.objective.calibrate(views[0], labels)
 
-    def _stop_non_finite(self, terms: dict[str, Tensor]) -> None:
-        values = ", ".join(f"{name}={float(value.detach()):g}" for name, value in terms.items())
+    def _non_finite(self, what: str) -> NonFiniteLossError:
         checkpoint = last_whole_checkpoint(self.args.output_dir)
-        raise NonFiniteLossError(
-            f"loss is not finite at step {self.state.global_step}: {values}. Last good checkpoint: "
+        return NonFiniteLossError(
+            f"loss is not finite at step {self.state.global_step}: {what}. Last good checkpoint: "
             f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
         )
 

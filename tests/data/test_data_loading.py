@@ -15,6 +15,7 @@ from hf_hierrobust.data import (
     label_array,
     label_names,
     load_images,
+    representative_rows,
     split_holdout,
     validate_labels,
 )
@@ -251,3 +252,13 @@ def test_holdout_is_a_stratified_partition(n):
     assert held["row"][:] == split_holdout(dataset, n, seed=3)[1]["row"][:]
     with pytest.raises(ValueError, match=r"1\.\.29.*got 30"):
         split_holdout(dataset, 30)
+
+
+def test_representative_rows_of_interleaved_and_sorted_labels():
+    interleaved, by_class = np.arange(100) % 10, np.repeat(np.arange(10), 10)
+    assert representative_rows(interleaved, 20) == (list(range(20)), "first rows")
+    assert representative_rows(by_class, 200) == (list(range(100)), "all rows")
+    rows, how = representative_rows(by_class, 30)
+    assert how == "random rows, seed 0" and rows == sorted(set(rows)) and len(rows) == 30
+    assert len(set(by_class[rows])) >= 8, "the first rows are three classes"
+    assert representative_rows(by_class, 30) == (rows, how)

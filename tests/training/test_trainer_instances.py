@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +13,9 @@ from tiny_runs import checkpoint_weights, first_batch, furthest, make_trainer, t
 
 from hf_hierrobust.attacks import PGD, Perturbation, UniversalHierarchicalAttack
 from hf_hierrobust.hierarchy import Forest, LabelTree
-from hf_hierrobust.objectives import Objective, TeCoA
+from hf_hierrobust.modeling import RobustCLIPModel
+from hf_hierrobust.objectives import HierRobust, Objective, TeCoA
 from hf_hierrobust.training import NonFiniteLossError
-
-# Random starts differ between one batch and two halves of it, and so does a text perturbation, which sums
-# over the batch.
-STILL = {"random_start": "zero"}
-STILL_UNIVERSAL = STILL | {"text_eps": 0}
 
 
 @dataclass(kw_only=True)
@@ -178,3 +175,36 @@ def test_shared_text_perturbation_has_one_row(tiny_clip_dir, tiny_tree, tmp_path
     assert perturbation.text_delta.shape == (1, 32)
     assert float(perturbation.text_delta.abs().max()) == pytest.approx(0.01)
     assert len(trainer.objective.nodes.names) == len(CLASSES) + 2
+
+
+def test_diverged_weights_stop_the_run_in_the_attack(tiny_clip_dir, tiny_tree, tmp_path):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, objective="hier_robust", tree=tiny_tree)
+    trainer._calibrate()
+    with torch.no_grad():
+        trainer.model.visual_projection.weight[0, 0] = float("nan")
+    pixels, labels = first_batch(trainer)
+    with pytest.raises(NonFiniteLossError, match=r"step 0.*gradient.*NaN.*none was saved yet"):
+        trainer.compute_loss(trainer.model, {"pixels": pixels, "labels": labels})
+
+
+def test_the_leaf_rival_still_trains_on_all_levels(tiny_clip_dir, tiny_tree, tmp_path):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, objective="hier_robust", attack="leaf", tree=tiny_tree)
+    trainer._calibrate()
+    pixels, labels = first_batch(trainer)
+    views, _ = trainer._views(trainer.model, trainer.perturb(pixels, labels))
+    whole = trainer.objective.loss(views, labels)["hita"]
+    leaves = trainer.objective.loss([views[0]._replace(levels=(0,))], labels)["hita"]
+    upper = trainer.objective.loss([views[0]._replace(levels=(1,))], labels)["hita"]
+    assert float(upper) > 0 and float(whole) == pytest.approx(float(leaves) + float(upper), rel=1e-5)
+
+
+def test_the_ball_follows_the_objective(tiny_clip_dir, tiny_tree, tmp_path):
+    objective = HierRobust(curvature=0.5, ball_margin=1e-2, max_tangent_norm=3.0, train_scales=False)
+    trainer = train(tiny_clip_dir, tmp_path, objective=objective, tree=tiny_tree, max_steps=1)
+    trainer.save_model()
+    again = RobustCLIPModel.from_pretrained(tmp_path)
+    assert float(again.hier_head.curvature) == 0.5 and again.hier_head.max_tangent_norm == 3.0
+    assert not trainer.model.hier_head.log_image_scale.requires_grad
+    assert float(again.hier_head.log_image_scale) == pytest.approx(-0.5 * math.log(32))
+    with pytest.raises(ValueError, match="curvature=-1 must be a positive number"):
+        HierRobust(curvature=-1)
