@@ -140,10 +140,15 @@ def _text(value) -> str:
 
 
 def revision() -> str:
-    """The commit that the numbers come from, marked where the working tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """Git's hash of the package's code as committed, marked where the working tree differs from it."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "hf_hierrobust", "examples")
+    return (git("rev-parse", "--short=12", "HEAD:hf_hierrobust") or "unknown") + (
+        "-changed" if changed else ""
+    )
 
 
 def prepare(folder: Path, options: dict) -> None:
@@ -197,15 +202,15 @@ def main() -> None:
         if not (folder / "results.json").exists():
             print(f"{args.stage}/{name}", flush=True)
             run_cell(name, options, args, folder)
-            found[name] = collect(folder, options)
-            target.write_text(json.dumps(found, indent=1) + "\n")
-            for record in found[name]["records"]:
-                print(
-                    f"  {record['dataset']:14} level {record['level']} {record['classifier']:18} "
-                    f"{record['attack']['eps_text']:6} clean {100 * record['clean_accuracy']:5.1f} "
-                    f"robust {100 * record['robust_accuracy']:5.1f}",
-                    flush=True,
-                )
+        found[name] = collect(folder, options)
+        target.write_text(json.dumps(found, indent=1) + "\n")
+        for record in found[name]["records"]:
+            print(
+                f"  {record['dataset']:14} level {record['level']} {record['classifier']:18} "
+                f"{record['attack']['eps_text']:6} clean {100 * record['clean_accuracy']:5.1f} "
+                f"robust {100 * record['robust_accuracy']:5.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
