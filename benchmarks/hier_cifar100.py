@@ -193,6 +193,7 @@ def main() -> None:
     work = args.work / args.stage
     work.mkdir(parents=True, exist_ok=True)
     target = ROOT / f"benchmarks/results/hier_cifar100_{args.stage}.json"
+    target.parent.mkdir(exist_ok=True)
     found = json.loads(target.read_text()) if target.exists() else {}
     for name, options in cells(args.stage, args.data).items():
         if args.only is not None and name not in args.only:
