@@ -99,13 +99,11 @@ def level_classifiers(
     for score in scores:
         suffix = "" if score == "cosine" else "-hyperbolic"
         joined = ZeroShotClassifier(model, pipeline, torch.cat(states), score)
+        own = [ZeroShotClassifier(model, pipeline, level_states, score) for level_states in states]
         for level, to_node in enumerate(maps):
-            own = ZeroShotClassifier(model, pipeline, states[level], score)
-            found.append((level, score, own, to_node))
+            found.append((level, score, own[level], to_node))
             if level > 0:
-                rolled = _Derived(
-                    ZeroShotClassifier(model, pipeline, states[0], score), _roller(to_node, levels[level])
-                )
+                rolled = _Derived(own[0], _roller(to_node, levels[level]))
                 found.append((level, f"rollup{suffix}", rolled, to_node))
             if tree:
                 path = _Derived(joined, _path(maps, [len(names) for names in levels], level))

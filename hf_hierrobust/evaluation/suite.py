@@ -140,8 +140,11 @@ def evaluate_model(
             names=classifiers,
         )
         class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
+        identities: dict[str, dict] = {}  # of the images in each threat space, which budgets share
         for threat in plan.threats:
             loader = data.loader(processor, threat.space, batch_size)
+            if threat.space not in identities:
+                identities[threat.space] = sample_ids(data, loader)
             common = {
                 "model": public_name(model_name),
                 "objective": objective,
@@ -153,7 +156,7 @@ def evaluate_model(
                 "templates_hash": class_set.templates_hash,
                 "attack": plan.describe(threat) | {"search_dtype": "bfloat16" if bf16_search else "float32"},
                 "seed": seed,
-                "sample_ids": sample_ids(data, loader),
+                "sample_ids": identities[threat.space],
             }
             for one in found:
                 with fast_kernels(model, dtype):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from figure_checks import check_png, texts_of
 
 pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
 
@@ -16,23 +16,8 @@ from matplotlib.text import Text
 
 from hf_hierrobust.evaluation.ball_plot import LEVEL_COLORS
 from hf_hierrobust.evaluation.plots import (
-    MAX_PNG_BYTES,
     plot_ball,
 )
-
-
-def check_png(path, size=None) -> np.ndarray:
-    assert path.stat().st_size <= MAX_PNG_BYTES
-    with Image.open(path) as image:
-        image.load()
-        assert image.format == "PNG" and (size is None or image.size == size)
-        pixels = np.asarray(image.convert("RGB"))
-    assert pixels.std() > 5  # something is drawn
-    return pixels
-
-
-def texts_of(axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
 
 
 def ball_inputs(dim=16):

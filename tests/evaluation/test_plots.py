@@ -8,14 +8,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from figure_checks import check_png, texts_of
 
 pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
 
 
 from hf_hierrobust.evaluation.figure_io import save_png
 from hf_hierrobust.evaluation.plots import (
-    MAX_PNG_BYTES,
     RIGHT,
     WRONG,
     plot_before_after,
@@ -45,20 +44,6 @@ def make_record(level=0, clean=0.62, robust=0.41, base=(0.9, 0.02), **changes) -
         "base": base and {"clean_accuracy": base[0], "robust_accuracy": base[1]},
     }
     return RobustnessRecord(**(entries | changes))
-
-
-def check_png(path, size=None) -> np.ndarray:
-    assert path.stat().st_size <= MAX_PNG_BYTES
-    with Image.open(path) as image:
-        image.load()
-        assert image.format == "PNG" and (size is None or image.size == size)
-        pixels = np.asarray(image.convert("RGB"))
-    assert pixels.std() > 5  # something is drawn
-    return pixels
-
-
-def texts_of(axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
 
 
 def bars_of(axes) -> dict[str, list[float]]:
