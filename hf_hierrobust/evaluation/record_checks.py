@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_hierrobust.threat import format_eps
 
+from .flags import unpack_flags
 from .metrics import wilson_interval
 
 if TYPE_CHECKING:
@@ -112,6 +113,19 @@ def checked_accuracies(clean: float, robust: float, n: int, prefix: str) -> dict
             "count an image as robust only if it is also right when clean."
         )
     return intervals
+
+
+def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -> None:
+    """Refuse verdicts per image that do not add up to the accuracies."""
+    if set(flags) != {"clean", "robust"}:
+        raise ValueError(f"flags has the keys {sorted(flags)}; give exactly 'clean' and 'robust'.")
+    for kind, value in (("clean", clean), ("robust", robust)):
+        right = int(unpack_flags(flags[kind], n).sum())
+        if right != round(value * n):
+            raise ValueError(
+                f"flags[{kind!r}] says {right} of {n} images are right, {kind}_accuracy={value} says "
+                f"{round(value * n)}."
+            )
 
 
 def checked_base(base: Mapping[str, Any], n: int) -> dict[str, Any]:

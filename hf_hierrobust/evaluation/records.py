@@ -17,6 +17,7 @@ from hf_hierrobust.threat import format_eps
 
 from .record_checks import (
     MACHINE_PATH,
+    check_flags,
     check_identity,
     checked_accuracies,
     checked_attack,
@@ -102,6 +103,8 @@ class RobustnessRecord:
         created: ISO date and time, UTC by default.
         wall_seconds: duration of the measurement, in seconds.
         checks: signs of gradient masking, such as zero_gradient_fraction.
+        flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
+            `flags.pack_flags`: what paired comparisons of two records need.
 
     Raises:
         ValueError: a value contradicts another one or its own meaning; the message names the field.
@@ -132,6 +135,7 @@ class RobustnessRecord:
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     wall_seconds: float | None = None
     checks: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -140,6 +144,8 @@ class RobustnessRecord:
         object.__setattr__(self, "attack", checked_attack(self.attack))
         intervals = checked_accuracies(self.clean_accuracy, self.robust_accuracy, self.num_samples, "")
         object.__setattr__(self, "intervals", intervals)
+        if self.flags is not None:
+            check_flags(self.flags, self.clean_accuracy, self.robust_accuracy, self.num_samples)
         if self.base is not None:
             object.__setattr__(self, "base", checked_base(self.base, self.num_samples))
 

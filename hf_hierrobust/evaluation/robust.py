@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         clean, robust: (N,) bool; robust implies clean.
+        after: fraction of the N images that still stood after each attack, in their order.
         zero_gradient: largest fraction of images with an exactly zero first gradient, over batches and
             attacks.
         seconds: wall time.
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
 
     clean: Tensor
     robust: Tensor
+    after: tuple[float, ...]
     zero_gradient: float
     seconds: float
 
@@ -53,6 +55,7 @@ def attack_classifier(
         desc: title of a progress bar with the running robust accuracy; None draws none.
     """
     start, clean, robust, zero = time.perf_counter(), [], [], 0.0
+    standing = torch.zeros(len(attacks))
     bar = tqdm(batches, desc=desc, disable=desc is None, leave=False)
     for index, batch in enumerate(bar):
         pixels, labels = batch["pixels"].to(device), batch["labels"].to(device)
@@ -65,14 +68,16 @@ def attack_classifier(
         for number, attack in enumerate(attacks):
             rows = alive.nonzero()[:, 0]
             if len(rows) == 0:
-                break
+                break  # nothing stands after the later attacks either
             generator = torch.Generator(device).manual_seed(seed + 1_000_003 * index + 7919 * number)
             result = attack(classifier, pixels[rows], labels[rows], search_model=search, generator=generator)
             alive[rows] = result.robust_correct
+            standing[number] += int(alive.sum())
             zero = max(zero, result.zero_gradient)
         clean.append(correct.cpu())
         robust.append(alive.cpu())
         bar.set_postfix(robust=f"{torch.cat(robust).float().mean():.3f}")
     if not clean:
         raise ValueError("batches is empty: there is nothing to evaluate")
-    return Outcome(torch.cat(clean), torch.cat(robust), zero, time.perf_counter() - start)
+    after = tuple((standing / sum(map(len, clean))).tolist())
+    return Outcome(torch.cat(clean), torch.cat(robust), after, zero, time.perf_counter() - start)

@@ -16,6 +16,7 @@ from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustCLIPModel
 from ..modeling.kernels import fast_kernels
 from ..threat import ThreatModel
+from .flags import pack_flags
 from .hierarchical import LevelClassifier, level_classifiers
 from .records import RobustnessRecord, describe_samples, public_name
 from .robust import Outcome, attack_classifier
@@ -170,7 +171,7 @@ def evaluate_model(
                         seed=seed,
                         desc=f"{data.name} level {one.level} {one.name} {threat}" if progress else None,
                     )
-                records.append(_record(one, outcome, common))
+                records.append(_record(one, outcome, common, plan.losses))
     return records
 
 
@@ -206,7 +207,7 @@ def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
     return (*images, *classes, name, json.dumps(record.attack, sort_keys=True))
 
 
-def _record(one: LevelClassifier, outcome: Outcome, common: dict) -> RobustnessRecord:
+def _record(one: LevelClassifier, outcome: Outcome, common: dict, losses: Sequence[str]) -> RobustnessRecord:
     count = len(outcome.clean)
     above = "superclass" if one.level == 1 else f"superclass {one.level}"
     return RobustnessRecord(
@@ -219,5 +220,8 @@ def _record(one: LevelClassifier, outcome: Outcome, common: dict) -> RobustnessR
         clean_accuracy=int(outcome.clean.sum()) / count,
         robust_accuracy=int(outcome.robust.sum()) / count,
         wall_seconds=round(outcome.seconds, 1),
-        checks={"zero_gradient_fraction": outcome.zero_gradient},
+        flags={"clean": pack_flags(outcome.clean), "robust": pack_flags(outcome.robust)},
+        # A later attack that breaks many survivors of an earlier one says that the earlier one was weak.
+        checks={"zero_gradient_fraction": outcome.zero_gradient}
+        | {f"robust_after_{loss}": round(share, 6) for loss, share in zip(losses, outcome.after)},
     )

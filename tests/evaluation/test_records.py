@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from hf_hierrobust.evaluation.flags import pack_flags, unpack_flags
 from hf_hierrobust.evaluation.metrics import wilson_interval
 from hf_hierrobust.evaluation.records import (
     RecordFormatError,
@@ -61,6 +62,28 @@ def make_record(**changes) -> RobustnessRecord:
         "checks": {"zero_gradient_fraction": 0.0},
     }
     return RobustnessRecord(**(entries | changes))
+
+
+def test_flags_must_add_up_to_the_accuracies():
+    right = torch.arange(200) < 124
+    flags = {"clean": pack_flags(right), "robust": pack_flags(torch.arange(200) < 82)}
+    record = RobustnessRecord.from_dict(make_record(flags=flags).to_dict())
+    assert torch.equal(unpack_flags(record.flags["clean"], 200), right)
+    with pytest.raises(ValueError, match=r"flags\['robust'\] says 124 of 200 images are right.*says 82"):
+        make_record(flags=flags | {"robust": flags["clean"]})
+    with pytest.raises(ValueError, match="exactly 'clean' and 'robust'"):
+        make_record(flags={"clean": flags["clean"]})
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 200])
+def test_flags_come_back_as_they_were(n):
+    flags = torch.rand(n, generator=torch.Generator().manual_seed(n)) < 0.5
+    text = pack_flags(flags)
+    assert len(text) == 2 * -(-n // 8) and torch.equal(unpack_flags(text, n), flags)
+    with pytest.raises(ValueError, match=r"bytes; .* images need"):
+        unpack_flags(text, n + 9)
+    with pytest.raises(ValueError, match="not hexadecimal"):
+        unpack_flags("xy", n)
 
 
 def test_record_fills_in_what_follows_from_the_rest():

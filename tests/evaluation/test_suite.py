@@ -21,6 +21,7 @@ from hf_hierrobust.evaluation import (
     save_records,
     with_base,
 )
+from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.geometry import poincare
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
@@ -217,6 +218,11 @@ def test_there_is_one_valid_record_per_classifier_and_budget(records, tmp_path):
         assert record.level_name == ("leaf", "superclass")[record.level]
         assert record.attack["step_size"] == pytest.approx(record.attack["eps"] / 4)
         assert record.attack["search_dtype"] == "float32" and record.checks["zero_gradient_fraction"] == 0
+        assert record.checks["robust_after_ce"] == pytest.approx(record.robust_accuracy)
+        flags = {kind: unpack_flags(text, 10) for kind, text in record.flags.items()}
+        assert flags["clean"].float().mean() == pytest.approx(record.clean_accuracy)
+        assert flags["robust"].sum() == round(10 * record.robust_accuracy)
+        assert not (flags["robust"] & ~flags["clean"]).any()
     by_eps = {r.attack["eps_text"] for r in records}
     assert by_eps == {"1/255", "16/255"}
 
