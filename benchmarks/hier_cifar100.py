@@ -9,6 +9,7 @@ numbers of a stage go to ``benchmarks/results/hier_cifar100_STAGE.json``.
 Stages:
     search        learning rate of each method, on held-back training images
     ablation      what each part of HierRobust does, on held-back training images
+    passes        TeCoA and multi-level cosine (one tree, three) by the number of passes, likewise
     main          base, TeCoA, HierRobust (as published; by cosine with one tree and with a forest), two
                   seeds, on the test images
     perturbation  leaf only, level by level, universal
@@ -87,6 +88,14 @@ def cells(stage: str, data: Path) -> dict[str, dict]:
         short = HELD_BACK | {"num_train_epochs": 1, "eval_classifiers": "cosine,hyperbolic,rollup"}
         found = {name: HIER | short | {"objective_args": args} for name, args in ABLATIONS.items()}
         return {"tecoa": TECOA | short} | found
+    if stage == "passes":
+        short = HELD_BACK | {"learning_rate": 1e-3, "eval_classifiers": "cosine,rollup"}
+        methods = {"tecoa": TECOA, "cosine": COSINE, "cosine-forest": COSINE | {"tree": "cifar100-forest"}}
+        return {
+            f"{name}-{passes}": method | short | {"num_train_epochs": passes}
+            for passes in (3, 8)
+            for name, method in methods.items()
+        }
     test = {
         "eval_eps": "1/255,4/255",
         "eval_samples": 2000,
@@ -184,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=("search", "ablation", "main", "perturbation"))
+    parser.add_argument("stage", choices=("search", "ablation", "passes", "main", "perturbation"))
     parser.add_argument("--model", type=Path, required=True, help="folder of the base CLIP")
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with cifar100/, cifar10/, tinyimagenet/"
