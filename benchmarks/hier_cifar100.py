@@ -2,7 +2,7 @@
 
     python benchmarks/hier_cifar100.py STAGE --model ../shared/models/clip-small --data ../shared/data
 
-Every cell is a run of ``examples/run_hier.py`` in its own folder. A cell that has results of the same options
+Every cell is a run of ``hf-hierrobust train`` in its own folder. A cell that has results of the same options
 and revision is not run again, one that was interrupted resumes from its last checkpoint, and the collected
 numbers of a stage go to ``benchmarks/results/hier_cifar100_STAGE.json``.
 
@@ -10,21 +10,19 @@ Stages:
     search        learning rate of each method, on held-back training images
     ablation      what each part of HierRobust does, on held-back training images
     passes        TeCoA and multi-level cosine (one tree, three) by the number of passes, likewise
-    main          base, TeCoA, HierRobust (as published; by cosine with one tree and with a forest), two
-                  seeds, on the test images
+    main          base, TeCoA, HierRobust (as published and by cosine, each with one tree and with a forest),
+                  two seeds, on the test images
     perturbation  leaf only, level by level, universal
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from cells import RESULTS, ROOT, chosen_rate, run_cells
+
+PASSES = 8
 CONFIG = ROOT / "examples/configs/cifar100_small.yaml"
 # The base has seen these images, the fine-tuned models have not: good for choosing, not for reporting.
 HELD_BACK = {
@@ -39,7 +37,14 @@ COSINE = HIER | {
     "objective_args": {"score": "cosine", "pooling": "none", "lambda_vic": 0.0, "lambda_gap": 0.0}
 }
 """Multi-level cosine: every image by itself at every level, scored by cosine; no distance, no norm terms."""
-METHODS = {"tecoa": TECOA, "hier": HIER, "hier-cosine": COSINE}
+FOREST = {"tree": "cifar100-forest"}
+METHODS = {
+    "tecoa": TECOA,
+    "hier": HIER,
+    "hier-forest": HIER | FOREST,
+    "hier-cosine": COSINE,
+    "hier-cosine-forest": COSINE | FOREST,
+}
 ABLATIONS = {
     "paper": {},
     "cosine": COSINE["objective_args"],
@@ -64,56 +69,53 @@ ABLATIONS = {
 """Options that differ from the published method, ``paper``."""
 
 
-def chosen_rate(method: str) -> float:
-    """Learning rate with the best robust leaf accuracy of the search stage, over the method's classifiers."""
-    path = ROOT / "benchmarks/results/hier_cifar100_search.json"
-    found = {}
-    for name, cell in json.loads(path.read_text()).items():
-        if name.rsplit("-", 1)[0] == method:
-            leaf = [r["robust_accuracy"] for r in cell["records"] if r["level"] == 0]
-            found[max(leaf)] = cell["options"]["learning_rate"]
-    return found[max(found)]
+def search(data: Path) -> dict[str, dict]:
+    short = HELD_BACK | {"num_train_epochs": 1, "eval_classifiers": "cosine,hyperbolic"}
+    return {
+        f"{name}-{rate:.2g}": method | short | {"learning_rate": rate}
+        for name, method in METHODS.items()
+        for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)
+    }
 
 
-def cells(stage: str, data: Path) -> dict[str, dict]:
-    """Name -> options of each run of a stage."""
-    if stage == "search":
-        short = HELD_BACK | {"num_train_epochs": 1, "eval_classifiers": "cosine,hyperbolic"}
-        return {
-            f"{name}-{rate:.2g}": method | short | {"learning_rate": rate}
-            for name, method in METHODS.items()
-            for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)
-        }
-    if stage == "ablation":
-        short = HELD_BACK | {"num_train_epochs": 1, "eval_classifiers": "cosine,hyperbolic,rollup"}
-        found = {name: HIER | short | {"objective_args": args} for name, args in ABLATIONS.items()}
-        return {"tecoa": TECOA | short} | found
-    if stage == "passes":
-        short = HELD_BACK | {"learning_rate": 1e-3, "eval_classifiers": "cosine,rollup"}
-        methods = {"tecoa": TECOA, "cosine": COSINE, "cosine-forest": COSINE | {"tree": "cifar100-forest"}}
-        return {
-            f"{name}-{passes}": method | short | {"num_train_epochs": passes}
-            for passes in (3, 8)
-            for name, method in methods.items()
-        }
+def ablation(data: Path) -> dict[str, dict]:
+    short = HELD_BACK | {"num_train_epochs": 1, "eval_classifiers": "cosine,hyperbolic,rollup"}
+    hier = {name: HIER | short | {"objective_args": args} for name, args in ABLATIONS.items()}
+    return {"tecoa": TECOA | short} | hier
+
+
+def passes(data: Path) -> dict[str, dict]:
+    short = HELD_BACK | {"learning_rate": 1e-3, "eval_classifiers": "cosine,rollup"}
+    return {
+        f"{name}-{count}": METHODS[name] | short | {"num_train_epochs": count}
+        for count in (3, PASSES)
+        for name in ("tecoa", "hier-cosine", "hier-cosine-forest")
+    }
+
+
+def main_table(data: Path) -> dict[str, dict]:
     test = {
+        "num_train_epochs": PASSES,
         "eval_eps": "1/255,4/255",
         "eval_samples": 2000,
         "zero_shot": f"cifar10={data}/cifar10/test.parquet,tinyimagenet={data}/tinyimagenet/test.parquet",
     }
-    if stage == "main":
-        found = {"base": test | {"command": "evaluate", "eval_classifiers": "cosine,rollup"}}
-        for seed in (0, 1):
-            for name in ("tecoa", "hier", "hier-forest", "hier-cosine", "hier-cosine-forest"):
-                base = name.removesuffix("-forest")
-                options = METHODS[base] | test | {"seed": seed, "learning_rate": chosen_rate(base)}
-                if name.endswith("forest"):
-                    options["tree"] = "cifar100-forest"
-                # A head that cosine training never touched is no classifier.
-                own = "hyperbolic,rollup-hyperbolic" if base == "hier" else ""
-                options["eval_classifiers"] = ",".join(filter(None, ["cosine,rollup", own]))
-                found[f"{name}-seed{seed}"] = options
-        return found
+    found = {"base": test | {"command": "evaluate", "eval_classifiers": "cosine,rollup"}}
+    for seed in (0, 1):
+        for name, method in METHODS.items():
+            # A forest trains at its one-tree method's rate.
+            rate = chosen_rate(RESULTS / "hier_cifar100_search.json", name.removesuffix("-forest"))
+            # A head that cosine training never touched is no classifier.
+            own = ",hyperbolic,rollup-hyperbolic" if name in ("hier", "hier-forest") else ""
+            found[f"{name}-seed{seed}"] = (
+                method
+                | test
+                | {"seed": seed, "learning_rate": rate, "eval_classifiers": "cosine,rollup" + own}
+            )
+    return found
+
+
+def perturbation(data: Path) -> dict[str, dict]:
     short = {"eval_eps": "4/255", "eval_samples": 1000, "num_train_epochs": 1}
     return {
         name: COSINE | short | {"attack": name, "eval_classifiers": "cosine,rollup"}
@@ -121,79 +123,20 @@ def cells(stage: str, data: Path) -> dict[str, dict]:
     }
 
 
-def run_cell(name: str, options: dict, args: argparse.Namespace, folder: Path) -> None:
-    """One training and evaluation in a process of its own."""
-    options = dict(options)
-    command = options.pop("command", "train")
-    train = args.data / "cifar100/train.parquet"
-    # Held-back images are rows of the training file; the training rows end before them.
-    evaluation = train if "eval_split" in options else args.data / "cifar100/test.parquet"
-    options = {
-        "model_name_or_path": args.model,
-        "train_file": train,
-        "eval_file": evaluation,
-        "output_dir": folder,
-        "eval_base": False,
-        "figures": False,
-        "disable_tqdm": True,
-        "resume_from_checkpoint": True,
-    } | options
-    flags = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
-    script = [str(ROOT / "examples/run_hier.py")]
-    if command == "evaluate":
-        script = ["-c", "from hf_hierrobust.cli.evaluate import main; main()"]
-    with (folder.parent / f"{name}.log").open("a") as log:
-        subprocess.run(
-            [sys.executable, *script, "--config", str(CONFIG), *flags], check=True, stdout=log, stderr=log
-        )
-
-
-def _text(value) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def revision() -> str:
-    """Git's hash of the package's code as committed, marked where the working tree differs from it."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "hf_hierrobust", "examples")
-    return (git("rev-parse", "--short=12", "HEAD:hf_hierrobust") or "unknown") + (
-        "-changed" if changed else ""
-    )
-
-
-def prepare(folder: Path, options: dict) -> None:
-    """Start a cell anew unless what its folder holds comes from the same options and revision."""
-    stamp = json.dumps({"options": {k: str(v) for k, v in options.items()}, "revision": revision()}, indent=1)
-    note = folder / "cell.json"
-    if folder.exists() and not (note.exists() and note.read_text() == stamp):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(stamp)
-
-
-def collect(folder: Path, options: dict) -> dict:
-    """Numbers of one finished cell."""
-    records = json.loads((folder / "results.json").read_text())["records"]
-    state = folder / "trainer_state.json"
-    history = json.loads(state.read_text())["log_history"] if state.exists() else []
-    runtime = next((entry for entry in reversed(history) if "train_runtime" in entry), {})
-    return {
-        "options": {k: v for k, v in options.items() if k not in ("zero_shot", "command")},
-        "revision": json.loads((folder / "cell.json").read_text())["revision"],
-        "train_seconds": runtime.get("train_runtime"),
-        "steps_per_second": runtime.get("train_steps_per_second"),
-        "records": records,
-    }
+STAGES = {
+    "search": search,
+    "ablation": ablation,
+    "passes": passes,
+    "main": main_table,
+    "perturbation": perturbation,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=("search", "ablation", "passes", "main", "perturbation"))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--model", type=Path, required=True, help="folder of the base CLIP")
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with cifar100/, cifar10/, tinyimagenet/"
@@ -203,28 +146,19 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", help="names of the cells to run")
     args = parser.parse_args()
-    work = args.work / args.stage
-    work.mkdir(parents=True, exist_ok=True)
-    target = ROOT / f"benchmarks/results/hier_cifar100_{args.stage}.json"
-    target.parent.mkdir(exist_ok=True)
-    found = json.loads(target.read_text()) if target.exists() else {}
-    for name, options in cells(args.stage, args.data).items():
-        if args.only is not None and name not in args.only:
-            continue
-        folder = work / name
-        prepare(folder, options)
-        if not (folder / "results.json").exists():
-            print(f"{args.stage}/{name}", flush=True)
-            run_cell(name, options, args, folder)
-        found[name] = collect(folder, options)
-        target.write_text(json.dumps(found, indent=1) + "\n")
-        for record in found[name]["records"]:
-            print(
-                f"  {record['dataset']:14} level {record['level']} {record['classifier']:18} "
-                f"{record['attack']['eps_text']:6} clean {100 * record['clean_accuracy']:5.1f} "
-                f"robust {100 * record['robust_accuracy']:5.1f}",
-                flush=True,
-            )
+    files = {
+        "model_name_or_path": args.model,
+        "train_file": args.data / "cifar100/train.parquet",
+        "eval_file": args.data / "cifar100/test.parquet",
+    }
+    # Held-back images are rows of the training file; the training rows end before them.
+    held_back = {"eval_file": files["train_file"]}
+    found = {
+        name: files | (held_back if "eval_split" in options else {}) | options
+        for name, options in STAGES[args.stage](args.data).items()
+    }
+    target = RESULTS / f"hier_cifar100_{args.stage}.json"
+    run_cells(found, args.work / args.stage, target, CONFIG, args.only)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""Resumable benchmark cells, each a run of the package's own command line in its own process and folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results"
+
+
+def run_cell(folder: Path, options: dict, config: Path) -> None:
+    """Train and evaluate, or only evaluate, with these options; the log lies beside the folder.
+
+    Args:
+        options: flags of ``hf-hierrobust train``; ``command: evaluate`` only measures.
+        config: YAML file below the options.
+    """
+    options = dict(options)
+    command = options.pop("command", "train")
+    options = {
+        "output_dir": folder,
+        "eval_base": False,
+        "figures": False,
+        "disable_tqdm": True,
+        "resume_from_checkpoint": True,
+    } | options
+    flags = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
+    script = "from hf_hierrobust.cli.main import main; main()"
+    with folder.with_suffix(".log").open("a") as log:
+        subprocess.run(
+            [sys.executable, "-c", script, command, "--config", str(config), *flags],
+            check=True,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _text(value) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def revision() -> str:
+    """Git's hash of the package's code as committed, marked where the working tree differs from it."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "hf_hierrobust")
+    return (git("rev-parse", "--short=12", "HEAD:hf_hierrobust") or "unknown") + (
+        "-changed" if changed else ""
+    )
+
+
+def prepare(folder: Path, options: dict) -> None:
+    """Start a cell anew unless what its folder holds comes from the same options and revision."""
+    stamp = json.dumps({"options": {k: str(v) for k, v in options.items()}, "revision": revision()}, indent=1)
+    note = folder / "cell.json"
+    if folder.exists() and not (note.exists() and note.read_text() == stamp):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(stamp)
+
+
+def collect(folder: Path, options: dict) -> dict:
+    """Numbers of one finished cell."""
+    records = json.loads((folder / "results.json").read_text())["records"]
+    state = folder / "trainer_state.json"
+    history = json.loads(state.read_text())["log_history"] if state.exists() else []
+    runtime = next((entry for entry in reversed(history) if "train_runtime" in entry), {})
+    paths = ("zero_shot", "command", "model_name_or_path", "train_file", "eval_file", "text_attack_args")
+    return {
+        "options": {k: v for k, v in options.items() if k not in paths},
+        "revision": json.loads((folder / "cell.json").read_text())["revision"],
+        "train_seconds": runtime.get("train_runtime"),
+        "steps_per_second": runtime.get("train_steps_per_second"),
+        "records": records,
+    }
+
+
+def run_cells(cells: dict[str, dict], work: Path, target: Path, config: Path, only: list[str] | None) -> None:
+    """Run the cells that have no results yet and merge all their numbers into ``target``.
+
+    Args:
+        cells: name -> options.
+        only: names to run; None runs all.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(exist_ok=True)
+    for name, options in cells.items():
+        if only is not None and name not in only:
+            continue
+        folder = work / name
+        prepare(folder, options)
+        if not (folder / "results.json").exists():
+            print(f"{target.stem}/{name}", flush=True)
+            run_cell(folder, options, config)
+        found = json.loads(target.read_text()) if target.exists() else {}
+        found[name] = collect(folder, options)
+        target.write_text(json.dumps(found, indent=1) + "\n")
+        for record in found[name]["records"]:
+            print(
+                f"  {record['dataset']:14} level {record['level']} {record['classifier']:18} "
+                f"{record['attack']['eps_text']:6} clean {100 * record['clean_accuracy']:5.1f} "
+                f"robust {100 * record['robust_accuracy']:5.1f}",
+                flush=True,
+            )
+
+
+def chosen_rate(search: Path, method: str) -> float:
+    """Learning rate of a method with the best robust leaf accuracy of a search, over its classifiers."""
+    found = {}
+    for name, cell in json.loads(search.read_text()).items():
+        if name.rsplit("-", 1)[0] == method:
+            leaf = [r["robust_accuracy"] for r in cell["records"] if r["level"] == 0]
+            found[max(leaf)] = cell["options"]["learning_rate"]
+    if not found:
+        raise KeyError(f"{search.name} has no cells of {method!r}: run the stage 'search' first")
+    return found[max(found)]
