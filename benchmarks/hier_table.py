@@ -2,16 +2,22 @@
 
     python benchmarks/hier_table.py            # prints the table, writes results/hier_cifar100_main.md
 
-An entry is the mean over seeds; the interval is Wilson's 95 % one for that accuracy on the images of one
-set (all seeds see the same images, so more seeds do not narrow it). The seeds' own values are in the JSON.
+An entry is the mean over seeds with Wilson's 95 % interval for that accuracy on the images of one set (all
+seeds see the same images, so more seeds do not narrow it). The last column is the robust difference from
+TeCoA by the same classifier, or by cosine where TeCoA has none: mean over images and seeds with its paired
+95 % interval over the images.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 
+import torch
+
+from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.evaluation.metrics import wilson_interval
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,15 +55,44 @@ def entry(records: list[dict], kind: str, interval: bool = True) -> str:
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" if interval else f"{100 * mean:.1f}"
 
 
+def verdicts(records: list[dict]) -> torch.Tensor:
+    """(N,) fraction of the seeds that are robust on each image."""
+    flags = [unpack_flags(r["flags"]["robust"], r["num_samples"]) for r in records]
+    return torch.stack(flags).double().mean(0)
+
+
+def difference(records: list[dict], others: list[dict]) -> str:
+    """Paired difference in points with its 95 % interval over images."""
+    if not records or not others:
+        return "–"
+    if records[0]["sample_ids"] != others[0]["sample_ids"]:
+        raise ValueError("two cells saw other images: run the stage again")
+    delta = verdicts(records) - verdicts(others)
+    half = 1.96 * float(delta.std()) / math.sqrt(len(delta))
+    return f"{100 * float(delta.mean()):+.1f} ± {100 * half:.1f}"
+
+
 def table(cells: dict, order: list[str], budgets: tuple[str, ...] = ("1/255", "4/255")) -> str:
-    lines = ["| classifier | model | clean | " + " | ".join(f"PGD-20, {eps}" for eps in budgets) + " |"]
-    lines.append("|---|---|---:|" + "---:|" * len(budgets))
+    lines = [
+        "| classifier | model | seeds | clean | "
+        + " | ".join(f"PGD-20, {eps}" for eps in budgets)
+        + f" | − TeCoA, {budgets[-1]} |",
+        "|---|---|---:|---:|" + "---:|" * (len(budgets) + 1),
+    ]
     for column, title in COLUMNS.items():
+        dataset, level, classifier = column
         for method in order:
             records = [cells.get((method, column, eps), []) for eps in budgets]
-            if any(records):
-                robust = " | ".join(entry(r, "robust") for r in records)
-                lines.append(f"| {title} | {method} | {entry(records[0], 'clean', False)} | {robust} |")
+            if not any(records):
+                continue
+            robust = " | ".join(entry(r, "robust") for r in records)
+            own = {"hyperbolic": "cosine", "rollup-hyperbolic": "rollup"}.get(classifier, classifier)
+            tecoa = cells.get(("tecoa", (dataset, level, own), budgets[-1]), [])
+            versus = "" if method in ("base", "tecoa") else difference(records[-1], tecoa)
+            lines.append(
+                f"| {title} | {method} | {len(records[0])} | {entry(records[0], 'clean', False)} | {robust} | "
+                f"{versus} |"
+            )
     return "\n".join(lines)
 
 
