@@ -89,10 +89,8 @@ def table(cells: dict, order: list[str], budgets: tuple[str, ...] = ("1/255", "4
             own = {"hyperbolic": "cosine", "rollup-hyperbolic": "rollup"}.get(classifier, classifier)
             tecoa = cells.get(("tecoa", (dataset, level, own), budgets[-1]), [])
             versus = "" if method in ("base", "tecoa") else difference(records[-1], tecoa)
-            lines.append(
-                f"| {title} | {method} | {len(records[0])} | {entry(records[0], 'clean', False)} | {robust} | "
-                f"{versus} |"
-            )
+            clean = entry(records[0], "clean", interval=False)
+            lines.append(f"| {title} | {method} | {len(records[0])} | {clean} | {robust} | {versus} |")
     return "\n".join(lines)
 
 
