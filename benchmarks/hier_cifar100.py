@@ -22,7 +22,6 @@ from pathlib import Path
 
 from cells import RESULTS, ROOT, chosen_rate, run_cells
 
-PASSES = 8
 CONFIG = ROOT / "examples/configs/cifar100_small.yaml"
 # The base has seen these images, the fine-tuned models have not: good for choosing, not for reporting.
 HELD_BACK = {
@@ -88,14 +87,13 @@ def passes(data: Path) -> dict[str, dict]:
     short = HELD_BACK | {"learning_rate": 1e-3, "eval_classifiers": "cosine,rollup"}
     return {
         f"{name}-{count}": METHODS[name] | short | {"num_train_epochs": count}
-        for count in (3, PASSES)
+        for count in (3, 8)
         for name in ("tecoa", "hier-cosine", "hier-cosine-forest")
     }
 
 
 def main_table(data: Path) -> dict[str, dict]:
     test = {
-        "num_train_epochs": PASSES,
         "eval_eps": "1/255,4/255",
         "eval_samples": 2000,
         "zero_shot": f"cifar10={data}/cifar10/test.parquet,tinyimagenet={data}/tinyimagenet/test.parquet",
@@ -144,6 +142,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=ROOT / "outputs/hier_cifar100", help="where runs are kept"
     )
+    parser.add_argument("--passes", type=int, default=3, help="passes over the images in the stage main")
     parser.add_argument("--only", nargs="*", help="names of the cells to run")
     args = parser.parse_args()
     files = {
@@ -157,8 +156,11 @@ def main() -> None:
         name: files | (held_back if "eval_split" in options else {}) | options
         for name, options in STAGES[args.stage](args.data).items()
     }
-    target = RESULTS / f"hier_cifar100_{args.stage}.json"
-    run_cells(found, args.work / args.stage, target, CONFIG, args.only)
+    stage = args.stage
+    if stage == "main" and args.passes != 3:
+        stage = f"main_{args.passes}passes"
+        found = {name: options | {"num_train_epochs": args.passes} for name, options in found.items()}
+    run_cells(found, args.work / stage, RESULTS / f"hier_cifar100_{stage}.json", CONFIG, args.only)
 
 
 if __name__ == "__main__":
