@@ -217,9 +217,15 @@ def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
         raise ValueError(f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet")
     dataset = load_images(source, split=args.eval_split)
     names = label_names(dataset)
+    if name not in available_class_sets() and names is None:
+        raise ValueError(
+            f"zero_shot={pair!r} does not name its classes: call it by a built-in class set "
+            f"({', '.join(available_class_sets())}) or use a file with label names"
+        )
     class_set = (
         load_class_set(name) if name in available_class_sets() else ClassSet.from_names(names, name=name)
     )
+    validate_labels(dataset, len(names) if names is not None else len(class_set))
     return EvaluationSet(
         name=name,
         dataset=PixelDataset(dataset),

@@ -140,6 +140,13 @@ def test_labels_outside_the_class_set(label, refused, tmp_path):
     refused(ValueError, words, class_set=classes, train_file=good, eval_file=bad)
 
 
+def test_zero_shot_sets_are_checked_before_anything_runs(refused, tmp_path):
+    bad = write(tmp_path, "far", {"image": [IMAGE] * 2, "label": [3, 10]}, INTEGERS)
+    words = r"row 1 has label 10, outside the allowed range 0\.\.9"
+    refused(ValueError, words, zero_shot=f"cifar10={bad}")
+    refused(ValueError, "zero_shot='birds=.*' does not name its classes", zero_shot=f"birds={bad}")
+
+
 def test_labels_that_fit_no_class(refused, tmp_path):
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps({"class_names": ["cat", "dog", "oak", "roses"]}))
