@@ -9,24 +9,74 @@ __version__ = "0.1.0"
 
 # Public names by room; a room is imported when one of its names is first used.
 _ROOMS = {
-    "attacks": ("PGD", "SuperclassAttack", "UniversalHierarchicalAttack"),
+    "attacks": (
+        "PGD",
+        "BertAttack",
+        "EmbeddingPGD",
+        "GradientAttack",
+        "MultimodalAttack",
+        "SuperclassAttack",
+        "SynonymAttack",
+        "UniversalHierarchicalAttack",
+    ),
     "data": ("ClassSet", "PixelCollator", "PixelDataset", "load_class_set", "load_images"),
     "evaluation": ("AttackPlan", "EvaluationSet", "RobustnessRecord", "evaluate_model", "level_classifiers"),
     "hierarchy": ("Forest", "LabelTree", "load_tree"),
-    "modeling": ("PixelPipeline", "RobustCLIPModel", "ZeroShotClassifier", "encode_prompts"),
-    "objectives": ("Clean", "HierRobust", "Objective", "TeCoA"),
+    "modeling": ("PixelPipeline", "RobustCLIPModel", "TextEncoder", "ZeroShotClassifier", "encode_prompts"),
+    "objectives": (
+        "AGFT",
+        "FARE",
+        "PMGAFT",
+        "TGAZSR",
+        "AdvFLYP",
+        "Clean",
+        "CompTGA",
+        "Composite",
+        "HierAGFT",
+        "HierMMCoA",
+        "HierRobust",
+        "MMCoA",
+        "Objective",
+        "Plain",
+        "TeCoA",
+    ),
     "threat": ("ThreatModel",),
     "training": ("RobustCLIPTrainer", "RobustTrainingArguments"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 if TYPE_CHECKING:
-    from .attacks import PGD, SuperclassAttack, UniversalHierarchicalAttack
+    from .attacks import (
+        PGD,
+        BertAttack,
+        EmbeddingPGD,
+        GradientAttack,
+        MultimodalAttack,
+        SuperclassAttack,
+        SynonymAttack,
+        UniversalHierarchicalAttack,
+    )
     from .data import ClassSet, PixelCollator, PixelDataset, load_class_set, load_images
     from .evaluation import AttackPlan, EvaluationSet, RobustnessRecord, evaluate_model, level_classifiers
     from .hierarchy import Forest, LabelTree, load_tree
-    from .modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
-    from .objectives import Clean, HierRobust, Objective, TeCoA
+    from .modeling import PixelPipeline, RobustCLIPModel, TextEncoder, ZeroShotClassifier, encode_prompts
+    from .objectives import (
+        AGFT,
+        FARE,
+        PMGAFT,
+        TGAZSR,
+        AdvFLYP,
+        Clean,
+        Composite,
+        CompTGA,
+        HierAGFT,
+        HierMMCoA,
+        HierRobust,
+        MMCoA,
+        Objective,
+        Plain,
+        TeCoA,
+    )
     from .threat import ThreatModel
     from .training import RobustCLIPTrainer, RobustTrainingArguments
 

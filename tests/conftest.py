@@ -6,7 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from tiny_data import PATHS, make_images, make_tiny_clip
+from tiny_data import PATHS, make_images, make_tiny_clip, make_tiny_siglip
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,11 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def tiny_clip_dir(tmp_path_factory) -> str:
     return make_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_siglip_dir(tmp_path_factory) -> str:
+    return make_tiny_siglip(tmp_path_factory.mktemp("tiny-siglip"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import datasets
@@ -25,6 +26,59 @@ def make_tiny_clip(directory: Path, seed: int = 0) -> str:
     config = tiny_clip_config(tokenizer, vision_width=32, vision_layers=2, text_width=32, projection_dim=32)
     CLIPModel(config).save_pretrained(directory)
     build_processor(32, tokenizer).save_pretrained(directory)
+    return str(directory)
+
+
+def make_tiny_siglip(directory: Path, seed: int = 0) -> str:
+    """A two-layer SigLIP of random weights with tokenizer and processor, as stock transformers saves it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        SiglipConfig,
+        SiglipImageProcessor,
+        SiglipModel,
+        SiglipProcessor,
+    )
+
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.normalizer, backend.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=200,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        initial_alphabet=sorted("abcdefghijklmnopqrstuvwxyz▁"),
+        show_progress=False,
+    )
+    backend.train_from_iterator(WORDS, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    # As in Google's checkpoints: the end token is the padding, no mask, and a context of 64.
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="</s>",
+        pad_token="</s>",
+        unk_token="<unk>",
+        model_max_length=64,
+        model_input_names=["input_ids"],
+    )
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "pad_token_id": 1, "eos_token_id": 1}
+    torch.manual_seed(seed)
+    model = SiglipModel(
+        SiglipConfig(
+            text_config=tower | text | {"bos_token_id": 0},
+            vision_config=tower | {"image_size": 32, "patch_size": 8},
+        )
+    )
+    with torch.no_grad():  # the paper's initial values; transformers starts both from 0
+        model.logit_scale.fill_(math.log(10))
+        model.logit_bias.fill_(-10)
+    model.save_pretrained(directory)
+    image_processor = SiglipImageProcessor(size={"height": 32, "width": 32})
+    SiglipProcessor(image_processor, tokenizer).save_pretrained(directory)
     return str(directory)
 
 

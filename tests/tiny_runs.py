@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from tiny_data import CLASSES, make_images
 from transformers import AutoProcessor
 
+from hf_hierrobust.attacks import Perturbation, TextAttack
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.modeling.trainable import GROUPS
@@ -27,10 +30,24 @@ DEFAULTS = {
 }
 
 
+@dataclass(kw_only=True)
+class PhotoToPicture(TextAttack):
+    """A text attack without a language model: one fixed word for another."""
+
+    name: ClassVar[str] = "photo_to_picture"
+
+    def run(self, texts, clean, encoder, score, generator):
+        attacked = [text.replace("photo", "picture") for text in texts]
+        return attacked, score(encoder(attacked), torch.arange(len(texts)))
+
+
 def make_trainer(
     clip_dir, output_dir, *, tree=None, train=None, evaluation=None, objective=None, attack=None, **args
 ) -> RobustCLIPTrainer:
-    """A trainer on 32 images; ``objective`` and ``attack`` may be names or instances."""
+    """A trainer on 32 images; ``objective`` and ``attack`` may be names or instances.
+
+    Objectives that attack captions do so with `PhotoToPicture`.
+    """
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
     arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
     return RobustCLIPTrainer(
@@ -43,6 +60,7 @@ def make_trainer(
         eval_dataset=evaluation,
         objective=None if isinstance(objective, str) else objective,
         attack=None if isinstance(attack, str) else attack,
+        text_attack=PhotoToPicture(),
     )
 
 
@@ -75,6 +93,31 @@ def train(*args, **kwargs):
     trainer = make_trainer(*args, **kwargs)
     trainer.train()
     return trainer
+
+
+def perturb(trainer, pixels, labels):
+    """The trainer's perturbations of one batch."""
+    batch = trainer._batch({"pixels": pixels, "labels": labels})
+    return trainer.perturb(batch, trainer.forward.targets(batch))
+
+
+def views_of(trainer, pixels, labels, perturbations=None):
+    """Differentiable views of a batch under the trainer's model, and its targets."""
+    batch = trainer._batch({"pixels": pixels, "labels": labels})
+    targets = trainer.forward.targets(batch)
+    perturbations = perturbations or [Perturbation(pixels)]
+    views, targets, _ = trainer.forward.training_views(
+        trainer.model, trainer._core(), batch, perturbations, targets
+    )
+    return views, targets
+
+
+def inner_loss_of(trainer, pixels, labels, perturbation=None):
+    """What the attack maximises, at a perturbation of a batch."""
+    batch = trainer._batch({"pixels": pixels, "labels": labels})
+    at = perturbation or Perturbation(pixels)
+    view = trainer.forward.attack_view(trainer._core(), batch)(at.pixels, at.text_delta, at.levels)
+    return trainer.objective.inner_loss(view, trainer.forward.targets(batch))
 
 
 def first_batch(trainer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..evaluation.suite import AttackPlan
 from ..threat import ThreatModel, parse_eps
+from ..training.arguments import build_text_attack
 
 
 @dataclass
@@ -28,6 +29,9 @@ class RunArguments:
     shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the class labels."})
+    caption_column: str | None = field(
+        default=None, metadata={"help": "Column of the training captions; by default the class prompts."}
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first images only."})
     skip_train_samples: int = field(default=0, metadata={"help": "Leave out the first training images."})
     class_set: str | None = field(
@@ -49,6 +53,13 @@ class RunArguments:
     eval_restarts: int = field(default=1, metadata={"help": "PGD restarts of the evaluation."})
     eval_losses: str = field(
         default="ce", metadata={"help": "PGD losses, worst case counts: 'ce', 'margin' or 'ce,margin'."}
+    )
+    eval_text_attack: str | None = field(
+        default=None,
+        metadata={"help": "Also attack the class prompts: 'bert', 'gradient' or 'synonym'; leaves, cosine."},
+    )
+    eval_text_attack_args: dict | str | None = field(
+        default=None, metadata={"help": "Options of that attack, as JSON."}
     )
     eval_classifiers: str | None = field(
         default=None, metadata={"help": "Classifiers to evaluate, comma-separated; by default all."}
@@ -94,4 +105,7 @@ class RunArguments:
             restarts=self.eval_restarts,
             step_size=parse_eps(step, "eval_step_size", threat.norm) if step else None,
             losses=tuple(self.eval_losses.split(",")),
+            text_attack=build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
+            if self.eval_text_attack
+            else None,
         )

@@ -142,7 +142,12 @@ def _load_data(args: RunArguments, seed: int):
     columns = {"image_column": args.image_column, "label_column": args.label_column}
     source = args.train_file or args.dataset_name
     train = load_images(
-        source, split=args.train_split, config=args.dataset_config, streaming=args.streaming, **columns
+        source,
+        split=args.train_split,
+        config=args.dataset_config,
+        streaming=args.streaming,
+        caption_column=args.caption_column,
+        **columns,
     )
     if args.skip_train_samples:
         train = train.skip(args.skip_train_samples)

@@ -9,7 +9,7 @@ from .collator import (
     UnreadableImageError,
     decode_image,
 )
-from .columns import MissingColumnError
+from .columns import EmptyCaptionError, MissingColumnError
 from .datasets import (
     EmptyDatasetError,
     LabelRangeError,
@@ -27,6 +27,7 @@ from .datasets import (
 
 __all__ = [
     "ClassSet",
+    "EmptyCaptionError",
     "EmptyDatasetError",
     "LabelRangeError",
     "MissingColumnError",

@@ -1,4 +1,4 @@
-"""From dataset rows to ``pixels`` (B, 3, H, W) in [0, 1] and ``labels`` (B,)."""
+"""From dataset rows to ``pixels`` (B, 3, H, W) in [0, 1], ``labels`` (B,) and, if there are any, captions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .columns import checked_caption
 from .datasets import EmptyDatasetError, LabelRangeError, check_label_range, label_array
 
 
@@ -50,6 +51,8 @@ def decode_image(example: Mapping[str, Any], row: int, source: str = "dataset") 
 class PixelDataset(torch.utils.data.Dataset):
     """Map-style view of a dataset of `load_images`: item i is ``{"image", "label", "row"}``.
 
+    A dataset with a text column ``caption`` adds ``"caption"``, a string.
+
     ``image`` is an RGB PIL image, or with `preload` a uint8 tensor (3, H, W): every image is then decoded
     once, here, instead of once an epoch (N*3*H*W bytes of memory). ``row`` is the row in the source where the
     dataset kept it, else i.
@@ -59,6 +62,7 @@ class PixelDataset(torch.utils.data.Dataset):
         ValueError: no columns ``image`` and ``label``.
         EmptyDatasetError: no rows.
         UnreadableImageError: on access or preload, naming the row.
+        EmptyCaptionError: a row without one, where there are captions, naming the row.
         MixedSizesError: `preload` with images of different sizes.
     """
 
@@ -77,6 +81,7 @@ class PixelDataset(torch.utils.data.Dataset):
             np.asarray(dataset.with_format("numpy")["row"][:]) if has_rows else np.arange(len(dataset))
         )
         self._images = _undecoded(dataset.with_format(None).select_columns(["image"]))
+        self.captions = self._read_captions(dataset) if "caption" in dataset.column_names else None
         self.pixels = self._decode_all() if preload else None
 
     def __len__(self) -> int:
@@ -88,7 +93,12 @@ class PixelDataset(torch.utils.data.Dataset):
             image = self.pixels[index]
         else:
             image = decode_image(self._images[int(index)], row, self.source)
-        return {"image": image, "label": int(self.labels[index]), "row": row}
+        item = {"image": image, "label": int(self.labels[index]), "row": row}
+        return item if self.captions is None else item | {"caption": self.captions[index]}
+
+    def _read_captions(self, dataset: hf.Dataset) -> list[str]:
+        captions = dataset.with_format(None).select_columns(["caption"])["caption"][:]
+        return [checked_caption(text, int(row), self.source) for text, row in zip(captions, self.rows)]
 
     def _decode_all(self) -> torch.Tensor:
         pixels = None
@@ -107,13 +117,14 @@ class PixelDataset(torch.utils.data.Dataset):
 
 
 class PixelStream(torch.utils.data.IterableDataset):
-    """Streamed counterpart of `PixelDataset`.
+    """Streamed counterpart of `PixelDataset`, with captions where the stream has them.
 
     Without a ``row`` column, ``row`` counts the examples that this process or worker has read, from 0.
 
     Raises:
         LabelRangeError: no label, or one outside 0..num_classes-1 where that is given, naming the row.
         UnreadableImageError: naming the row.
+        EmptyCaptionError: likewise.
     """
 
     def __init__(
@@ -130,7 +141,10 @@ class PixelStream(torch.utils.data.IterableDataset):
                 raise LabelRangeError(f"row {row} of {self.source} has no label; drop such rows first.")
             if self.num_classes is not None:
                 check_label_range(np.array([label]), self.num_classes, np.array([row]))
-            yield {"image": decode_image(example, row, self.source), "label": int(label), "row": row}
+            item = {"image": decode_image(example, row, self.source), "label": int(label), "row": row}
+            if "caption" in example:
+                item["caption"] = checked_caption(example["caption"], row, self.source)
+            yield item
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on, so that a shuffled stream gives a new order each epoch."""
@@ -141,7 +155,7 @@ class PixelCollator:
     """Collate examples ``{"image", "label"}`` into ``{"pixels", "labels"}``.
 
     ``pixels`` is float32 (B, 3, H, W) in [0, 1], before any normalisation, which belongs inside the attacked
-    function; ``labels`` is int64 (B,).
+    function; ``labels`` is int64 (B,). Examples with a ``caption`` add ``captions``, a list of B texts.
 
     Args:
         image_processor: of the model (or a processor that holds one); only ``resolution="model"`` uses it.
@@ -177,7 +191,7 @@ class PixelCollator:
         self.resolution = resolution
         self.class_map = None if class_map is None else torch.as_tensor(class_map, dtype=torch.long)
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor | list[str]]:
         rows = [int(example.get("row", index)) for index, example in enumerate(examples)]
         images = [example["image"] for example in examples]
         pixels = self._native(images, rows) if self.resolution == "native" else self._resized(images)
@@ -186,7 +200,10 @@ class PixelCollator:
             # an unlabelled -1 would otherwise silently pick the last class
             check_label_range(labels.numpy(), len(self.class_map), np.array(rows))
             labels = self.class_map[labels]
-        return {"pixels": pixels, "labels": labels}
+        batch = {"pixels": pixels, "labels": labels}
+        if "caption" in examples[0]:
+            batch["captions"] = [example["caption"] for example in examples]
+        return batch
 
     @staticmethod
     def _native(images: Sequence[Any], rows: Sequence[int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which column of a dataset holds the images and which the labels."""
+"""Which column of a dataset holds the images, which the labels and which the captions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,33 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "target", "cat
 
 class MissingColumnError(ValueError):
     """No column, or no single column, can serve as the images or the labels."""
+
+
+class EmptyCaptionError(ValueError):
+    """An image without a caption, or with a blank one; the message names source and row."""
+
+
+def standard_columns(
+    features: hf.Features, image: str | None, label: str | None, caption: str | None, where: str
+) -> dict[str, str]:
+    """Column of ``image``, ``label`` and, if one is requested, ``caption``.
+
+    Args:
+        image, label, caption: requested names, or None.
+        where: the source, for messages.
+
+    Raises:
+        MissingColumnError: no (single) column can serve, or one would have to serve twice.
+    """
+    columns = {
+        "image": image_column_name(features, image, where),
+        "label": label_column_name(features, label, where),
+    }
+    if caption is not None:
+        if caption in columns.values():
+            raise MissingColumnError(f"caption_column={caption!r} of {where} is its image or label column.")
+        columns["caption"] = caption_column_name(features, caption, where)
+    return columns
 
 
 def image_column_name(features: hf.Features, requested: str | None, where: str) -> str:
@@ -47,6 +74,31 @@ def label_column_name(features: hf.Features, requested: str | None, where: str) 
     if len(typed) == 1 or (named and not typed):
         return (typed or named)[0]
     raise MissingColumnError(_no_column("label", "label_column", features, where))
+
+
+def caption_column_name(features: hf.Features, requested: str, where: str) -> str:
+    """The column of captions, always requested: which of several texts describes the image, no name tells."""
+    name = _requested(features, requested, "caption_column", where)
+    if not is_text(features[name]):
+        raise MissingColumnError(
+            f"caption_column={name!r} of {where} has type {features[name]}; one text per image is needed. "
+            "Choose one of several texts with dataset.map first."
+        )
+    return name
+
+
+def checked_caption(caption: object, row: int, source: str) -> str:
+    """The caption of one row, stripped.
+
+    Raises:
+        EmptyCaptionError: no text, or a blank one.
+    """
+    if not isinstance(caption, str) or not caption.strip():
+        raise EmptyCaptionError(
+            f"row {row} of {source} has no caption but {caption!r}; drop such rows, or leave out all "
+            "captions: then every image is given its class prompt."
+        )
+    return caption.strip()
 
 
 def _requested(features: hf.Features, name: str, option: str, where: str) -> str:

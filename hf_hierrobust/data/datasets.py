@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets as hf
 import numpy as np
 
-from .columns import MissingColumnError, image_column_name, is_text, label_column_name
+from .columns import MissingColumnError, is_text, standard_columns
 
 HFDataset = hf.Dataset | hf.IterableDataset
 
@@ -30,6 +30,7 @@ def load_images(
     config: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    caption_column: str | None = None,
     streaming: bool = False,
     max_samples: int | None = None,
     cache_dir: str | None = None,
@@ -43,17 +44,19 @@ def load_images(
             split: they are all read.
         config: configuration name of a Hub dataset.
         image_column, label_column: needed only where the columns cannot be told by type or usual name.
+        caption_column: text column to keep as ``caption``; None keeps none.
         streaming: read rows as they come instead of preparing an Arrow copy.
         max_samples: keep the first rows only.
 
     Returns:
-        Dataset with ``image`` (PIL on access), ``label`` (ClassLabel where names are known, else integers)
-        and, unless streaming, ``row``: the position in the source, which survives any later selection.
+        Dataset with ``image`` (PIL on access), ``label`` (ClassLabel where names are known, else integers),
+        ``caption`` where asked for and, unless streaming, ``row``: the position in the source, which survives
+        any later selection.
 
     Raises:
         FileNotFoundError: a path or glob that leads nowhere.
         EmptyDatasetError: no rows.
-        MissingColumnError: no (single) image or label column.
+        MissingColumnError: no (single) image or label column, or no such text column of captions.
         ValueError: an unknown split, or `max_samples` below 1.
     """
     dataset = _open(source, split, config, streaming, cache_dir)
@@ -62,10 +65,9 @@ def load_images(
     if features is None:
         # some streamed formats declare nothing: the first rows tell
         features = dataset._resolve_features().features
-    image_name = image_column_name(features, image_column, where)
-    label_name = label_column_name(features, label_column, where)
-    dataset = dataset.select_columns([image_name, label_name])
-    for old, new in ((image_name, "image"), (label_name, "label")):
+    columns = standard_columns(features, image_column, label_column, caption_column, where)
+    dataset = dataset.select_columns(list(columns.values()))
+    for new, old in columns.items():
         if old != new:
             dataset = dataset.rename_column(old, new)
     # undecoded while rows are probed and labels encoded; the cast back costs nothing
@@ -73,13 +75,13 @@ def load_images(
     if isinstance(dataset, hf.Dataset):
         if len(dataset) == 0:
             raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
-        dataset = _integer_labels(dataset, features[label_name])
+        dataset = _integer_labels(dataset, features[columns["label"]])
         dataset = dataset.add_column("row", np.arange(len(dataset)))
     else:
-        if is_text(features[label_name]):
+        if is_text(features[columns["label"]]):
             raise MissingColumnError(
-                f"label column {label_name!r} of {where} holds text, whose classes a stream cannot know "
-                "in advance; use streaming=False or a ClassLabel column."
+                f"label column {columns['label']!r} of {where} holds text, whose classes a stream cannot "
+                "know in advance; use streaming=False or a ClassLabel column."
             )
         if next(iter(dataset.take(1)), None) is None:
             raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from ..attacks import PGD, Attack
+from ..attacks import PGD, Attack, TextAttack
 from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustCLIPModel
@@ -20,6 +21,7 @@ from .flags import pack_flags
 from .hierarchical import LevelClassifier, level_classifiers
 from .records import RobustnessRecord, describe_samples, public_name
 from .robust import Outcome, attack_classifier
+from .text_attacks import attacked_prompts, both, prompt_classifier, text_only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class AttackPlan:
         num_steps, restarts: of every PGD run.
         step_size: in pixel scale; None is ``eps / 4``.
         losses: PGD runs, one a loss: ``("ce",)`` is PGD-n, ``("ce", "margin")`` adds CW-PGD.
+        text_attack: also attack the class prompts, by themselves and before the pixels; leaf level, cosine.
     """
 
     threats: tuple[ThreatModel, ...]
@@ -38,6 +41,7 @@ class AttackPlan:
     restarts: int = 1
     step_size: float | None = None
     losses: tuple[str, ...] = ("ce",)
+    text_attack: TextAttack | None = None
 
     def attacks(self, threat: ThreatModel) -> list[Attack]:
         return [
@@ -56,6 +60,13 @@ class AttackPlan:
         constants = self.attacks(threat)[0].describe()
         step = self.step_size if self.step_size is not None else threat.eps / 4
         return constants | {"loss": "+".join(self.losses), "step_size": step}
+
+    def describe_text(self, image: dict | None, space: str) -> dict:
+        """Constants of the attack on the prompts: alone, or with the image attack ``image`` after it."""
+        text = self.text_attack.describe()
+        if image is None:
+            return text | {"norm": "linf", "eps": 0.0, "space": space}
+        return image | {"name": f"{text['name']}+{image['name']}", "text_attack": text}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +137,8 @@ def evaluate_model(
         seed: of random starts.
 
     Returns:
-        One record per set, level, classifier and budget.
+        One record per set, level, classifier and budget; with a text attack, for the leaves' cosine
+        classifier also one with attacked prompts alone and one per budget with both attacked.
     """
     pipeline, records = PixelPipeline(processor.image_processor), []
     dtype = torch.bfloat16 if bf16_search else None
@@ -141,6 +153,12 @@ def evaluate_model(
             names=classifiers,
         )
         class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
+        prompts = None
+        if plan.text_attack is not None:
+            words = attacked_prompts(
+                model, processor.tokenizer, class_set, class_set.templates, plan.text_attack
+            )
+            prompts = prompt_classifier(model, pipeline, processor.tokenizer, words)
         identities: dict[str, dict] = {}  # of the images in each threat space, which budgets share
         for threat in plan.threats:
             loader = data.loader(processor, threat.space, batch_size)
@@ -155,23 +173,27 @@ def evaluate_model(
                 "tree": data.tree.name if data.tree else None,
                 "tree_hash": data.tree.hash if data.tree else None,
                 "templates_hash": class_set.templates_hash,
-                "attack": plan.describe(threat) | {"search_dtype": "bfloat16" if bf16_search else "float32"},
                 "seed": seed,
                 "sample_ids": identities[threat.space],
             }
+            constants = plan.describe(threat) | {"search_dtype": "bfloat16" if bf16_search else "float32"}
+            run = partial(
+                _attack, model=model, loader=loader, attacks=plan.attacks(threat), dtype=dtype, seed=seed
+            )
+            desc = f"{data.name} {threat}" if progress else None
             for one in found:
-                with fast_kernels(model, dtype):
-                    outcome = attack_classifier(
-                        one.classifier,
-                        loader,
-                        plan.attacks(threat),
-                        to_class=one.to_node,
-                        search=one.search if bf16_search else None,
-                        device=model.device,
-                        seed=seed,
-                        desc=f"{data.name} level {one.level} {one.name} {threat}" if progress else None,
-                    )
-                records.append(_record(one, outcome, common, plan.losses))
+                outcome = run(one, desc=desc)
+                records.append(_record(one, outcome, common | {"attack": constants}, plan.losses))
+                if prompts is None or (one.level, one.name) != (0, "cosine"):
+                    continue
+                search = prompts.with_autocast(torch.bfloat16)
+                pair = run(replace(one, classifier=prompts, search=search), desc=desc)
+                if threat is plan.threats[0]:  # without pixels there is no budget
+                    words = {"attack": plan.describe_text(None, threat.space)}
+                    records.append(_record(one, text_only(outcome.clean, pair), common | words, ("text",)))
+                joint = {"attack": plan.describe_text(constants, threat.space)}
+                losses = (*plan.losses, "text_first")
+                records.append(_record(one, both(outcome, pair), common | joint, losses))
     return records
 
 
@@ -205,6 +227,22 @@ def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
     images = (record.dataset, record.split, record.sample_ids["sha256"])
     classes = (record.class_set, record.tree_hash, record.templates_hash, record.level)
     return (*images, *classes, name, json.dumps(record.attack, sort_keys=True))
+
+
+def _attack(
+    one: LevelClassifier, model, loader: DataLoader, attacks, dtype: torch.dtype | None, seed: int, desc
+) -> Outcome:
+    with fast_kernels(model, dtype):
+        return attack_classifier(
+            one.classifier,
+            loader,
+            attacks,
+            to_class=one.to_node,
+            search=None if dtype is None else one.search,
+            device=model.device,
+            seed=seed,
+            desc=desc and f"{desc} level {one.level} {one.name}",
+        )
 
 
 def _record(one: LevelClassifier, outcome: Outcome, common: dict, losses: Sequence[str]) -> RobustnessRecord:

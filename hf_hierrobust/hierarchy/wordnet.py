@@ -55,6 +55,13 @@ class WordNet:
         """Names of a synset, most usual first, with blanks for underscores."""
         return self._nouns.entry(wnid)[0]
 
+    def synonyms(self, word: str) -> list[str]:
+        """Names that share a synset with a word, sense by sense, the word itself among them.
+
+        Database files know all parts of speech, the parquet form nouns only.
+        """
+        return [name for names in self._nouns.synonyms(normalise(word)) for name in names]
+
     def path(self, wnid: str) -> tuple[str, ...]:
         """wnids from ``entity`` down to the synset: its shortest hypernym path, ties to the smaller wnids."""
         if wnid not in self._paths:
@@ -140,6 +147,10 @@ class _DatabaseNouns:
     def names(self) -> list[str]:
         return [_text(name) for name in self.reader.all_lemma_names("n")]
 
+    def synonyms(self, form: str) -> list[list[str]]:
+        synsets = self.reader.synsets(form.replace(" ", "_"))
+        return [[_text(name) for name in synset.lemma_names()] for synset in synsets]
+
 
 class _ParquetNouns:
     """Nouns of a parquet table with one row per synset."""
@@ -170,6 +181,9 @@ class _ParquetNouns:
 
     def names(self) -> list[str]:
         return list(self.by_name)
+
+    def synonyms(self, form: str) -> list[list[str]]:
+        return [self.entry(wnid)[0] for wnid in self.senses(form)]
 
 
 def _text(lemma: str) -> str:

@@ -14,7 +14,7 @@ PLAIN_MODEL_TYPES = ("clip", "siglip")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 # Prefixes and fragments of tensor names that stock CLIPModel/SiglipModel do not have.
-FOREIGN_TENSOR_MARKS = ("hier_head.", "base_model.", "lora_")
+FOREIGN_TENSOR_MARKS = ("hier_head.", "visual_prompt.", "base_model.", "lora_")
 
 # Patterns are huggingface_hub's: fnmatch on the path relative to the folder, in which `*` also matches `/`.
 # So the allow list names files instead of suffixes, and what must never leave is ignored by name as well:
@@ -34,6 +34,7 @@ UPLOAD_PATTERNS: dict[str, tuple[str, ...]] = {
         "merges.txt",
         "spiece.model",
         "hier_head.safetensors",
+        "visual_prompt.safetensors",
         "*tree.json",
         "results.json",
         "figures/*.png",

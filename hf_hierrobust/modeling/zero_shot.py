@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .clip import RobustCLIPModel
+from .dual_encoder import RobustDualEncoder
 from .pixels import PixelPipeline
+from .text_encoder import text_inputs
 
 Score = Literal["cosine", "hyperbolic"]
 
 
 @torch.no_grad()
 def encode_prompts(
-    model: RobustCLIPModel,
+    model: RobustDualEncoder,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str] | Sequence[Sequence[str]],
     batch_size: int = 256,
@@ -52,9 +53,8 @@ def encode_prompts(
     model.eval()
     try:
         for start in range(0, len(flat), batch_size):
-            # Padding to the longest prompt only: a prompt of 15 tokens costs a fifth of a padded 77.
-            batch = tokenizer(flat[start : start + batch_size], padding=True, return_tensors="pt")
-            states.append(model.text_model(**batch.to(model.device)).pooler_output.float())
+            batch = text_inputs(model, tokenizer, flat[start : start + batch_size])
+            states.append(model.pool_text(**batch).float())
     finally:
         # One by one: parts of a training model, such as a frozen text trunk, may be in evaluation mode.
         for module, mode in modes.items():
@@ -70,13 +70,14 @@ class ZeroShotClassifier:
         model: its parameters must not change while the classifier is in use.
         pipeline: the checkpoint's pixel pipeline.
         text_states: (N, w) or (N, T, w) from `encode_prompts`.
-        score: ``"cosine"``: ``exp(logit_scale) cos``, CLIP's own; ``"hyperbolic"``: ``-kappa d_r`` (OC-16).
+        score: ``"cosine"``: the model's own logits, ``exp(logit_scale) cos``, with SigLIP's bias;
+            ``"hyperbolic"``: ``-kappa d_r`` (OC-16).
         autocast: run the image tower in this type, for a cheaper gradient search; None is fp32.
     """
 
     def __init__(
         self,
-        model: RobustCLIPModel,
+        model: RobustDualEncoder,
         pipeline: PixelPipeline,
         text_states: Tensor,
         score: Score = "cosine",
@@ -87,9 +88,10 @@ class ZeroShotClassifier:
         self.module, self.pipeline, self.score, self.autocast = model, pipeline, score, autocast
         self.text_states = text_states.to(model.device)
         with torch.no_grad():
+            self._offset = model.logit_offset
             features = model.project_text(self.text_states)
             if score == "cosine":
-                self._text = model.logit_scale.exp() * torch.nn.functional.normalize(features, dim=-1)
+                self._text = model.logit_multiplier * torch.nn.functional.normalize(features, dim=-1)
             else:
                 self._text = model.hier_head.lift(model.hier_head.text_tangent(features))
 
@@ -107,6 +109,7 @@ class ZeroShotClassifier:
         """Pixels (B, 3, H, W) in [0, 1] to logits (B, N), fp32."""
         features = self.features(pixels)
         if self.score == "cosine":
-            return torch.nn.functional.normalize(features, dim=-1) @ self._text.T
+            logits = torch.nn.functional.normalize(features, dim=-1) @ self._text.T
+            return logits if self._offset is None else logits + self._offset
         head = self.module.hier_head
         return head.logits(head.lift(head.image_tangent(features)), self._text)

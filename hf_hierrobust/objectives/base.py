@@ -11,21 +11,39 @@ from torch import Tensor
 
 from ..hierarchy import Forest
 from ..registry import Registry
+from .losses import cosine_logits
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "hf_hierrobust.objectives")
+
+
+NEEDS: dict[str, str] = {
+    "tree": "a class tree",
+    "reference": "the frozen original model on the clean images",
+    "attacked_reference": "the frozen original model on each view's adversarial images",
+    "clean": "the trained model on the clean images",
+    "patches": "patch tokens of every image",
+    "captions": "a caption of every image; its class prompt where the data have none",
+    "attacked_captions": "the captions after the text attack",
+    "text_nodes": "the prompts of classes and nodes in the training loss, not only in the attack",
+}
+"""What an objective may ask of the trainer."""
 
 
 class View(NamedTuple):
     """One batch of images and the text nodes as an objective sees them.
 
     Attributes:
-        image_features, text_features: (B, D) and (N, D), projected, not normalised.
+        image_features, text_features: (B, D) and (N, D), projected, not normalised. While the text tower
+            trains, a training view holds no text nodes (N = 0) unless the objective needs ``text_nodes``.
         image_tangent, text_tangent: the same before the exponential map, (B, D) and (N, D), fp32.
         logit_scale: CLIP's multiplier, 0-dim.
         head: the model's hyperbolic head, for its constants and maps (never for trained parameters,
             which already acted on the tangents).
         text_delta: perturbation of the text tangents, (N, D) or (1, D), or None.
         levels: tree levels this view counts for, None for all.
+        patch_features: (B, P, D) projected patch tokens, not normalised, where asked for.
+        caption_features, attacked_caption_features: (B, D) of each image's caption, clean and after the
+            text attack, not normalised, where asked for.
     """
 
     image_features: Tensor
@@ -36,6 +54,40 @@ class View(NamedTuple):
     head: object
     text_delta: Tensor | None = None
     levels: tuple[int, ...] | None = None
+    patch_features: Tensor | None = None
+    caption_features: Tensor | None = None
+    attacked_caption_features: Tensor | None = None
+
+
+class Reference(NamedTuple):
+    """What the frozen original model says of one batch: constants, without gradients.
+
+    Attributes:
+        image_features, text_features: (B, D) and (N, D), projected, not normalised.
+        logit_scale: the original's multiplier, 0-dim.
+        patch_features: (B, P, D) projected patch tokens, where asked for.
+    """
+
+    image_features: Tensor
+    text_features: Tensor
+    logit_scale: Tensor
+    patch_features: Tensor | None = None
+
+
+class Targets(NamedTuple):
+    """What a batch is trained towards; beside the labels only what the objective's ``needs`` name.
+
+    Attributes:
+        labels: (B,) leaf indices.
+        reference: the original model on the clean images.
+        attacked_reference: the original model on the adversarial images of each view; not in the attack.
+        clean: the trained model on the clean images, with gradients; not in the attack.
+    """
+
+    labels: Tensor
+    reference: Reference | None = None
+    attacked_reference: tuple[Reference, ...] | None = None
+    clean: View | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +97,16 @@ class TextNodes:
     Attributes:
         names: one name per row, filled into the prompt template; the leaves come first.
         rows: for each tree and level the (K_l,) row of each node.
+        prompts: complete prompts of further rows, after those of ``names``; no template touches them.
     """
 
     names: tuple[str, ...]
     rows: tuple[tuple[Tensor, ...], ...] = ()
+    prompts: tuple[str, ...] = ()
+
+    def fill(self, template: str) -> list[str]:
+        """The prompt of every row."""
+        return [*(template.replace("{}", name) for name in self.names), *self.prompts]
 
     @classmethod
     def of_forest(cls, class_names: Sequence[str], forest: Forest) -> TextNodes:
@@ -80,15 +138,28 @@ class Objective:
     paper_id: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     trains: ClassVar[tuple[str, ...]] = ("vision",)
-    """Parameter groups: ``vision`` (tower and projection), ``text_projection``, ``hier_head``, ``text``."""
+    """Parameter groups, see `modeling.trainable.GROUPS`."""
     default_attack: ClassVar[str] = "pgd"
-    needs_tree: ClassVar[bool] = False
+    default_attack_steps: ClassVar[int | None] = None
+    """Steps of that attack in the paper; None leaves them to the attack (``pgd``: 2, as in TeCoA)."""
+    default_text_attack: ClassVar[str] = "none"
 
     nodes: TextNodes = field(init=False, repr=False, compare=False, default=None)
+    num_classes: int = field(init=False, repr=False, compare=False, default=0)
 
     def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
         """Bind the objective to the classes of a data set; called once before training."""
         self.nodes = TextNodes(tuple(class_names))
+        self.num_classes = len(class_names)
+
+    def leaf_logits(self, view: View | Reference) -> Tensor:
+        """CLIP's zero-shot logits (B, K) of the view's images against the K class prompts."""
+        return cosine_logits(view.image_features, view.text_features[: self.num_classes], view.logit_scale)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the trainer must provide under the chosen options: keys of `NEEDS`."""
+        return frozenset({"text_nodes"})
 
     @property
     def num_levels(self) -> int:
@@ -103,16 +174,16 @@ class Objective:
     def calibrate(self, view: View, labels: Tensor) -> None:
         """Set constants from a clean batch at the start of training; nothing by default."""
 
-    def inner_loss(self, view: View, labels: Tensor) -> Tensor:
+    def inner_loss(self, view: View, targets: Targets) -> Tensor:
         """What the attacker maximises; any shape, its sum counts."""
         raise NotImplementedError
 
-    def loss(self, views: Sequence[View], labels: Tensor) -> dict[str, Tensor]:
+    def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
         """Named 0-dim terms whose sum is minimised.
 
         Args:
             views: one per training perturbation (most attacks make one).
-            labels: (B,) leaf indices.
+            targets: labels, and what ``needs`` asks for.
         """
         raise NotImplementedError
 

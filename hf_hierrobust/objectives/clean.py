@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import OBJECTIVES, Objective, View
-from .losses import cosine_logits
+from .base import OBJECTIVES, Objective, Targets, View
 
 
 @OBJECTIVES.register
@@ -22,9 +21,8 @@ class Clean(Objective):
     title: ClassVar[str] = "Clean fine-tuning"
     default_attack: ClassVar[str] = "none"
 
-    def inner_loss(self, view: View, labels: Tensor) -> Tensor:
-        logits = cosine_logits(view.image_features, view.text_features, view.logit_scale)
-        return F.cross_entropy(logits, labels, reduction="none")
+    def inner_loss(self, view: View, targets: Targets) -> Tensor:
+        return F.cross_entropy(self.leaf_logits(view), targets.labels, reduction="none")
 
-    def loss(self, views: Sequence[View], labels: Tensor) -> dict[str, Tensor]:
-        return {"ce": sum(self.inner_loss(view, labels).mean() for view in views)}
+    def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
+        return {"ce": sum(self.inner_loss(view, targets).mean() for view in views)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from transformers import TrainingArguments
 
-from ..attacks import ATTACKS, Attack
+from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..objectives import OBJECTIVES, Objective
 from ..threat import ThreatModel, parse_eps
 
@@ -29,6 +29,27 @@ class RobustTrainingArguments(TrainingArguments):
     )
     attack_args: dict | str | None = field(
         default=None, metadata={"help": "Further options of the attack, as JSON: '{\"text_eps\": 0.0002}'."}
+    )
+    text_attack: str | None = field(
+        default=None, metadata={"help": "Attack on captions by name; by default the objective's own."}
+    )
+    text_attack_args: dict | str | None = field(
+        default=None, metadata={"help": "Options of the text attack, as JSON: '{\"num_candidates\": 10}'."}
+    )
+    lora_r: int | None = field(
+        default=None, metadata={"help": "Train LoRA adapters of this rank in place of the towers' weights."}
+    )
+    lora_alpha: float | None = field(default=None, metadata={"help": "LoRA scale; by default twice lora_r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapters' input."})
+    lora_towers: str | None = field(
+        default=None,
+        metadata={"help": "'vision', 'text' or 'vision,text'; by default what the objective trains."},
+    )
+    visual_prompt_tokens: int = field(
+        default=0, metadata={"help": "Train this many prompt tokens in place of the image tower."}
+    )
+    visual_prompt_border: int = field(
+        default=0, metadata={"help": "Train a border of this many pixels in place of the image tower."}
     )
     norm: str = field(default="linf", metadata={"help": "Norm of the threat model: linf or l2."})
     eps: str = field(default="1/255", metadata={"help": "Perturbation budget in pixel scale, e.g. 4/255."})
@@ -71,11 +92,16 @@ class RobustTrainingArguments(TrainingArguments):
             parse_eps(self.step_size, "step_size", self.norm)
         self.objective_args = _as_dict(self.objective_args, "objective_args")
         self.attack_args = _as_dict(self.attack_args, "attack_args")
+        self.text_attack_args = _as_dict(self.text_attack_args, "text_attack_args")
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
         if self.attack is not None and self.attack != "none":
             ATTACKS.get(self.attack)
+        if self.text_attack is not None:
+            TEXT_ATTACKS.get(self.text_attack)
+        if self.lora_r is None and (self.lora_alpha or self.lora_dropout or self.lora_towers):
+            raise ValueError("lora_alpha, lora_dropout and lora_towers need lora_r, the adapters' rank")
         if self.hub_token is not None:
             raise ValueError("hub_token is written to disk in clear with the arguments: use HF_TOKEN instead")
         if not torch.accelerator.is_available():
@@ -92,22 +118,30 @@ class RobustTrainingArguments(TrainingArguments):
         """Instance of the named objective with ``objective_args``."""
         return _build(OBJECTIVES.get(self.objective), self.objective_args, "objective_args")
 
-    def build_attack(self, default: str) -> Attack | None:
-        """Instance of the training attack; None trains on clean images.
-
-        Args:
-            default: the objective's own attack, used when none was named.
-        """
-        name = self.attack or default
+    def build_attack(self, objective: Objective) -> Attack | None:
+        """Instance of the training attack, by default the objective's own; None trains on clean images."""
+        name = self.attack or objective.default_attack
         if name == "none":
             return None
         step = parse_eps(self.step_size, "step_size", self.norm) if self.step_size else self.threat.eps
         options = {"threat": self.threat, "step_size": step}
         if self.num_steps is not None:
             options["num_steps"] = self.num_steps
+        elif name == objective.default_attack and objective.default_attack_steps is not None:
+            options["num_steps"] = objective.default_attack_steps
         elif name == "pgd":
-            options["num_steps"] = 2  # TeCoA and its family; PGD's own default is for evaluation
+            options["num_steps"] = 2  # PGD's own default is for evaluation
         return _build(ATTACKS.get(name), options | self.attack_args, "attack_args")
+
+    def build_text_attack(self, default: str) -> TextAttack:
+        """Instance of the attack on captions; ``default``, the objective's own, when none was named."""
+        return build_text_attack(self.text_attack or default, self.text_attack_args)
+
+
+def build_text_attack(name: str, options: dict | str | None, prefix: str = "") -> TextAttack:
+    """Instance of a named text attack; ``prefix`` of the argument for messages."""
+    argument = f"{prefix}text_attack_args"
+    return _build(TEXT_ATTACKS.get(name), _as_dict(options, argument), argument)
 
 
 def _build(cls, options: dict, argument: str):

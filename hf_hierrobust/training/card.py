@@ -26,7 +26,7 @@ def card_facts(
         datasets: Hub ids or names of the training data.
     """
     args, objective, data = trainer.args, trainer.objective, trainer.train_dataset
-    recipe, forest = trainer.recipe(args), trainer.forest if trainer.objective.needs_tree else None
+    recipe, forest = trainer.recipe(args), trainer.forest if "tree" in objective.needs else None
     hyperparameters = {
         "learning_rate": args.learning_rate,
         "optimizer": _plain(args.optim),

@@ -7,11 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
-from ..modeling.clip import SIDE_FILE
+from ..modeling.side_files import ADAPTER_DIR, PROMPT_FILE, SIDE_FILE, expected_files
 
 _WEIGHTS = ("config.json", "model.safetensors", SIDE_FILE)
 _NEEDED = (*_WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
-_RUN_MARKS = (*_WEIGHTS, "results.json", "trainer_state.json")
+_RUN_MARKS = (*_WEIGHTS, PROMPT_FILE, ADAPTER_DIR, "results.json", "trainer_state.json")
 
 
 class OutputDirError(FileExistsError):
@@ -39,9 +39,10 @@ def _is_whole(path: Path) -> bool:
         return False
     try:
         json.loads((path / "trainer_state.json").read_text())
+        facts = json.loads((path / "config.json").read_text()).get("hier_robust") or {}
     except json.JSONDecodeError:
         return False
-    return True
+    return all((path / name).is_file() for name in expected_files(facts))
 
 
 def prepare_output_dir(

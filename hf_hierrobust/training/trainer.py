@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers import CLIPProcessor, logging
 from transformers.trainer_utils import EvalPrediction
 
-from ..attacks import PGD, Attack, NanError, Perturbation, check_pixels, frozen, misclassified
+from ..attacks import PGD, Attack, NanError, Perturbation, TextAttack, check_pixels, frozen, misclassified
 from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
-from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
+from ..modeling import PixelPipeline, RobustCLIPModel, TextEncoder, ZeroShotClassifier
 from ..modeling.kernels import fast_kernels
-from ..modeling.trainable import set_trainable
-from ..objectives import Objective, View
+from ..objectives import Objective, Targets
 from .arguments import RobustTrainingArguments
+from .callbacks import InvariantsCallback
 from .checkpoints import NonFiniteLossError, last_whole_checkpoint
+from .forward import Batch, BatchForward
+from .preparation import prepare
 from .sharing import SharingTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 logger = logging.get_logger(__name__)
 
@@ -43,7 +48,8 @@ class RobustCLIPTrainer(SharingTrainer):
         forest: class trees, for objectives that need them.
         train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`; the first
             ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation.
-        objective, attack: instances, in place of the names in ``args``.
+        objective, attack, text_attack: instances, in place of the names in ``args``.
+        peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
         label_map: (C,) class index of each dataset label, where the two differ.
 
     Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
@@ -66,16 +72,20 @@ class RobustCLIPTrainer(SharingTrainer):
         eval_dataset: Dataset | None = None,
         objective: Objective | None = None,
         attack: Attack | None = None,
+        text_attack: TextAttack | None = None,
+        peft_config: PeftConfig | None = None,
         label_map: Tensor | None = None,
         **kwargs,
     ):
         self.objective = objective if objective is not None else args.build_objective()
         self.objective.setup(class_set.class_names, forest)
-        self.attack = attack if attack is not None else args.build_attack(self.objective.default_attack)
-        self.trained = set_trainable(model, self.objective.trained_groups)
+        self.attack = attack if attack is not None else args.build_attack(self.objective)
+        self.text_attack = None
+        if "attacked_captions" in self.objective.needs:
+            default = self.objective.default_text_attack
+            self.text_attack = text_attack or args.build_text_attack(default)
+        self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
         self.pipeline = PixelPipeline(processor.image_processor)
-        names = [args.template.replace("{}", name) for name in self.objective.nodes.names]
-        self.text_states = encode_prompts(model, processor.tokenizer, names)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
         self.base_model = model.name_or_path or "an unnamed CLIP checkpoint"
         model.config.hier_robust = model.facts() | self.recipe(args)
@@ -94,7 +104,10 @@ class RobustCLIPTrainer(SharingTrainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        self.text_states = self.text_states.to(self.args.device)
+        self.forward = BatchForward(
+            self.objective, self.pipeline, text, reference, self.accelerator.autocast, self._encode
+        )
+        self.add_callback(InvariantsCallback(reference))
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._micro_step = (-1, 0)
         counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
@@ -107,6 +120,7 @@ class RobustCLIPTrainer(SharingTrainer):
             "objective": self.objective.name,
             "objective_args": self.objective.options(),
             "attack": None if self.attack is None else self.attack.describe(),
+            **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
             "template": args.template,
         }
         if self.forest is not None:
@@ -131,13 +145,16 @@ class RobustCLIPTrainer(SharingTrainer):
         Raises:
             NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
         """
-        pixels, labels = inputs["pixels"], inputs["labels"]
+        batch = self._batch(inputs)
         try:
-            perturbations = self.perturb(pixels, labels)
+            targets = self.forward.targets(batch)
+            perturbations = self.perturb(batch, targets)
         except NanError as error:  # diverged weights show in the attack's gradient first
             raise self._non_finite(str(error)) from error
-        views, outputs = self._views(model, perturbations)
-        terms = self.objective.loss(views, labels)
+        views, targets, outputs = self.forward.training_views(
+            model, self._core(), batch, perturbations, targets
+        )
+        terms = self.objective.loss(views, targets)
         loss = sum(terms.values())
         if not torch.isfinite(loss):
             raise self._non_finite(", ".join(f"{n}={float(v.detach()):g}" for n, v in terms.items()))
@@ -145,60 +162,41 @@ class RobustCLIPTrainer(SharingTrainer):
             self._terms[name].append(value.detach())
         return (loss, outputs) if return_outputs else loss
 
-    def perturb(self, pixels: Tensor, labels: Tensor) -> list[Perturbation]:
+    def perturb(self, batch: Batch, targets: Targets) -> list[Perturbation]:
         """Training perturbations of a batch, (B, 3, H, W) in [0, 1], against the current weights."""
-        check_pixels(pixels)
+        check_pixels(batch.pixels)
         if self.attack is None:
-            return [Perturbation(pixels)]
-        core = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            return [Perturbation(batch.pixels)]
+        core = self._core()
         with frozen(core):
-            with torch.no_grad():
-                text_features = core.project_text(self.text_states)
-                text_tangent = core.hier_head.text_tangent(text_features)
+            view = self.forward.attack_view(core, batch)
 
-            def loss_fn(x: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
-                # Text enters as a constant: no tokenizer and no text tower inside the loop.
-                with self.accelerator.autocast():
-                    features = self._encode(core, self.pipeline(x)).float()
-                view = View(
-                    features,
-                    text_features,
-                    core.hier_head.image_tangent(features),
-                    text_tangent,
-                    core.logit_scale.exp(),
-                    core.hier_head,
-                    text_delta,
-                    levels,
-                )
-                loss = self.objective.inner_loss(view, labels)
+            def loss_fn(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
+                loss = self.objective.inner_loss(view(pixels, text_delta, levels), targets)
                 # An objective that does not read the tangents gives the text perturbation gradient zero.
                 return loss if text_delta is None else loss.sum() + 0 * text_delta.sum()
 
+            shape = (len(self.forward.text.prompts), core.config.projection_dim)
             return self.attack.perturb(
-                loss_fn, pixels, tuple(text_tangent.shape), self.objective.num_levels, self._generator()
+                loss_fn, batch.pixels, shape, self.objective.num_levels, self._generator()
             )
 
-    def _views(self, model: nn.Module, perturbations: Sequence[Perturbation]) -> tuple[list[View], object]:
-        """One forward over all perturbations through the wrapped model, split into a view each."""
-        stacked = torch.cat([p.pixels for p in perturbations])
-        out = model(pixel_values=self.pipeline(stacked), text_states=self.text_states)
-        core = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        chunks = len(perturbations)
-        images = zip(out.image_features.float().chunk(chunks), out.image_tangent.float().chunk(chunks))
-        views = [
-            View(
-                features,
-                out.text_features.float(),
-                tangent,
-                out.text_tangent.float(),
-                core.logit_scale.exp().detach(),
-                core.hier_head,
-                p.text_delta,
-                p.levels,
-            )
-            for (features, tangent), p in zip(images, perturbations)
-        ]
-        return views, out
+    def _batch(self, inputs: dict) -> Batch:
+        """Pixels, labels and, where the objective needs them, captions: the data's or the class prompts."""
+        pixels, labels, needs = inputs["pixels"], inputs["labels"], self.objective.needs
+        if not needs & {"captions", "attacked_captions"}:
+            return Batch(pixels, labels)
+        captions = inputs.get("captions") or [self.forward.text.prompts[label] for label in labels.tolist()]
+        attacked = None
+        if "attacked_captions" in needs:
+            core = self._core()
+            encoder = TextEncoder(core, self.processing_class.tokenizer)
+            with frozen(core):
+                attacked = tuple(self.text_attack(captions, encoder, generator=self._generator()).texts)
+        return Batch(pixels, labels, tuple(captions), attacked)
+
+    def _core(self) -> RobustCLIPModel:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def _encode(self, core: RobustCLIPModel, pixel_values: Tensor) -> Tensor:
         if not self.args.torch_compile:
@@ -232,8 +230,12 @@ class RobustCLIPTrainer(SharingTrainer):
         pixels, labels = batch["pixels"].to(self.args.device), batch["labels"].to(self.args.device)
         check_pixels(pixels)
         self.model.to(self.args.device)
+        batch, clean = Batch(pixels, labels), [Perturbation(pixels)]
+        if self.objective.needs & {"captions", "attacked_captions"}:
+            prompts = tuple(self.forward.text.prompts[label] for label in labels.tolist())
+            batch = batch._replace(captions=prompts, attacked_captions=prompts)
         with frozen(self.model), torch.no_grad():
-            views, _ = self._views(self.model, [Perturbation(pixels)])
+            views, *_ = self.forward.training_views(self.model, self.model, batch, clean, Targets(labels))
             self.objective.calibrate(views[0], labels)
 
     def _non_finite(self, what: str) -> NonFiniteLossError:
@@ -258,9 +260,10 @@ class RobustCLIPTrainer(SharingTrainer):
         self._eval_generator = torch.Generator(self.args.device).manual_seed(
             self.args.seed + self.args.process_index
         )
-        core = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        core = self._core()
+        states = self.forward.text.current_states(core)
         self._level_classifiers = [
-            (ZeroShotClassifier(core, self.pipeline, self.text_states[rows]), ancestors.to(self.args.device))
+            (ZeroShotClassifier(core, self.pipeline, states[rows]), ancestors.to(self.args.device))
             for rows, ancestors in self._levels()
         ]
         # A new data loader draws from the global generator even if nothing is shuffled.

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import HierHead
-from hf_hierrobust.objectives import HierRobust, View
+from hf_hierrobust.objectives import HierRobust, Targets, View
 
 BATCH, CLASSES, DIM = 32, 60, 64
 
@@ -36,9 +36,9 @@ def test_the_largest_tensor_is_a_matrix():
     tangents = head.image_tangent(features[0]), head.text_tangent(features[1])
     view = View(*features, *tangents, torch.tensor(100.0), head, torch.zeros(nodes, DIM, requires_grad=True))
     with LargestTensor() as seen:
-        torch.autograd.grad(objective.inner_loss(view, labels).sum(), [features[0], view.text_delta])
+        torch.autograd.grad(objective.inner_loss(view, Targets(labels)).sum(), [features[0], view.text_delta])
         tangents = head.image_tangent(features[0]), head.text_tangent(features[1])
         view = view._replace(image_tangent=tangents[0], text_tangent=tangents[1])
-        sum(objective.loss([view], labels).values()).backward()
+        sum(objective.loss([view], Targets(labels)).values()).backward()
     assert seen.numel >= BATCH * CLASSES, "nothing was recorded"
     assert seen.numel <= 2 * max(BATCH, nodes) * max(nodes, DIM) < BATCH * CLASSES * DIM

@@ -8,7 +8,7 @@ from hier_reference import Reference
 
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling.hier_head import HierHead
-from hf_hierrobust.objectives import HierRobust, TextNodes, View
+from hf_hierrobust.objectives import HierRobust, Targets, TextNodes, View
 
 CLASSES = ("cat", "dog", "wolf", "bear", "rose", "tulip", "oak", "rock")
 # Three levels; oak is padded once, rock twice.
@@ -58,7 +58,7 @@ def both(options, trees, *, curvature=1.0, seed=0, dtype=torch.float64, text_del
     names = objective.nodes.names
     images, texts, labels, head = make_batch(names, seed, curvature, dtype)
     delta = None if text_delta is None else text_delta.to(dtype)
-    terms = objective.loss([view_of(images, texts, head, text_delta=delta)], labels)
+    terms = objective.loss([view_of(images, texts, head, text_delta=delta)], Targets(labels))
 
     images64, texts64 = (t.detach().double().requires_grad_() for t in (images, texts))
     moved = texts64 if text_delta is None else texts64 + text_delta
@@ -154,7 +154,9 @@ def test_inner_loss_is_hita():
     objective.setup(CLASSES, forest_of(TREES["forest"]))
     images, texts, labels, head = make_batch(objective.nodes.names)
     view = view_of(images, texts, head)
-    assert torch.equal(objective.inner_loss(view, labels), objective.loss([view], labels)["hita"])
+    assert torch.equal(
+        objective.inner_loss(view, Targets(labels)), objective.loss([view], Targets(labels))["hita"]
+    )
 
 
 def test_levels_of_a_view_add_up_with_the_papers_weights():
@@ -165,13 +167,13 @@ def test_levels_of_a_view_add_up_with_the_papers_weights():
     images, texts, labels, head = make_batch(objective.nodes.names)
 
     def level(o, *levels):
-        return float(o.inner_loss(view_of(images, texts, head, levels=levels), labels))
+        return float(o.inner_loss(view_of(images, texts, head, levels=levels), Targets(labels)))
 
     for number, weight in enumerate((1, 2 / 3, 1 / 3)):
         assert level(equal, number) > 0.1
         assert level(objective, number) == pytest.approx(weight * level(equal, number))
     assert level(objective, 0, 1, 2) == pytest.approx(sum(level(objective, n) for n in range(3)))
-    everything = float(objective.inner_loss(view_of(images, texts, head), labels))
+    everything = float(objective.inner_loss(view_of(images, texts, head), Targets(labels)))
     assert level(objective, 0, 1, 2) == pytest.approx(everything)
 
 
@@ -180,7 +182,7 @@ def test_a_single_root_contributes_exactly_zero(pooling):
     objective = HierRobust(pooling=pooling)
     objective.setup(CLASSES, forest_of([PLACES]))
     images, texts, labels, head = make_batch(objective.nodes.names)
-    root = objective.inner_loss(view_of(images, texts, head, levels=(2,)), labels)
+    root = objective.inner_loss(view_of(images, texts, head, levels=(2,)), Targets(labels))
     assert float(root) == 0
     for gradient in torch.autograd.grad(root, (images, texts), allow_unused=True):
         assert gradient is None or not gradient.any()
@@ -200,10 +202,10 @@ def test_a_point_of_several_views_is_the_sum_over_them():
     images, texts, labels, head = make_batch(objective.nodes.names)
     shifted = images + 0.1
     views = [view_of(images, texts, head, levels=(0,)), view_of(shifted, texts, head, levels=(1,))]
-    terms = objective.loss(views, labels)
-    parts = [objective.inner_loss(view, labels) for view in views]
+    terms = objective.loss(views, Targets(labels))
+    parts = [objective.inner_loss(view, Targets(labels)) for view in views]
     assert float(terms["hita"]) == pytest.approx(float(sum(parts)))
-    assert float(terms["vic"]) == pytest.approx(float(objective.loss(views[:1], labels)["vic"]))
+    assert float(terms["vic"]) == pytest.approx(float(objective.loss(views[:1], Targets(labels))["vic"]))
 
 
 # ---- options, rows, errors ----
@@ -226,7 +228,7 @@ def test_a_flat_tree_has_no_gaps_between_levels(reading):
     objective = HierRobust(intra_gap=reading, gap_margin=0.3)
     objective.setup(CLASSES, forest_of([{c: [] for c in CLASSES}]))
     images, texts, labels, head = make_batch(objective.nodes.names)
-    terms = objective.loss([view_of(images, texts, head)], labels)
+    terms = objective.loss([view_of(images, texts, head)], Targets(labels))
     assert float(terms["label_gap"]) == 0
     assert ("intra_gap" in terms) == (reading != "none")
     if reading == "rollup":
@@ -240,13 +242,13 @@ def test_setup_again_forgets_the_earlier_trees():
     objective = HierRobust()
     objective.setup(CLASSES, forest_of([PLACES]))
     images, texts, labels, head = make_batch(objective.nodes.names)
-    objective.inner_loss(view_of(images, texts, head), labels)
+    objective.inner_loss(view_of(images, texts, head), Targets(labels))
     objective.setup(CLASSES, forest_of([KINDS]))
     fresh = HierRobust()
     fresh.setup(CLASSES, forest_of([KINDS]))
     images, texts, labels, head = make_batch(fresh.nodes.names)
     view = view_of(images, texts, head)
-    assert torch.equal(objective.inner_loss(view, labels), fresh.inner_loss(view, labels))
+    assert torch.equal(objective.inner_loss(view, Targets(labels)), fresh.inner_loss(view, Targets(labels)))
 
 
 def test_options_are_the_fields_one_can_set():
@@ -294,4 +296,4 @@ def test_an_uncalibrated_head_is_refused():
     objective.setup(CLASSES, forest_of([KINDS]))
     images, texts, labels, _ = make_batch(objective.nodes.names)
     with pytest.raises(RuntimeError, match="not calibrated"):
-        objective.inner_loss(view_of(images, texts, HierHead(DIM)), labels)
+        objective.inner_loss(view_of(images, texts, HierHead(DIM)), Targets(labels))

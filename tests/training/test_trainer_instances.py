@@ -9,7 +9,16 @@ from typing import ClassVar
 import pytest
 import torch
 from tiny_data import CLASSES
-from tiny_runs import checkpoint_weights, first_batch, furthest, make_trainer, train, weights
+from tiny_runs import (
+    checkpoint_weights,
+    first_batch,
+    furthest,
+    make_trainer,
+    perturb,
+    train,
+    views_of,
+    weights,
+)
 
 from hf_hierrobust.attacks import PGD, Perturbation, UniversalHierarchicalAttack
 from hf_hierrobust.hierarchy import Forest, LabelTree
@@ -25,9 +34,9 @@ class NanAtStepTwo(TeCoA):
     name: ClassVar[str] = "nan_at_step_two"
     calls: int = 0
 
-    def loss(self, views, labels):
+    def loss(self, views, targets):
         self.calls += 1
-        terms = super().loss(views, labels)
+        terms = super().loss(views, targets)
         return terms | {"extra": terms["ce"] * (float("nan") if self.calls > 1 else 1.0)}
 
 
@@ -69,11 +78,11 @@ class Squared(Objective):
     name: ClassVar[str] = "squared"
     scale: float = 1e-3
 
-    def inner_loss(self, view, labels):
+    def inner_loss(self, view, targets):
         return self.scale * view.image_features.square().sum(1)
 
-    def loss(self, views, labels):
-        return {"norm": self.inner_loss(views[0], labels).mean()}
+    def loss(self, views, targets):
+        return {"norm": self.inner_loss(views[0], targets).mean()}
 
 
 def test_instances_need_no_registration(tiny_clip_dir, tmp_path):
@@ -89,7 +98,7 @@ def test_instances_need_no_registration(tiny_clip_dir, tmp_path):
 def test_flat_objectives_accept_the_hierarchical_attacks(attack, tiny_clip_dir, tmp_path):
     """Text that the loss does not read has gradient zero: the perturbation stays at zero."""
     trainer = train(tiny_clip_dir, tmp_path, objective="tecoa", attack=attack, max_steps=1)
-    (perturbation, *_) = trainer.perturb(*first_batch(trainer))
+    (perturbation, *_) = perturb(trainer, *first_batch(trainer))
     assert not perturbation.text_delta.any()
 
 
@@ -102,7 +111,7 @@ def test_one_perturbation_a_level_trains_on_all_of_them(tiny_clip_dir, tiny_tree
         tree=Forest((tiny_tree,)),
         max_steps=1,
     )
-    perturbations = trainer.perturb(*first_batch(trainer))
+    perturbations = perturb(trainer, *first_batch(trainer))
     assert [p.levels for p in perturbations] == [(0,), (1,)]
     assert not torch.equal(perturbations[0].pixels, perturbations[1].pixels)
 
@@ -171,7 +180,7 @@ def test_shared_text_perturbation_has_one_row(tiny_clip_dir, tiny_tree, tmp_path
         tree=Forest((tiny_tree,)),
         max_steps=1,
     )
-    (perturbation,) = trainer.perturb(*first_batch(trainer))
+    (perturbation,) = perturb(trainer, *first_batch(trainer))
     assert perturbation.text_delta.shape == (1, 32)
     assert float(perturbation.text_delta.abs().max()) == pytest.approx(0.01)
     assert len(trainer.objective.nodes.names) == len(CLASSES) + 2
@@ -191,10 +200,10 @@ def test_the_leaf_rival_still_trains_on_all_levels(tiny_clip_dir, tiny_tree, tmp
     trainer = make_trainer(tiny_clip_dir, tmp_path, objective="hier_robust", attack="leaf", tree=tiny_tree)
     trainer._calibrate()
     pixels, labels = first_batch(trainer)
-    views, _ = trainer._views(trainer.model, trainer.perturb(pixels, labels))
-    whole = trainer.objective.loss(views, labels)["hita"]
-    leaves = trainer.objective.loss([views[0]._replace(levels=(0,))], labels)["hita"]
-    upper = trainer.objective.loss([views[0]._replace(levels=(1,))], labels)["hita"]
+    views, targets = views_of(trainer, pixels, labels, perturb(trainer, pixels, labels))
+    whole = trainer.objective.loss(views, targets)["hita"]
+    leaves = trainer.objective.loss([views[0]._replace(levels=(0,))], targets)["hita"]
+    upper = trainer.objective.loss([views[0]._replace(levels=(1,))], targets)["hita"]
     assert float(upper) > 0 and float(whole) == pytest.approx(float(leaves) + float(upper), rel=1e-5)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 from tiny_data import make_images
-from tiny_runs import checkpoint_weights, first_batch, furthest, make_trainer, train, weights
+from tiny_runs import checkpoint_weights, first_batch, furthest, make_trainer, perturb, train, weights
 
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest
@@ -75,7 +75,7 @@ def test_bf16_reaches_the_inner_loop(tiny_clip_dir, tmp_path):
     seen = set()
     hook = trainer.model.visual_projection.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
     pixels, labels = first_batch(trainer)
-    trainer.perturb(pixels, labels)
+    perturb(trainer, pixels, labels)
     hook.remove()
     assert seen == {torch.bfloat16}
 
@@ -88,14 +88,14 @@ def test_random_starts_follow_seed_step_and_rank_only(tiny_clip_dir, tmp_path):
     def attack(step):
         trainer.state.global_step, trainer._micro_step = step, (-1, 0)
         torch.manual_seed(torch.seed())
-        return trainer.perturb(pixels, labels)[0].pixels
+        return perturb(trainer, pixels, labels)[0].pixels
 
     state = torch.get_rng_state()
     assert torch.equal(attack(3), attack(3)) and not torch.equal(attack(3), attack(4))
     torch.set_rng_state(state)
-    trainer.perturb(pixels, labels)
+    perturb(trainer, pixels, labels)
     assert torch.equal(torch.get_rng_state(), state)
-    twice = [trainer.perturb(pixels, labels)[0].pixels for _ in range(2)]
+    twice = [perturb(trainer, pixels, labels)[0].pixels for _ in range(2)]
     assert not torch.equal(*twice), "micro-batches of one step share their random start"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_hierrobust.attacks import PGD
-from hf_hierrobust.objectives import HierRobust
+from hf_hierrobust.objectives import FARE, Clean, HierRobust, TeCoA
 from hf_hierrobust.training import RobustTrainingArguments
 
 
@@ -46,11 +46,11 @@ def test_unknown_names_come_with_the_nearest(option, value, tmp_path):
 
 def test_unknown_options_list_the_known_ones(tmp_path):
     args = arguments(tmp_path, objective="hier_robust", objective_args={"hsna": "upper"})
-    with pytest.raises(ValueError, match=r"objective_args.*'hsna'.*'hier_robust' takes hnsa, score, kapp"):
+    with pytest.raises(ValueError, match=r"objective_args.*'hsna'.*'hier_robust' takes hnsa, score, "):
         args.build_objective()
     args = arguments(tmp_path, attack_args={"steps": 3})
     with pytest.raises(ValueError, match=r"attack_args.*'steps'.*'universal' takes.*num_steps"):
-        args.build_attack("universal")
+        args.build_attack(HierRobust())
     with pytest.raises(ValueError, match="hnsa='sibling'"):
         arguments(tmp_path, objective_args={"hnsa": "sibling"}).build_objective()
 
@@ -62,29 +62,32 @@ def test_objective_options_come_as_json_or_as_a_mapping(tmp_path):
 
 
 def test_attack_defaults_are_the_papers(tmp_path):
-    """HierRobust: 3 steps from Gaussian noise; TeCoA: 2 steps; both with a step of eps."""
+    """HierRobust: 3 steps from Gaussian noise; TeCoA: 2 steps, FARE: 10; all with a step of eps."""
     args = arguments(tmp_path, eps="4/255")
-    universal, pgd = args.build_attack("universal"), args.build_attack("pgd")
+    universal, pgd = args.build_attack(HierRobust()), args.build_attack(TeCoA())
     assert (universal.num_steps, universal.random_start, universal.text_eps) == (3, "gaussian", 2e-4)
     assert (pgd.num_steps, pgd.random_start) == (2, "uniform") and type(pgd) is PGD
     for attack in (universal, pgd):
         assert attack.threat.eps == attack.step_size == pytest.approx(4 / 255)
-    assert args.build_attack("none") is None
+    assert args.build_attack(Clean()) is None
+    assert args.build_attack(FARE()).num_steps == 10
+    assert arguments(tmp_path, num_steps=3).build_attack(FARE()).num_steps == 3
+    assert arguments(tmp_path, attack="pgd").build_attack(HierRobust()).num_steps == 2
 
 
 def test_named_attack_options_win(tmp_path):
     args = arguments(
         tmp_path, attack="leaf", eps="2/255", step_size="1/255", num_steps=5, attack_args='{"text_eps": 0}'
     )
-    attack = args.build_attack("universal")
+    attack = args.build_attack(HierRobust())
     assert (attack.name, attack.num_steps, attack.text_eps) == ("leaf", 5, 0)
     assert attack.step_size == pytest.approx(1 / 255)
-    assert arguments(tmp_path, attack="none").build_attack("pgd") is None
+    assert arguments(tmp_path, attack="none").build_attack(TeCoA()) is None
 
 
 def test_l2_budgets_are_radii(tmp_path):
     args = arguments(tmp_path, norm="l2", eps="2.5")
-    assert str(args.threat) == "l2:2.5" and args.build_attack("pgd").step_size == 2.5
+    assert str(args.threat) == "l2:2.5" and args.build_attack(TeCoA()).step_size == 2.5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""Robust accuracy when the class prompts are attacked too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..attacks import TextAttack
+from ..data import ClassSet
+from ..modeling import PixelPipeline, RobustCLIPModel, TextEncoder, ZeroShotClassifier, encode_prompts
+from .robust import Outcome
+
+
+def attacked_prompts(
+    model: RobustCLIPModel, tokenizer, class_set: ClassSet, templates: Sequence[str], attack: TextAttack
+) -> list[list[str]]:
+    """The prompts of every class after a label-free attack on each, (K lists of T prompts).
+
+    It sees no image: one attack serves a whole data set, as in MMCoA's evaluation (2404.19287).
+    """
+    prompts = [template.replace("{}", name) for name in class_set.class_names for template in templates]
+    found = attack(prompts, TextEncoder(model, tokenizer)).texts
+    count = len(templates)
+    return [found[start : start + count] for start in range(0, len(found), count)]
+
+
+def prompt_classifier(
+    model: RobustCLIPModel, pipeline: PixelPipeline, tokenizer, prompts: Sequence[Sequence[str]]
+) -> ZeroShotClassifier:
+    """CLIP's cosine classifier with these prompts, K lists of T."""
+    return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts))
+
+
+def text_only(clean: torch.Tensor, attacked: Outcome) -> Outcome:
+    """Verdicts when only the prompts are attacked: right with both the clean and the attacked prompts."""
+    robust = clean & attacked.clean
+    after = (float(robust.float().mean()),)
+    return attacked._replace(clean=clean, robust=robust, after=after, zero_gradient=0.0)
+
+
+def both(image: Outcome, attacked: Outcome) -> Outcome:
+    """Verdicts when the attacker may alter pixels, prompts or both.
+
+    Args:
+        image: pixels attacked against the clean prompts.
+        attacked: pixels attacked against the attacked prompts ("text first").
+    """
+    robust = image.robust & attacked.robust
+    return attacked._replace(
+        clean=image.clean,
+        robust=robust,
+        after=(*image.after, float(robust.float().mean())),
+        zero_gradient=max(image.zero_gradient, attacked.zero_gradient),
+        seconds=image.seconds + attacked.seconds,
+    )

@@ -1,0 +1,130 @@
+"""The frozen original model that many objectives compare with, in one place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .lora import adapter_layers, adapters_off
+from .trainable import fingerprints
+from .visual_prompts import remove_visual_prompt, visual_prompt_off
+
+if TYPE_CHECKING:
+    from .dual_encoder import RobustDualEncoder
+
+
+class ReferenceChangedError(RuntimeError):
+    """The reference model's weights are not those it started with."""
+
+
+class ReferenceModel:
+    """The model as it was before training: image features of any batch, text features of fixed prompts.
+
+    Under full fine-tuning it owns a copy of vision tower and projections. Where the vision tower's base
+    weights are frozen (adapters, visual prompt, text-only objectives) it is the trained model itself with
+    adapters and prompt switched off, at no memory. Make it after `add_lora` and `set_trainable`, before
+    anything trains or is loaded from a checkpoint.
+
+    Args:
+        model: the model to be trained.
+        text_states: (N, w) or (N, T, w) from `encode_prompts` of the untrained model; None if only image
+            features are wanted.
+        shared: True uses the trained model, False a copy; None decides by what is frozen.
+
+    Attributes:
+        text_features: (N, D) projected, not normalised, fp32; None without ``text_states``.
+        logit_scale: the original's multiplier, 0-dim.
+        shared: see above.
+    """
+
+    def __init__(
+        self, model: RobustDualEncoder, text_states: Tensor | None = None, shared: bool | None = None
+    ):
+        trains = any(p.requires_grad for p in _base_tensors(model).values())
+        self.shared = not trains if shared is None else shared
+        with torch.no_grad(), _original(model):
+            self.logit_scale = model.logit_multiplier.clone()
+            self.text_features = None
+            if text_states is not None:
+                self.text_features = model.project_text(text_states.to(model.device)).float()
+        self.model = model if self.shared else _copy_of(model)
+        self._before = fingerprints(_base_tensors(self.model))
+
+    @torch.no_grad()
+    def __call__(self, pixel_values: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Image features (B, D) and, where asked for, patch features (B, P, D); fp32, not normalised.
+
+        Args:
+            pixel_values: (B, 3, h, w), normalised.
+        """
+        with _original(self.model):
+            if not patches:
+                return self.model.encode_image(pixel_values).float(), None
+            features, tokens = self.model.encode_patches(pixel_values)
+            return features.float(), tokens.float()
+
+    def to(self, device: torch.device | str) -> ReferenceModel:
+        """Move what the reference owns; a shared model is its trainer's to move."""
+        self.logit_scale = self.logit_scale.to(device)
+        if self.text_features is not None:
+            self.text_features = self.text_features.to(device)
+        if not self.shared:
+            self.model.to(device)
+        return self
+
+    def assert_unchanged(self) -> None:
+        """Compare all weights in use with those at the start, bit by bit.
+
+        Raises:
+            ReferenceChangedError: naming the first weight that changed.
+        """
+        now = fingerprints(_base_tensors(self.model))
+        changed = [name for name, value in now.items() if value != self._before.get(name)]
+        if changed or now.keys() != self._before.keys():
+            raise ReferenceChangedError(
+                f"{len(changed)} weights of the reference model changed, such as {changed[:1]}: a shared "
+                "reference needs frozen base weights; use ReferenceModel(model, shared=False) to copy them"
+            )
+
+
+def _base_tensors(model: RobustDualEncoder) -> dict[str, nn.Parameter]:
+    """Weights behind the original's image features, adapters and prompt left out."""
+    own = tuple(
+        f"{name}.{key}." for name in adapter_layers(model) for key in ("base_layer", "original_module")
+    )
+    adapted = tuple(f"{name}." for name in adapter_layers(model))
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith(("vision_model.", "visual_projection."))
+        and (name.startswith(own) or not name.startswith(adapted))
+    }
+
+
+def _copy_of(model: RobustDualEncoder) -> RobustDualEncoder:
+    # What the memo holds is not copied: the text tower is left out, and with shared configs the copy follows
+    # the trained model's choice of attention kernel.
+    configs = (model.config, model.config.vision_config, model.config.text_config)
+    memo = {id(model.text_model): nn.Module()} | {id(config): config for config in configs}
+    twin = copy.deepcopy(model, memo)
+    remove_visual_prompt(twin)
+    return twin.requires_grad_(False).eval()
+
+
+@contextmanager
+def _original(model: RobustDualEncoder) -> Iterator[None]:
+    """Adapters and prompt off, evaluation mode; all restored."""
+    modes = {module: module.training for module in model.modules()}
+    with adapters_off(model), visual_prompt_off(model):
+        try:
+            model.eval()
+            yield
+        finally:
+            # One by one: parts of a training model, such as a frozen text trunk, may be in evaluation mode.
+            for module, mode in modes.items():
+                module.training = mode

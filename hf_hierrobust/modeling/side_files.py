@@ -1,0 +1,152 @@
+"""What a checkpoint holds beside the stock weights: the hyperbolic head, a visual prompt, an adapter.
+
+Stock transformers reads none of these files, so a corrupt one never harms the stock part.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .lora import has_adapters, load_adapter, merged_state, save_adapter
+
+if TYPE_CHECKING:
+    from .dual_encoder import RobustDualEncoder
+    from .hier_head import HierHead
+
+SIDE_FILE = "hier_head.safetensors"
+PROMPT_FILE = "visual_prompt.safetensors"
+ADAPTER_DIR = "adapter"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_FILE_OF = {"hier_head.": SIDE_FILE, "visual_prompt.": PROMPT_FILE}
+
+
+class CorruptSideFileError(ValueError):
+    """A file beside the stock weights is missing or cannot be read; the stock part is unaffected."""
+
+
+class ForeignCheckpointError(ValueError):
+    """The checkpoint's merged weights are not those of this base model with the checkpoint's adapter."""
+
+
+def is_side_key(key: str) -> bool:
+    """Whether an entry of the state dict is stored beside the stock weights."""
+    return key.startswith(tuple(_FILE_OF))
+
+
+def expected_files(facts: dict) -> tuple[str, ...]:
+    """Files beside the stock weights of a checkpoint with these ``config.hier_robust`` facts."""
+    files = [SIDE_FILE]
+    if "visual_prompt" in facts:
+        files.append(PROMPT_FILE)
+    if "adapter" in facts:
+        files += [f"{ADAPTER_DIR}/{name}" for name in ADAPTER_FILES]
+    return tuple(files)
+
+
+def save_side_files(model: RobustDualEncoder, state: dict[str, Tensor], directory: str | os.PathLike) -> None:
+    """Write the head, the visual prompt and the adapter (in ``adapter/``), each whole or not at all.
+
+    Args:
+        state: the model's state dict; the adapter is read from the model.
+    """
+    for prefix, name in _FILE_OF.items():
+        tensors = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if tensors:
+            _write(tensors, Path(directory) / name)
+    if has_adapters(model):
+        save_adapter(model, Path(directory) / ADAPTER_DIR, _write)
+
+
+def load_side_files(model: RobustDualEncoder, directory: str | os.PathLike) -> None:
+    """Bring a training model's head, visual prompt and adapter back from a checkpoint folder.
+
+    Raises:
+        CorruptSideFileError: one of them is missing, unreadable or of another shape.
+        ForeignCheckpointError: the checkpoint was trained on top of other base weights.
+    """
+    directory = Path(directory)
+    load_side_file(model, directory / SIDE_FILE)
+    if model.visual_prompt is not None:
+        load_prompt_file(model, directory / PROMPT_FILE)
+    if has_adapters(model):
+        path = directory / ADAPTER_DIR / ADAPTER_FILES[1]
+        try:
+            load_adapter(model, load_file(path))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise CorruptSideFileError(
+                f"{path} is corrupt ({error}): resume from an earlier checkpoint"
+            ) from error
+        _check_base(model, directory / "model.safetensors")
+
+
+def load_side_file(model: RobustDualEncoder, path: str | os.PathLike) -> None:
+    """Load the head's tensors into a model.
+
+    Raises:
+        CorruptSideFileError: unreadable file, wrong tensors, or another curvature than the config's.
+    """
+    try:
+        state = load_file(path)
+        _check_curvature(state, model.hier_head)
+        model.hier_head.load_state_dict(state)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise _corrupt(model, path, error, "hier_head=False") from error
+
+
+def load_prompt_file(model: RobustDualEncoder, path: str | os.PathLike | None) -> None:
+    """Load the visual prompt that the config announces.
+
+    Raises:
+        CorruptSideFileError: no file, an unreadable one, or a prompt of another kind or size.
+    """
+    try:
+        if path is None:
+            raise FileNotFoundError("the config announces a visual prompt, but the file is not there")
+        model.visual_prompt.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise _corrupt(model, path or PROMPT_FILE, error, "visual_prompt=False") from error
+
+
+def _corrupt(model: RobustDualEncoder, path, error: Exception, option: str) -> CorruptSideFileError:
+    stock = model.stock_class.__name__
+    return CorruptSideFileError(
+        f"{path} is corrupt ({error}). The {stock.removesuffix('Model')} weights beside it are unaffected: "
+        f"load them with {stock}.from_pretrained, or {type(model).__name__}.from_pretrained(..., "
+        f"{option}), and restore the side file from another checkpoint"
+    )
+
+
+def _check_curvature(state: dict[str, Tensor], head: HierHead) -> None:
+    """Distances use the config's number: a head of another run would be scored in the wrong geometry."""
+    stored = float(state["curvature"]) if "curvature" in state else head._curvature
+    if not math.isclose(stored, head._curvature, rel_tol=1e-3):
+        raise RuntimeError(f"it was trained at curvature {stored:g}, the config says {head._curvature:g}")
+
+
+def _check_base(model: RobustDualEncoder, path: Path) -> None:
+    """An adapter on other base weights than its own is silently wrong; the merged weights tell."""
+    stored = load_file(path)
+    for key, tensor in merged_state(model, model.state_dict()).items():
+        if is_side_key(key) or key not in stored:
+            continue
+        if not torch.allclose(tensor.float().cpu(), stored[key].float(), rtol=1e-3, atol=1e-5):
+            raise ForeignCheckpointError(
+                f"{path.parent}: its adapter on this model's base weights does not give its merged weights "
+                f"(first difference in {key}): resume with the model_name_or_path that the run started from"
+            )
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write beside and rename: a run that is killed leaves no half file under the final name."""
+    temporary = path.with_suffix(".tmp")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path)

@@ -1,0 +1,43 @@
+"""Where a checkpoint comes from: a folder or the Hub, of which model type, with which files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transformers import AutoConfig
+from transformers.utils import cached_file
+
+MODEL_TYPES = ("clip", "siglip")
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
+
+
+def hub_options(kwargs: Mapping) -> dict:
+    """The arguments of a ``from_pretrained`` call that say where files come from."""
+    return {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+
+
+def companion_file(name_or_path, name: str, **hub) -> str | None:
+    """Local path of a file of the checkpoint, None where there is none."""
+    return cached_file(
+        name_or_path,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub,
+    )
+
+
+def dual_encoder_type(name_or_path, **hub) -> str:
+    """The checkpoint's model type, one of `MODEL_TYPES`.
+
+    Raises:
+        ValueError: it is of another type, which is named.
+    """
+    model_type = AutoConfig.from_pretrained(name_or_path, **hub).model_type
+    if model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"model_name_or_path={str(name_or_path)!r} is a {model_type!r} checkpoint, not a dual encoder of "
+            "images and text that can be trained here: use a CLIP or a fixed-resolution SigLIP checkpoint, "
+            "such as openai/clip-vit-base-patch32 or google/siglip-base-patch16-224"
+        )
+    return model_type

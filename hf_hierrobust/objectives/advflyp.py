@@ -1,0 +1,105 @@
+"""AdvFLYP: adversarial fine-tuning with the pre-training loss on image-caption pairs (2604.11576)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry.precision import SQRT_EPS, full_precision
+from .base import OBJECTIVES, Objective, Reference, Targets, View
+from .collectives import gather_over_ranks
+from .contrastive import POSITIVES, Positives, own_rows, positive_pairs, symmetric_info_nce
+from .losses import cosine_logits, kl_divergence, squared_distance
+from .options import check_choice, check_numbers
+
+
+@OBJECTIVES.register
+@dataclass(kw_only=True)
+class AdvFLYP(Objective):
+    """Symmetric InfoNCE of attacked images and their captions, held near two anchors; the image tower trains.
+
+    With ``Z = s cos(f(x^_i), g(t_j))`` over the pairs of a batch, both the attack and the training use
+    ``1/2 [CE(Z) + CE(Z^T)]``. The full version adds, with P_a, P_0, P_c the softmax over the batch's captions
+    of the trained model on the attacked images, of the original on them, and of the trained one on the clean
+    images (student first, the opposite of PMG-AFT), and with n() for unit vectors::
+
+        lambda_logit   [KL(P_a || P_0) + KL(P_a || P_c)]
+        lambda_feature [mean |n f(x^) - n f0(x^)| + mean |n f(x^) - n f(x)|]
+
+    KL is a mean over images. Gradients flow through the clean images too, as in PMG-AFT (our choice).
+
+    Args:
+        lambda_logit, lambda_feature: weights of the two anchors; 0 and 0 is the plain version.
+        positives: ``"diagonal"``, the paper's, or ``"class"``, see `MMCoA`.
+        gather_negatives: contrast with the pairs of all processes, not only this one's.
+    """
+
+    name: ClassVar[str] = "advflyp"
+    title: ClassVar[str] = (
+        "Finetune Like You Pretrain: Boosting Zero-shot Adversarial Robustness in Vision-language Models"
+    )
+    paper_id: ClassVar[str] = "2604.11576"
+    citation: ClassVar[str] = """@inproceedings{xing2026finetune,
+  title={Finetune Like You Pretrain: Boosting Zero-shot Adversarial Robustness in Vision-language Models},
+  author={Xing, Songlong and Wang, Weijie and Zhao, Zhengyu and Gu, Jindong and Torr, Philip and Sebe, Nicu},
+  booktitle={IEEE/CVF Conference on Computer Vision and Pattern Recognition, Findings},
+  year={2026}
+}"""
+
+    lambda_logit: float = 1.0
+    lambda_feature: float = 1.0
+    positives: Positives = "diagonal"
+    gather_negatives: bool = True
+
+    def __post_init__(self):
+        check_numbers(self, "lambda_logit", "lambda_feature")
+        check_choice(self, "positives", POSITIVES)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        anchored = self.lambda_logit or self.lambda_feature
+        return frozenset({"captions", "clean", "attacked_reference"} if anchored else {"captions"})
+
+    def inner_loss(self, view: View, targets: Targets) -> Tensor:
+        """Half the sum of both directions' InfoNCE, (B,)."""
+        positives = positive_pairs(self.positives, targets.labels, self._gather)
+        losses = symmetric_info_nce(
+            view.image_features, view.caption_features, view.logit_scale, positives, self._gather
+        )
+        return sum(losses) / 2
+
+    def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
+        """Terms ``contrastive``, ``logit`` and ``feature``; an anchor of weight 0 is absent."""
+        terms = {"contrastive": sum(self.inner_loss(view, targets).mean() for view in views)}
+        if self.lambda_logit:
+            terms["logit"] = self.lambda_logit * sum(
+                self._logit_anchor(*both, targets.clean) for both in zip(views, targets.attacked_reference)
+            )
+        if self.lambda_feature:
+            terms["feature"] = self.lambda_feature * sum(
+                _distance(view.image_features, original.image_features)
+                + _distance(view.image_features, targets.clean.image_features)
+                for view, original in zip(views, targets.attacked_reference)
+            )
+        return terms
+
+    def _logit_anchor(self, view: View, original: Reference, clean: View) -> Tensor:
+        captions = self._gather(view.caption_features)
+        student, before, unattacked = (
+            cosine_logits(side.image_features, captions, side.logit_scale) for side in (view, original, clean)
+        )
+        return (kl_divergence(student, before) + kl_divergence(student, unattacked)).mean()
+
+    @property
+    def _gather(self):
+        return gather_over_ranks if self.gather_negatives else own_rows
+
+
+@full_precision
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean distance of unit vectors; finite gradients where they coincide, as they do before training."""
+    return (squared_distance(F.normalize(a, dim=-1), F.normalize(b, dim=-1)) + SQRT_EPS).sqrt().mean()

@@ -1,0 +1,69 @@
+"""Symmetric InfoNCE over image-text pairs of a batch, with several positives a row; pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .collectives import rank
+from .losses import cosine_logits
+
+Positives = Literal["class", "diagonal"]
+POSITIVES: tuple[str, ...] = ("class", "diagonal")
+Gather = Callable[[Tensor], Tensor]
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """The gather of one process: its own rows."""
+    return rows
+
+
+def positive_pairs(positives: Positives, labels: Tensor, gather: Gather = own_rows) -> Tensor:
+    """Which pairs of the batch belong together: bool (B, M), row i against the M gathered pairs.
+
+    Copies of one caption need no option of their own: summed over the batch, the losses of rows and columns
+    that are equal are the same under ``"diagonal"`` as under a target shared by the copies.
+
+    Args:
+        positives: ``"class"``: pairs of one label; ``"diagonal"``: only the pair itself.
+        labels: (B,).
+        gather: rows of this process to those of all, see `collectives.gather_over_ranks`.
+    """
+    keys = labels
+    if positives == "diagonal":
+        keys = torch.arange(len(labels), device=labels.device) + (rank() << 32)
+    return keys[:, None] == gather(keys)
+
+
+def multi_positive_cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    """Cross-entropy (B,) of logits (B, M) against a target uniform over each row's positives, bool (B, M).
+
+    This is ``-mean_{j in P(i)} log softmax(z_i)_j`` (the outer mean of SupCon, 2004.11362), whose least value
+    is ``log |P(i)|``, not 0. With a single positive it is the usual InfoNCE.
+    """
+    target = F.normalize(positives.to(logits.dtype), p=1, dim=1)
+    return -(target * F.log_softmax(logits, dim=1)).sum(1)
+
+
+def symmetric_info_nce(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    positives: Tensor,
+    gather: Gather = own_rows,
+) -> tuple[Tensor, Tensor]:
+    """Losses (B,) of finding each image's texts and each text's images among all M of the batch.
+
+    Args:
+        images, texts: (B, D), a pair a row, not normalised.
+        logit_scale: CLIP's multiplier.
+        positives: (B, M), see `positive_pairs`.
+        gather: as there.
+    """
+    to_texts = cosine_logits(images, gather(texts), logit_scale)
+    to_images = cosine_logits(texts, gather(images), logit_scale)
+    return tuple(multi_positive_cross_entropy(logits, positives) for logits in (to_texts, to_images))

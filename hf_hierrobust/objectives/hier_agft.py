@@ -1,0 +1,125 @@
+"""Hierarchical AGFT: HierRobust's levels with AGFT's calibrated soft targets. A method of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import Polar
+from ..geometry.precision import full_precision
+from .agft import AGFT
+from .base import OBJECTIVES, Targets, View
+from .hier_robust import HierRobust
+from .hierarchical import TreeObjective
+from .options import check_numbers
+
+
+@OBJECTIVES.register
+@dataclass(kw_only=True)
+class HierAGFT(TreeObjective):
+    """Cross-entropy on attacked images at every level of the tree to soft targets rolled up from the leaves.
+
+    Neither paper has this loss: it joins the levels of HierRobust (2604.18867) with the targets of AGFT
+    (2603.29410). With the original model f0 on the clean image x, the leaf target is ::
+
+        p = (1 - label_weight) softmax(gamma scale s cos(f0(x), T)) + label_weight onehot(y)
+
+    and that of a superclass v is the sum ``p^l_v`` over its leaves. With ``scale`` times the scores of the
+    attacked image against the prompts of level l, the loss, which the attack maximises too, is ::
+
+        sum_l omega_l mean_b sum_v p^l_v [-log p^l(v | u_b)]
+
+    where ``p^l(v | u)`` is HierRobust's, whose HNSA negatives leave out the neighbours of v, or the softmax
+    over the level alone (``hnsa="none"``). Every image stands by itself at every level. A flat tree with
+    ``label_weight=0`` gives AGFT; ``label_weight=1, scale=1`` gives HierRobust's level losses without
+    midpoints and regularisers. Levels, scores and the geometry of the ball have the options of
+    `TreeObjective`; the defaults here are cosine scores, no HNSA and a frozen text projection.
+
+    Args:
+        gamma: calibration of the original's distribution, as in `AGFT`; below 1 it smooths.
+        scale: multiplier of training scores in units of the model's own, as in `AGFT`.
+        label_weight: share of the labels in the target, from 0 (the original alone) to 1 (the labels alone).
+    """
+
+    name: ClassVar[str] = "hier_agft"
+    title: ClassVar[str] = "HierRobust's class levels with AGFT's calibrated targets (hf_hierrobust)"
+
+    hnsa: Literal["both", "upper", "lower", "none"] = "none"
+    score: Literal["hyperbolic", "squared", "cosine"] = "cosine"
+    train_text_projection: bool = False
+    gamma: float = 0.4
+    scale: float = 1.8
+    label_weight: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_numbers(self, "gamma", "scale", positive=True)
+        check_numbers(self, "label_weight")
+        if self.label_weight > 1:
+            raise ValueError(f"label_weight={self.label_weight!r} must not exceed 1, the labels alone")
+        self.citation = f"{HierRobust.citation}\n\n{AGFT.citation}"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | ({"reference"} if self.label_weight < 1 else set())
+
+    @property
+    def trained_groups(self) -> tuple[str, ...]:
+        """Without the head's scales under cosine scores, which do not depend on them."""
+        skipped = {"hier_head"} if self.score == "cosine" else set()
+        return tuple(group for group in super().trained_groups if group not in skipped)
+
+    def inner_loss(self, view: View, targets: Targets) -> Tensor:
+        """The level losses (B,), summed over the view's levels and over trees."""
+        images, texts = self._lift(view)
+        leaves = self.leaf_targets(targets)
+        total = torch.zeros_like(images.radius)
+        for tree, rows, level, weight in self._levels(view, leaves.device):
+            index, joined = self._competitors(tree, rows, level)
+            candidates = Polar(texts.direction[index], texts.radius[index])
+            scores = self._score(view, images, candidates, self.scale)
+            rolled_up = leaves.new_zeros(len(leaves), len(rows[level])).index_add(
+                1, self._ancestors(tree, level, leaves.device), leaves
+            )
+            total = total + weight * soft_cross_entropy(scores, rolled_up, joined)
+        return total
+
+    def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
+        return {"alignment": sum(self.inner_loss(view, targets).mean() for view in views)}
+
+    def leaf_targets(self, targets: Targets) -> Tensor:
+        """The soft target over the leaves, (B, K)."""
+        if self.label_weight == 1:
+            return F.one_hot(targets.labels, self.num_classes).float()
+        original = (self.gamma * self.scale * self.leaf_logits(targets.reference)).softmax(-1)
+        labels = F.one_hot(targets.labels, self.num_classes).to(original.dtype)
+        return (1 - self.label_weight) * original + self.label_weight * labels
+
+
+@full_precision
+def soft_cross_entropy(scores: Tensor, target: Tensor, joined: Tensor | None = None) -> Tensor:
+    """Expectation (B,) over a soft target of the negative log-probability with HNSA negatives.
+
+    For each node v the softmax runs over the K nodes of the level and those of the J further nodes that are
+    not joined to v.
+
+    Args:
+        scores: (B, K + J), the level's own nodes first.
+        target: (B, K) probabilities.
+        joined: (K, J) True where a further node is joined to a node of the level by an edge; None if J = 0.
+    """
+    nodes = target.shape[1]
+    own, further = scores[:, :nodes], scores[:, nodes:]
+    normaliser = own.logsumexp(1, keepdim=True)
+    if joined is not None:
+        # sum_j exp(z_j) over the unjoined, for all v at once: no (B, K, J) tensor
+        peak = further.detach().amax(1, keepdim=True)
+        unjoined = (further - peak).exp() @ (~joined).to(scores.dtype).T
+        smallest = torch.finfo(scores.dtype).tiny  # 87 nats below the peak in fp32
+        normaliser = torch.logaddexp(normaliser, peak + unjoined.clamp(min=smallest).log())
+    return (target * (normaliser - own)).sum(1)

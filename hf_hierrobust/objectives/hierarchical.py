@@ -1,0 +1,165 @@
+"""What objectives over class trees share: levels, text rows, the head's geometry, scores, HNSA negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..geometry import Polar
+from ..hierarchy import Forest, LabelTree, as_forest
+from .base import Objective, TextNodes, View
+from .options import check_choice, check_numbers
+
+
+@dataclass(kw_only=True)
+class TreeObjective(Objective):
+    """Base of objectives over one tree or a forest.
+
+    Args:
+        hnsa: adjacent levels whose unjoined nodes are extra negatives.
+        score: ``"hyperbolic"`` ``-kappa d_r``, ``"squared"`` ``-kappa' d_r^2`` with the same slope at the
+            median distance, or ``"cosine"`` (OC-8).
+        level_weights: omega_l from the leaves upwards; None is the paper's ``1 - l / (L + 1)``.
+        vic_factor: neighbourhood radius as a fraction of the initial median distance (OC-15).
+        tangent_norm: median tangent norm at the start; None keeps the scales 1/sqrt(D) (OC-5).
+        train_text_projection: False freezes it (HierRobust trains it).
+        train_scales: False freezes the two tangent scales (OC-2).
+        curvature: r of a ball of curvature -r (OC-6).
+        ball_margin: distance xi kept from the edge, as a fraction of the ball's radius (OC-4).
+        max_tangent_norm: clip of the tangent norm, in units of 1/sqrt(r) (OC-5).
+    """
+
+    trains: ClassVar[tuple[str, ...]] = ("vision", "text_projection", "hier_head")
+    default_attack: ClassVar[str] = "universal"
+
+    hnsa: Literal["both", "upper", "lower", "none"] = "both"
+    score: Literal["hyperbolic", "squared", "cosine"] = "hyperbolic"
+    level_weights: tuple[float, ...] | None = None
+    vic_factor: float = 0.9
+    tangent_norm: float | None = None
+    train_text_projection: bool = True
+    train_scales: bool = True
+    curvature: float = 1.0
+    ball_margin: float = 1e-3
+    max_tangent_norm: float = 4.0
+
+    forest: Forest = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self):
+        check_choice(self, "hnsa", ("both", "upper", "lower", "none"))
+        check_choice(self, "score", ("hyperbolic", "squared", "cosine"))
+        check_numbers(self, "vic_factor", "curvature", "max_tangent_norm", positive=True)
+        check_numbers(self, "ball_margin")
+        if self.tangent_norm is not None:
+            check_numbers(self, "tangent_norm", positive=True)
+
+    def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
+        """Align the trees with the classes and lay out text rows and HNSA masks."""
+        if forest is None:
+            raise ValueError(
+                f"objective {self.name!r} needs a class tree: pass tree='cifar100' or a JSON file"
+            )
+        self.forest = as_forest(forest).align(class_names)
+        self.nodes, self.num_classes = TextNodes.of_forest(class_names, self.forest), len(class_names)
+        self._cache = {}  # of index tensors; an earlier set-up's belong to other trees
+        if self.level_weights is not None and len(self.level_weights) != self.num_levels:
+            raise ValueError(
+                f"level_weights has {len(self.level_weights)} values but the deepest tree has "
+                f"{self.num_levels} levels"
+            )
+
+    @property
+    def trained_groups(self) -> tuple[str, ...]:
+        off = {"text_projection": not self.train_text_projection, "hier_head": not self.train_scales}
+        return tuple(group for group in self.trains if not off.get(group))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"tree", "text_nodes"})
+
+    @property
+    def num_levels(self) -> int:
+        return max(tree.num_levels for tree in self.forest)
+
+    def calibrate(self, view: View, labels: Tensor) -> None:
+        """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already."""
+        if not view.head.calibrated:
+            view.head.configure(self.curvature, self.ball_margin, self.max_tangent_norm)
+            view.head.calibrate(
+                view.image_features,
+                view.text_features[: self.num_classes],
+                labels,
+                float(view.logit_scale),
+                tangent_norm=self.tangent_norm,
+                vic_factor=self.vic_factor,
+            )
+
+    def _lift(self, view: View) -> tuple[Polar, Polar]:
+        """Images and text nodes as points of the ball; the text perturbation acts on the tangents."""
+        tangent = view.text_tangent
+        if view.text_delta is not None:
+            tangent = tangent + view.text_delta
+        return view.head.lift(view.image_tangent), view.head.lift(tangent)
+
+    def _levels(
+        self, view: View, device: torch.device
+    ) -> Iterator[tuple[LabelTree, tuple[Tensor, ...], int, float]]:
+        """Tree, its text rows, level and weight omega of every level that the view counts for."""
+        for tree, rows in zip(self.forest, self._rows(device)):
+            for level in range(tree.num_levels):
+                if view.levels is None or level in view.levels:
+                    yield tree, rows, level, self._weight(level, tree.depth)
+
+    def _weight(self, level: int, depth: int) -> float:
+        return 1 - level / (depth + 1) if self.level_weights is None else self.level_weights[level]
+
+    def _competitors(
+        self, tree: LabelTree, rows: tuple[Tensor, ...], level: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Text rows (K_l + J,) that compete at a level, its own first, then the J nodes of adjacent levels.
+
+        The second is a (K_l, J) mask of those joined by an edge to each node of the level: they are no
+        negatives of it (HNSA). None where there are none.
+        """
+        adjacent = [
+            other
+            for other, wanted in ((level - 1, ("both", "lower")), (level + 1, ("both", "upper")))
+            if 0 <= other < tree.num_levels and self.hnsa in wanted
+        ]
+        index = torch.cat([rows[level], *(rows[other] for other in adjacent)])
+        if not adjacent:
+            return index, None
+        return index, torch.cat([self._edges(tree, level, other, index.device) for other in adjacent], dim=1)
+
+    def _score(self, view: View, points: Polar, texts: Polar, scale: float) -> Tensor:
+        """Scores (M, N), ``scale`` times those that have the slope of CLIP's own logits in the cosine."""
+        head = view.head
+        if self.score == "cosine":
+            return scale * view.logit_scale * points.direction @ texts.direction.T
+        if self.score == "hyperbolic":
+            return scale * head.logits(points, texts)
+        slope = self.vic_factor / (2 * head.vic_radius)  # 1 / (2 x median distance)
+        return -scale * head.kappa * slope * head.distance(points, texts).square()
+
+    # Index tensors are small; a cache per device keeps host-to-device copies out of the inner loop.
+    def _rows(self, device) -> tuple[tuple[Tensor, ...], ...]:
+        return self._cached(
+            ("rows", device), lambda: tuple(tuple(r.to(device) for r in rows) for rows in self.nodes.rows)
+        )
+
+    def _ancestors(self, tree: LabelTree, level: int, device) -> Tensor:
+        return self._cached(("anc", id(tree), level, device), lambda: tree.ancestors(level).to(device))
+
+    def _edges(self, tree: LabelTree, level: int, other: int, device) -> Tensor:
+        return self._cached(
+            ("edges", id(tree), level, other, device), lambda: tree.edge_mask(level, other).to(device)
+        )
+
+    def _cached(self, key, make):
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
