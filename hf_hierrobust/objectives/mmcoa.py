@@ -25,9 +25,9 @@ class MMCoA(Objective):
         L = lambda_image [CE Z(f(x^), g(t)) + CE Z(g(t), f(x^))]
           + lambda_text  [CE Z(f(x), g(t^)) + CE Z(g(t^), f(x))]
 
-    The image attack maximises cross-entropy over the K clean class prompts; the paper takes 10 steps
-    (``num_steps=10``). The text attack replaces one word of each caption, independently of the image. A data
-    set without captions is trained on its class prompts, as the paper does.
+    The image attack maximises cross-entropy over the K clean class prompts, in the paper's 10 steps. The text
+    attack replaces one word of each caption, independently of the image. A data set without captions is
+    trained on its class prompts, as the paper does.
 
     Args:
         lambda_image, lambda_text: weights of the two halves. ``lambda_image=0`` is the published text-only
@@ -50,6 +50,7 @@ class MMCoA(Objective):
   year={2024}
 }"""
     trains: ClassVar[tuple[str, ...]] = ("vision", "text", "text_projection", "logit_scale")
+    default_attack_steps: ClassVar[int | None] = 10
     default_text_attack: ClassVar[str] = "bert"
 
     lambda_image: float = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_hierrobust.attacks import PGD
-from hf_hierrobust.objectives import FARE, Clean, HierRobust, TeCoA
+from hf_hierrobust.objectives import FARE, Clean, HierRobust, MMCoA, TeCoA
 from hf_hierrobust.training import RobustTrainingArguments
 
 
@@ -70,7 +70,7 @@ def test_attack_defaults_are_the_papers(tmp_path):
     for attack in (universal, pgd):
         assert attack.threat.eps == attack.step_size == pytest.approx(4 / 255)
     assert args.build_attack(Clean()) is None
-    assert args.build_attack(FARE()).num_steps == 10
+    assert args.build_attack(FARE()).num_steps == args.build_attack(MMCoA()).num_steps == 10
     assert arguments(tmp_path, num_steps=3).build_attack(FARE()).num_steps == 3
     assert arguments(tmp_path, attack="pgd").build_attack(HierRobust()).num_steps == 2
 
