@@ -22,7 +22,15 @@ _ROOMS = {
     "data": ("ClassSet", "PixelCollator", "PixelDataset", "load_class_set", "load_images"),
     "evaluation": ("AttackPlan", "EvaluationSet", "RobustnessRecord", "evaluate_model", "level_classifiers"),
     "hierarchy": ("Forest", "LabelTree", "load_tree"),
-    "modeling": ("PixelPipeline", "RobustCLIPModel", "TextEncoder", "ZeroShotClassifier", "encode_prompts"),
+    "modeling": (
+        "PixelPipeline",
+        "RobustCLIPModel",
+        "RobustSiglipModel",
+        "TextEncoder",
+        "ZeroShotClassifier",
+        "encode_prompts",
+        "load_robust_model",
+    ),
     "objectives": (
         "AGFT",
         "FARE",
@@ -59,7 +67,15 @@ if TYPE_CHECKING:
     from .data import ClassSet, PixelCollator, PixelDataset, load_class_set, load_images
     from .evaluation import AttackPlan, EvaluationSet, RobustnessRecord, evaluate_model, level_classifiers
     from .hierarchy import Forest, LabelTree, load_tree
-    from .modeling import PixelPipeline, RobustCLIPModel, TextEncoder, ZeroShotClassifier, encode_prompts
+    from .modeling import (
+        PixelPipeline,
+        RobustCLIPModel,
+        RobustSiglipModel,
+        TextEncoder,
+        ZeroShotClassifier,
+        encode_prompts,
+        load_robust_model,
+    )
     from .objectives import (
         AGFT,
         FARE,

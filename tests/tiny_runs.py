@@ -1,4 +1,4 @@
-"""Trainers on the tiny CLIP and noise images, for tests of objectives and training."""
+"""Trainers on the tiny CLIP or SigLIP and noise images, for tests of objectives and training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from hf_hierrobust.attacks import Perturbation, TextAttack
 from hf_hierrobust.data import ClassSet, PixelDataset
-from hf_hierrobust.modeling import RobustCLIPModel
+from hf_hierrobust.modeling import load_robust_model
 from hf_hierrobust.modeling.trainable import GROUPS
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
@@ -51,7 +51,7 @@ def make_trainer(
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
     arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
     return RobustCLIPTrainer(
-        RobustCLIPModel.from_pretrained(clip_dir),
+        load_robust_model(clip_dir),
         arguments,
         processor=AutoProcessor.from_pretrained(clip_dir),
         class_set=ClassSet.from_names(CLASSES),

@@ -15,7 +15,7 @@ class RunArguments:
 
     model_name_or_path: str = field(
         default="glyphs",
-        metadata={"help": "CLIP checkpoint (folder or Hub id); 'glyphs' pretrains a tiny one offline."},
+        metadata={"help": "CLIP or SigLIP checkpoint (folder or Hub id); 'glyphs' pretrains a tiny one."},
     )
     dataset_name: str | None = field(
         default=None, metadata={"help": "Hub id or folder of images; 'glyphs' renders the embedded set."}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import CLIPProcessor
+from transformers import ProcessorMixin
 
 from ..data import ClassSet
 from ..evaluation import EvaluationSet
 from ..hierarchy import Forest
-from ..modeling import RobustCLIPModel
+from ..modeling import RobustDualEncoder
 from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 
@@ -23,8 +23,8 @@ class Run:
 
     args: RunArguments
     training_args: RobustTrainingArguments
-    model: RobustCLIPModel
-    processor: CLIPProcessor
+    model: RobustDualEncoder
+    processor: ProcessorMixin
     class_set: ClassSet
     forest: Forest | None
     label_map: torch.Tensor | None

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, CLIPProcessor
+from transformers import AutoProcessor, ProcessorMixin
 
 from ..data import (
     ClassSet,
@@ -26,7 +26,7 @@ from ..data import (
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
 from ..evaluation.records import public_name
 from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
-from ..modeling import RobustCLIPModel, encode_prompts
+from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, with_label_ids_of, worth_preloading
@@ -53,7 +53,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     for dataset in (train, evaluation):
         validate_labels(dataset, num_labels)
     path = _model_path(args, training_args.seed)
-    model = RobustCLIPModel.from_pretrained(path)
+    model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
     forest = None if args.tree is None else _forest(args.tree, class_set, model, processor)
     tree = forest.trees[0] if forest is not None else None
@@ -99,7 +99,9 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
     )
 
 
-def evaluate_run(run: Run, model: RobustCLIPModel, model_name: str, objective: str) -> list[RobustnessRecord]:
+def evaluate_run(
+    run: Run, model: RobustDualEncoder, model_name: str, objective: str
+) -> list[RobustnessRecord]:
     """Records of a model on all evaluation sets of a run."""
     model.to(run.training_args.device).eval()
     return evaluate_model(
@@ -162,7 +164,7 @@ def _load_data(args: RunArguments, seed: int):
     return train, evaluation
 
 
-def _forest(spec: str, class_set: ClassSet, model: RobustCLIPModel, processor: CLIPProcessor) -> Forest:
+def _forest(spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin) -> Forest:
     """The trees of a comma-separated list: built-in names, JSON files, ``wordnet`` or ``induced``."""
     trees = []
     for part in (part.strip() for part in spec.split(",")):

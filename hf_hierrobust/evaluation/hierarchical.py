@@ -11,7 +11,7 @@ from torch import Tensor
 from ..attacks import roll_up
 from ..data import ClassSet
 from ..hierarchy import LabelTree
-from ..modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
+from ..modeling import PixelPipeline, RobustDualEncoder, ZeroShotClassifier, encode_prompts
 
 CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic")
 
@@ -63,7 +63,7 @@ class _Derived:
 
 
 def level_classifiers(
-    model: RobustCLIPModel,
+    model: RobustDualEncoder,
     pipeline: PixelPipeline,
     tokenizer,
     class_set: ClassSet,

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from ..attacks import PGD, Attack, TextAttack
 from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
-from ..modeling import PixelPipeline, RobustCLIPModel
+from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.kernels import fast_kernels
 from ..threat import ThreatModel
 from .flags import pack_flags
@@ -114,7 +114,7 @@ def sample_ids(data: EvaluationSet, loader: DataLoader) -> dict:
 
 
 def evaluate_model(
-    model: RobustCLIPModel,
+    model: RobustDualEncoder,
     processor,
     sets: Iterable[EvaluationSet],
     plan: AttackPlan,

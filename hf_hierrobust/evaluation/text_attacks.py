@@ -8,12 +8,12 @@ import torch
 
 from ..attacks import TextAttack
 from ..data import ClassSet
-from ..modeling import PixelPipeline, RobustCLIPModel, TextEncoder, ZeroShotClassifier, encode_prompts
+from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, ZeroShotClassifier, encode_prompts
 from .robust import Outcome
 
 
 def attacked_prompts(
-    model: RobustCLIPModel, tokenizer, class_set: ClassSet, templates: Sequence[str], attack: TextAttack
+    model: RobustDualEncoder, tokenizer, class_set: ClassSet, templates: Sequence[str], attack: TextAttack
 ) -> list[list[str]]:
     """The prompts of every class after a label-free attack on each, (K lists of T prompts).
 
@@ -26,7 +26,7 @@ def attacked_prompts(
 
 
 def prompt_classifier(
-    model: RobustCLIPModel, pipeline: PixelPipeline, tokenizer, prompts: Sequence[Sequence[str]]
+    model: RobustDualEncoder, pipeline: PixelPipeline, tokenizer, prompts: Sequence[Sequence[str]]
 ) -> ZeroShotClassifier:
     """CLIP's cosine classifier with these prompts, K lists of T."""
     return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts))

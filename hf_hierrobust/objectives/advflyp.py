@@ -12,7 +12,7 @@ from torch import Tensor
 from ..geometry.precision import SQRT_EPS, full_precision
 from .base import OBJECTIVES, Objective, Reference, Targets, View
 from .collectives import gather_over_ranks
-from .contrastive import POSITIVES, Positives, own_rows, positive_pairs, symmetric_info_nce
+from .contrastive import POSITIVES, Positives, own_rows, pair_losses, positive_pairs
 from .losses import cosine_logits, kl_divergence, squared_distance
 from .options import check_choice, check_numbers
 
@@ -23,9 +23,10 @@ class AdvFLYP(Objective):
     """Symmetric InfoNCE of attacked images and their captions, held near two anchors; the image tower trains.
 
     With ``Z = s cos(f(x^_i), g(t_j))`` over the pairs of a batch, both the attack and the training use
-    ``1/2 [CE(Z) + CE(Z^T)]``. The full version adds, with P_a, P_0, P_c the softmax over the batch's captions
-    of the trained model on the attacked images, of the original on them, and of the trained one on the clean
-    images (student first, the opposite of PMG-AFT), and with n() for unit vectors::
+    ``1/2 [CE(Z) + CE(Z^T)]``; SigLIP, pre-trained with a sigmoid of each pair, is fine-tuned with it too
+    (our reading of the method's name). The full version adds, with P_a, P_0, P_c the softmax over the batch's
+    captions of the trained model on the attacked images, of the original on them, and of the trained one on
+    the clean images (student first, the opposite of PMG-AFT), and with n() for unit vectors::
 
         lambda_logit   [KL(P_a || P_0) + KL(P_a || P_c)]
         lambda_feature [mean |n f(x^) - n f0(x^)| + mean |n f(x^) - n f(x)|]
@@ -65,10 +66,15 @@ class AdvFLYP(Objective):
         return frozenset({"captions", "clean", "attacked_reference"} if anchored else {"captions"})
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
-        """Half the sum of both directions' InfoNCE, (B,)."""
+        """Half the sum of both directions' pre-training losses, (B,)."""
         positives = positive_pairs(self.positives, targets.labels, self._gather)
-        losses = symmetric_info_nce(
-            view.image_features, view.caption_features, view.logit_scale, positives, self._gather
+        losses = pair_losses(
+            view.image_features,
+            view.caption_features,
+            view.logit_scale,
+            view.logit_bias,
+            positives,
+            self._gather,
         )
         return sum(losses) / 2
 

@@ -44,6 +44,7 @@ class View(NamedTuple):
         patch_features: (B, P, D) projected patch tokens, not normalised, where asked for.
         caption_features, attacked_caption_features: (B, D) of each image's caption, clean and after the
             text attack, not normalised, where asked for.
+        logit_bias: SigLIP's offset of the logits, 0-dim; None for CLIP. A softmax does not feel it.
     """
 
     image_features: Tensor
@@ -57,6 +58,7 @@ class View(NamedTuple):
     patch_features: Tensor | None = None
     caption_features: Tensor | None = None
     attacked_caption_features: Tensor | None = None
+    logit_bias: Tensor | None = None
 
 
 class Reference(NamedTuple):

@@ -1,4 +1,4 @@
-"""Symmetric InfoNCE over image-text pairs of a batch, with several positives a row; pure functions."""
+"""Pre-training losses over image-text pairs of a batch, with several positives a row; pure functions."""
 
 from __future__ import annotations
 
@@ -47,6 +47,49 @@ def multi_positive_cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
     """
     target = F.normalize(positives.to(logits.dtype), p=1, dim=1)
     return -(target * F.log_softmax(logits, dim=1)).sum(1)
+
+
+def pair_losses(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None,
+    positives: Tensor,
+    gather: Gather = own_rows,
+) -> tuple[Tensor, Tensor]:
+    """The loss of the model's pre-training: `symmetric_info_nce` for CLIP, `sigmoid_pairs` for SigLIP.
+
+    Args:
+        logit_bias: SigLIP's; None is CLIP.
+    """
+    if logit_bias is None:
+        return symmetric_info_nce(images, texts, logit_scale, positives, gather)
+    return sigmoid_pairs(images, texts, logit_scale, logit_bias, positives, gather)
+
+
+def sigmoid_pairs(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    positives: Tensor,
+    gather: Gather = own_rows,
+) -> tuple[Tensor, Tensor]:
+    """Losses (B,) of each image's pairs and of each text's: whether a pair belongs together, without softmax.
+
+    Row i is ``-sum_j log sigmoid(z_ij (s cos_ij + b))`` with z = 1 for positives and -1 otherwise (SigLIP,
+    2303.15343). Over one process both have the same mean, which is SigLIP's loss.
+
+    Args:
+        images, texts: (B, D), a pair a row, not normalised.
+        logit_scale, logit_bias: s and b.
+        positives: (B, M), see `positive_pairs`.
+        gather: as there.
+    """
+    signs = 2 * positives.to(images.dtype) - 1
+    to_texts = cosine_logits(images, gather(texts), logit_scale) + logit_bias
+    to_images = cosine_logits(texts, gather(images), logit_scale) + logit_bias
+    return tuple(-F.logsigmoid(signs * logits).sum(1) for logits in (to_texts, to_images))
 
 
 def symmetric_info_nce(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import OBJECTIVES, Objective, Targets, View
 from .collectives import gather_over_ranks
-from .contrastive import POSITIVES, Positives, own_rows, positive_pairs, symmetric_info_nce
+from .contrastive import POSITIVES, Positives, own_rows, pair_losses, positive_pairs
 from .options import check_choice, check_numbers
 
 
@@ -27,7 +27,7 @@ class MMCoA(Objective):
 
     The image attack maximises cross-entropy over the K clean class prompts, in the paper's 10 steps. The text
     attack replaces one word of each caption, independently of the image. A data set without captions is
-    trained on its class prompts, as the paper does.
+    trained on its class prompts, as the paper does. SigLIP's pairs are scored by its own sigmoid loss.
 
     Args:
         lambda_image, lambda_text: weights of the two halves. ``lambda_image=0`` is the published text-only
@@ -79,18 +79,18 @@ class MMCoA(Objective):
         gather = gather_over_ranks if self.gather_negatives else own_rows
         positives = positive_pairs(self.positives, targets.labels, gather)
 
-        def contrast(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
-            to_texts, to_images = symmetric_info_nce(images, texts, logit_scale, positives, gather)
+        def contrast(view: View, texts: Tensor) -> Tensor:
+            to_texts, to_images = pair_losses(
+                view.image_features, texts, view.logit_scale, view.logit_bias, positives, gather
+            )
             return to_texts.mean() + to_images.mean()
 
         terms = {}
         if self.lambda_image:
             terms["attacked_images"] = self.lambda_image * sum(
-                contrast(view.image_features, view.caption_features, view.logit_scale) for view in views
+                contrast(view, view.caption_features) for view in views
             )
         if self.lambda_text:
             clean = targets.clean
-            terms["attacked_texts"] = self.lambda_text * contrast(
-                clean.image_features, clean.attacked_caption_features, clean.logit_scale
-            )
+            terms["attacked_texts"] = self.lambda_text * contrast(clean, clean.attacked_caption_features)
         return terms

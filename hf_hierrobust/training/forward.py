@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..attacks import Perturbation
-from ..modeling import PixelPipeline, ReferenceModel, RobustCLIPModel, encode_prompts
+from ..modeling import PixelPipeline, ReferenceModel, RobustDualEncoder, encode_prompts, text_inputs
 from ..objectives import Objective, Reference, Targets, View
 
 
@@ -44,7 +44,7 @@ class TextSide:
 
     def __init__(
         self,
-        model: RobustCLIPModel,
+        model: RobustDualEncoder,
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[str],
         trains_trunk: bool = False,
@@ -53,24 +53,24 @@ class TextSide:
         self.states = encode_prompts(model, tokenizer, self.prompts)
         self._row = {prompt: row for row, prompt in enumerate(self.prompts)}
 
-    def current_states(self, core: RobustCLIPModel) -> Tensor:
+    def current_states(self, core: RobustDualEncoder) -> Tensor:
         """(N, w) pooled states of the prompts under the current weights."""
         return encode_prompts(core, self.tokenizer, self.prompts) if self.trains_trunk else self.states
 
-    def inputs(self, core: RobustCLIPModel, texts: Sequence[str]) -> dict[str, Tensor]:
+    def inputs(self, core: RobustDualEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
         """Arguments of the model's forward for these texts."""
         if self.trains_trunk:
-            return dict(self.tokenizer(list(texts), padding=True, return_tensors="pt").to(core.device))
+            return text_inputs(core, self.tokenizer, texts)
         return {"text_states": self._frozen_states(core, texts)}
 
     @torch.no_grad()
-    def features(self, core: RobustCLIPModel, texts: Sequence[str]) -> Tensor:
+    def features(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
         """Embeddings (N, D) of texts under the current weights, as constants."""
         if self.trains_trunk:
             return core.project_text(encode_prompts(core, self.tokenizer, texts))
         return core.project_text(self._frozen_states(core, texts))
 
-    def _frozen_states(self, core: RobustCLIPModel, texts: Sequence[str]) -> Tensor:
+    def _frozen_states(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
         if texts is self.prompts:
             return self.states
         new = [text for text in dict.fromkeys(texts) if text not in self._row]
@@ -99,14 +99,14 @@ class BatchForward:
     text: TextSide
     reference: ReferenceModel | None
     autocast: Callable[[], AbstractContextManager]
-    encode: Callable[[RobustCLIPModel, Tensor], Tensor]
+    encode: Callable[[RobustDualEncoder, Tensor], Tensor]
 
     def targets(self, batch: Batch) -> Targets:
         """Labels and, where asked for, the original model's view of the clean images."""
         wanted = "reference" in self.objective.needs
         return Targets(batch.labels, reference=self._original(batch.pixels) if wanted else None)
 
-    def attack_view(self, core: RobustCLIPModel, batch: Batch) -> Callable[..., View]:
+    def attack_view(self, core: RobustDualEncoder, batch: Batch) -> Callable[..., View]:
         """The function from pixels, text perturbation and levels to a view, for the attack's inner loop.
 
         Text enters as a constant of the step: no tokenizer and no text tower runs in the loop.
@@ -130,12 +130,13 @@ class BatchForward:
                 text_features,
                 core.hier_head.image_tangent(features),
                 text_tangent,
-                core.logit_scale.exp(),
+                core.logit_multiplier,
                 core.hier_head,
                 text_delta,
                 levels,
                 None if tokens is None else tokens.float(),
                 captions,
+                logit_bias=core.logit_offset,
             )
 
         return view
@@ -143,7 +144,7 @@ class BatchForward:
     def training_views(
         self,
         model: nn.Module,
-        core: RobustCLIPModel,
+        core: RobustDualEncoder,
         batch: Batch,
         perturbations: Sequence[Perturbation],
         targets: Targets,
@@ -172,6 +173,7 @@ class BatchForward:
             "text_features": text_features[:nodes],
             "text_tangent": out.text_tangent.float()[:nodes],
             "logit_scale": out.logit_scale,
+            "logit_bias": out.logit_bias,
             "head": core.hier_head,
             "caption_features": of(batch.captions),
             "attacked_caption_features": of(batch.attacked_captions),

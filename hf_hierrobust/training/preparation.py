@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling import ReferenceModel, RobustCLIPModel
+from ..modeling import ReferenceModel, RobustDualEncoder
 from ..modeling.lora import add_lora, lora_config
 from ..modeling.trainable import set_trainable
 from ..modeling.visual_prompts import add_visual_prompt
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    model: RobustCLIPModel,
+    model: RobustDualEncoder,
     tokenizer: PreTrainedTokenizerBase,
     objective: Objective,
     args: RobustTrainingArguments,

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import CLIPProcessor, logging
+from transformers import ProcessorMixin, logging
 from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import PGD, Attack, NanError, Perturbation, TextAttack, check_pixels, frozen, misclassified
 from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
-from ..modeling import PixelPipeline, RobustCLIPModel, TextEncoder, ZeroShotClassifier
+from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, ZeroShotClassifier
 from ..modeling.kernels import fast_kernels
 from ..objectives import Objective, Targets
 from .arguments import RobustTrainingArguments
@@ -38,7 +38,7 @@ logger = logging.get_logger(__name__)
 
 
 class RobustCLIPTrainer(SharingTrainer):
-    """Adversarial fine-tuning of a CLIP model under any registered objective and attack.
+    """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
         model: the model to train; which of its parameters train follows from the objective.
@@ -62,10 +62,10 @@ class RobustCLIPTrainer(SharingTrainer):
 
     def __init__(
         self,
-        model: RobustCLIPModel,
+        model: RobustDualEncoder,
         args: RobustTrainingArguments,
         *,
-        processor: CLIPProcessor,
+        processor: ProcessorMixin,
         class_set: ClassSet,
         forest: Forest | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
@@ -87,7 +87,7 @@ class RobustCLIPTrainer(SharingTrainer):
         self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
         self.pipeline = PixelPipeline(processor.image_processor)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
-        self.base_model = model.name_or_path or "an unnamed CLIP checkpoint"
+        self.base_model = model.name_or_path or "an unnamed checkpoint"
         model.config.hier_robust = model.facts() | self.recipe(args)
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
             labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
@@ -176,7 +176,7 @@ class RobustCLIPTrainer(SharingTrainer):
                 # An objective that does not read the tangents gives the text perturbation gradient zero.
                 return loss if text_delta is None else loss.sum() + 0 * text_delta.sum()
 
-            shape = (len(self.forward.text.prompts), core.config.projection_dim)
+            shape = (len(self.forward.text.prompts), core.embedding_dim)
             return self.attack.perturb(
                 loss_fn, batch.pixels, shape, self.objective.num_levels, self._generator()
             )
@@ -195,10 +195,10 @@ class RobustCLIPTrainer(SharingTrainer):
                 attacked = tuple(self.text_attack(captions, encoder, generator=self._generator()).texts)
         return Batch(pixels, labels, tuple(captions), attacked)
 
-    def _core(self) -> RobustCLIPModel:
+    def _core(self) -> RobustDualEncoder:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
-    def _encode(self, core: RobustCLIPModel, pixel_values: Tensor) -> Tensor:
+    def _encode(self, core: RobustDualEncoder, pixel_values: Tensor) -> Tensor:
         if not self.args.torch_compile:
             return core.encode_image(pixel_values)
         if not hasattr(self, "_compiled_encode"):
