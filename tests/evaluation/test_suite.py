@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_data import CLASSES, PATHS, make_images
 from transformers import AutoProcessor, CLIPModel
 
-from hf_hierrobust.attacks import PGD, TextAttack, roll_up
+from hf_hierrobust.attacks import PGD, roll_up
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.evaluation import (
     AttackPlan,
@@ -25,7 +24,7 @@ from hf_hierrobust.evaluation import (
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.geometry import poincare
 from hf_hierrobust.hierarchy import LabelTree
-from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
+from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
 from hf_hierrobust.threat import ThreatModel
 
 TREE = LabelTree.from_paths(PATHS, name="tiny")
@@ -315,53 +314,3 @@ def test_what_was_measured_otherwise_is_no_base(change, records):
         change = {"attack": record.attack | change["attack"]}
     assert with_base([record], [record])[0].base is not None
     assert with_base([record], [replace(record, **change)])[0].base is None
-
-
-# ---- attacked prompts ----
-
-
-@dataclass(kw_only=True)
-class Reversed(TextAttack):
-    """Turns every second prompt into nonsense: strong enough to see, and its own oracle."""
-
-    name: ClassVar[str] = "reversed"
-
-    def run(self, texts, clean, encoder, score, generator):
-        return [text if row % 2 else text[::-1] for row, text in enumerate(texts)], clean
-
-
-def test_attacked_prompts_add_a_record_alone_and_one_per_budget(clip):
-    """Against loops: right with both sets of prompts; and under PGD against either."""
-    model, processor, *_ = clip
-    plan = AttackPlan(
-        threats=(ThreatModel(eps="1/255"), ThreatModel(eps="16/255")), num_steps=2, text_attack=Reversed()
-    )
-    found = measure(clip, plan=plan, classifiers=["cosine"], template="a {}")
-    data = small_set()
-    rows, _ = data.rows()
-    batch = data.loader(processor, "native", 16).collate_fn([data.dataset[row] for row in rows])
-    prompts = [f"a {name}" for name in data.class_set.class_names]
-    prompts = [p if row % 2 else p[::-1] for row, p in enumerate(prompts)]
-    states = encode_prompts(model, processor.tokenizer, prompts)
-    classifier = ZeroShotClassifier(model, PixelPipeline(processor.image_processor), states)
-    with torch.no_grad():
-        right = classifier(batch["pixels"]).argmax(1) == batch["labels"]
-    leaf = [r for r in found if r.level == 0]
-    by_name = {(r.attack["name"], r.attack["eps_text"]): r for r in leaf}
-    assert list(by_name) == [
-        ("pgd", "1/255"),
-        ("reversed", "0"),
-        ("reversed+pgd", "1/255"),
-        ("pgd", "16/255"),
-        ("reversed+pgd", "16/255"),
-    ]
-    text = by_name["reversed", "0"]
-    clean = unpack_flags(text.flags["clean"], 10)
-    assert torch.equal(unpack_flags(text.flags["robust"], 10), clean & right)
-    for eps in ("1/255", "16/255"):
-        image, joint = by_name["pgd", eps], by_name["reversed+pgd", eps]
-        standing = unpack_flags(joint.flags["robust"], 10)
-        allowed = unpack_flags(image.flags["robust"], 10) & unpack_flags(text.flags["robust"], 10)
-        assert not (standing & ~allowed).any() and joint.clean_accuracy == image.clean_accuracy
-        assert joint.attack["text_attack"]["name"] == "reversed"
-    assert [r.attack["name"] for r in found if r.level == 1] == ["pgd", "pgd"]
