@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from hf_hierrobust.cli.arguments import RunArguments
 from hf_hierrobust.cli.config import ConfigError, parse_with_config
+from hf_hierrobust.data import available_class_sets
 from hf_hierrobust.training import RobustTrainingArguments
 
 
 @pytest.fixture()
 def parse(tmp_path):
-    def run(yaml: str, *flags: str, **defaults):
+    def run(text: str, *flags: str, **defaults):
         path = tmp_path / "run.yaml"
-        path.write_text("dataset_name: glyphs\noutput_dir: out\n" + yaml)
+        path.write_text("dataset_name: glyphs\noutput_dir: out\n" + text)
         argv = ["--config", str(path), *flags]
         return parse_with_config((RunArguments, RobustTrainingArguments), argv, defaults=defaults)
 
@@ -123,3 +126,24 @@ def test_help_can_be_formatted(capsys):
     assert caught.value.code == 0
     said = capsys.readouterr().out
     assert "--eval_eps" in said and "--objective_args" in said and "--config" in said
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "examples/configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_name_what_exists(path, tmp_path):
+    """Options, objective, attacks and class set of every config, without its data or model."""
+    values = yaml.safe_load(path.read_text())
+    given = {"output_dir": tmp_path} | ({} if "dataset_name" in values else {"train_file": 1, "eval_file": 1})
+    flags = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    args, training = parse_with_config(
+        (RunArguments, RobustTrainingArguments), ["--config", str(path), *flags]
+    )
+    objective = training.build_objective()
+    assert training.build_attack(objective) is not None
+    assert ("tree" in objective.needs) <= (args.tree is not None)
+    if "attacked_captions" in objective.needs:
+        assert training.build_text_attack(objective.default_text_attack) is not None
+    if args.class_set is not None:
+        assert args.class_set in available_class_sets()
