@@ -134,6 +134,8 @@ class Attack:
     """
 
     name: ClassVar[str] = ""
+    evaluation_only: ClassVar[frozenset[str]] = frozenset()
+    """Options without effect in training, where the objective's inner loss is maximised once."""
     threat: ThreatModel = field(default_factory=ThreatModel)
 
     def __call__(
@@ -190,6 +192,10 @@ class Attack:
             if callable(value):
                 constants[name] = getattr(value, "__name__", type(value).__name__)
         return {"name": self.name, **asdict(self.threat), **constants}
+
+    def describe_training(self) -> dict:
+        """The constants that training with this attack uses."""
+        return {k: v for k, v in self.describe().items() if k not in self.evaluation_only}
 
 
 class NanError(ValueError):

@@ -5,6 +5,7 @@ Source: HierRobust (2604.18867), inner maximisation; methods OC-10 and OC-17.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,6 +38,9 @@ class UniversalHierarchicalAttack(PGD):
     Both maximise the same loss, from one joint backward pass a step. The text perturbation is added
     to the nodes' tangent vectors right before the exponential map, in an linf ball.
 
+    It needs the levels' losses, which the trainer gives it (`perturb`); to attack a finished model, call
+    `PGD` or `SuperclassAttack`. ``step_size`` None means ``eps``, as in the paper.
+
     Args:
         text_eps: linf radius on the tangent vectors; 0 leaves the text alone.
         text_step_size: None means ``text_eps``, as the paper's image step equals its budget.
@@ -52,10 +56,21 @@ class UniversalHierarchicalAttack(PGD):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.text_eps < 0:
-            raise ValueError(f"text_eps={self.text_eps} must not be negative (0: no text attack)")
+        number = isinstance(self.text_eps, int | float) and not isinstance(self.text_eps, bool)
+        if not number or not 0 <= self.text_eps < math.inf:
+            raise ValueError(f"text_eps={self.text_eps!r} must be a number, not negative (0: no text attack)")
         if self.text_step_size is not None and not self.text_step_size > 0:
             raise ValueError(f"text_step_size={self.text_step_size} must be positive (None means text_eps)")
+
+    @property
+    def default_step_size(self) -> float:
+        return self.threat.eps
+
+    def run(self, *args) -> AttackResult:
+        raise TypeError(
+            f"{self.name!r} is a training attack on the levels' losses: call PGD or SuperclassAttack to "
+            "attack a classifier"
+        )
 
     def perturb(
         self,

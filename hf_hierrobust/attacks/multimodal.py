@@ -5,6 +5,7 @@ Source: MMCoA (2404.19287), its evaluation modes 1 to 4; Co-Attack's order (2206
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -81,8 +82,10 @@ class MultimodalAttack:
             raise ValueError(f"order={self.order!r}: choose 'independent', 'text_first' or 'joint'")
         if self.text_score not in ("label_free", "images"):
             raise ValueError(f"text_score={self.text_score!r}: choose 'label_free' or 'images'")
-        if self.text_weight < 0:
-            raise ValueError(f"text_weight={self.text_weight} must not be negative")
+        if not 0 <= self.text_weight < math.inf:
+            raise ValueError(f"text_weight={self.text_weight} must be a finite number, not negative")
+        if self.order == "joint" and getattr(self.image_attack, "restarts", 1) > 1:
+            raise ValueError("order='joint' starts once: leave image_attack.restarts at 1")
         if self.order == "joint" and not hasattr(self.image_attack, "perturb"):
             raise TypeError(
                 f"order='joint' maximises its own loss, which {type(self.image_attack).__name__} cannot: "

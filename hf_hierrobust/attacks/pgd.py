@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..threat import unit
+from ..threat import parse_eps, unit
 from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable, input_gradients
 from .criteria import AttackLoss, misclassified, resolve_loss
 
@@ -29,8 +29,8 @@ class PGD(Attack):
     Args:
         threat: norm, eps and space.
         num_steps: gradient steps per restart.
-        step_size: in pixel scale; None means ``eps / 4``. The papers use ``eps`` (with 3 training
-            or 20 test steps), which hops between corners of the ball (OC-20).
+        step_size: in pixel scale, ``"1/255"`` is accepted; None means ``eps / 4``. The papers use ``eps``
+            (with 3 training or 20 test steps), which hops between corners of the ball (OC-20).
         restarts: independent random starts, each on the images that survived the earlier ones.
         random_start: ``"uniform"`` in the ball, ``"gaussian"`` 0.001 N(0, I) (sister papers' convention,
             OC-10), or ``"zero"``.
@@ -43,8 +43,9 @@ class PGD(Attack):
     """
 
     name: ClassVar[str] = "pgd"
+    evaluation_only: ClassVar[frozenset[str]] = frozenset({"restarts", "loss", "early_stop"})
     num_steps: int = 20
-    step_size: float | None = None
+    step_size: float | str | None = None
     restarts: int = 1
     random_start: Start = "uniform"
     loss: str | AttackLoss = "ce"
@@ -55,8 +56,10 @@ class PGD(Attack):
     def __post_init__(self):
         if self.num_steps < 1 or self.restarts < 1:
             raise ValueError(f"num_steps={self.num_steps} and restarts={self.restarts} must be at least 1")
-        if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"step_size={self.step_size} must be positive (pixel scale, e.g. 1/255)")
+        if self.step_size is not None:
+            self.step_size = parse_eps(self.step_size, "step_size", self.threat.norm)
+        if not 0 <= self.momentum < math.inf:
+            raise ValueError(f"momentum={self.momentum} must be a finite number, not negative")
         if self.random_start not in ("uniform", "gaussian", "zero"):
             raise ValueError(f"random_start={self.random_start!r}: choose 'uniform', 'gaussian' or 'zero'")
         if self.schedule not in ("constant", "linear", "cosine"):
@@ -129,6 +132,10 @@ class PGD(Attack):
             delta, velocity = self.ascend(delta, gradient, velocity, pixels, step)
         return [Perturbation((pixels + delta).detach())]
 
+    @property
+    def default_step_size(self) -> float:
+        return self.threat.eps / 4
+
     def start(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         """Initial perturbation (B, C, H, W), inside the threat model."""
         delta = torch.zeros_like(pixels, dtype=torch.float32)
@@ -148,7 +155,7 @@ class PGD(Attack):
         if self.momentum:
             gradient = velocity = self.momentum * velocity + unit(gradient, order=1)
         direction = self.threat.ascent(gradient)
-        size = self.threat.eps / 4 if self.step_size is None else self.step_size
+        size = self.default_step_size if self.step_size is None else self.step_size
         done = step / self.num_steps
         size *= {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
             self.schedule

@@ -1,6 +1,6 @@
 """Attacks that replace words of a caption or class prompt by others: MMCoA's BERT-attack and synonyms.
 
-Source: MMCoA (2404.19287), its text attack, corrected as OC-18 says.
+Source: BERT-Attack (2004.09984) as used by MMCoA (2404.19287), its text attack, corrected as OC-18 says.
 """
 
 from __future__ import annotations

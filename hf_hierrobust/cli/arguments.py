@@ -64,6 +64,12 @@ class RunArguments:
     eval_classifiers: str | None = field(
         default=None, metadata={"help": "Classifiers to evaluate, comma-separated; by default all."}
     )
+    eval_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "Prompt template of the evaluation, or 'own': each class set's; default: template."
+        },
+    )
     zero_shot: str | None = field(
         default=None,
         metadata={"help": "Further sets, name=source pairs: 'cifar10=path.parquet,tinyimagenet=…'."},
@@ -82,6 +88,10 @@ class RunArguments:
         for name in ("eval_samples", "eval_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
+            raise ValueError(
+                f"eval_template={self.eval_template!r} must contain '{{}}' exactly once, or be 'own'"
+            )
         if (self.train_file is None) != (self.eval_file is None):
             raise ValueError("train_file and eval_file go together: give both, or dataset_name")
         if self.train_file is None and self.dataset_name is None:
@@ -94,6 +104,10 @@ class RunArguments:
         """The classifiers to evaluate; None is all."""
         names = self.eval_classifiers
         return [name.strip() for name in names.split(",")] if names else None
+
+    def prompt_template(self, training: str) -> str | None:
+        """Template of the evaluation; None stands for each class set's own ones."""
+        return {None: training, "own": None}.get(self.eval_template, self.eval_template)
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""

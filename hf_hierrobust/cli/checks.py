@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 import datasets as hf
@@ -9,7 +10,8 @@ import numpy as np
 
 from ..data import label_array, label_names
 from ..data.collator import decode_image
-from ..evaluation import check_classifiers
+from ..evaluation import EvaluationSet, check_classifiers, level_prompts
+from ..modeling import check_prompt_lengths
 from ..threat import ThreatModel
 from .arguments import RunArguments
 
@@ -38,10 +40,26 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
             f"eval_classifiers={args.eval_classifiers!r} needs a hyperbolic head, which this objective does "
             "not train: add 'cosine'"
         )
+    if args.eval_text_attack and names and "cosine" not in names:
+        raise ValueError(
+            f"eval_text_attack={args.eval_text_attack!r} attacks the prompts of the classifier 'cosine', "
+            f"which eval_classifiers={args.eval_classifiers!r} leaves out: add it"
+        )
     if args.figures and find_spec("matplotlib") is None:
         raise ImportError(
             "figures need matplotlib: pip install 'hf_hierrobust[plots]', or pass --figures false"
         )
+
+
+def check_prompts(sets: Iterable[EvaluationSet], tokenizer, context: int, template: str | None) -> None:
+    """Tokenise what the evaluation will ask, classes and superclasses of every set, before hours of training.
+
+    Raises:
+        ValueError: a prompt longer than the text encoder's ``context``.
+    """
+    for data in sets:
+        for level in level_prompts(data.class_set, data.tree, template):
+            check_prompt_lengths(tokenizer, [prompt for node in level for prompt in node], context)
 
 
 def with_label_ids_of(evaluation: hf.Dataset, names: list[str] | None) -> hf.Dataset:

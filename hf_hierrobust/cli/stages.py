@@ -29,7 +29,7 @@ from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
 from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
-from .checks import check_evaluation, with_label_ids_of, worth_preloading
+from .checks import check_evaluation, check_prompts, with_label_ids_of, worth_preloading
 from .figures import draw_figures
 from .run import Run
 
@@ -55,18 +55,22 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     path = _model_path(args, training_args.seed)
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
-    forest = None if args.tree is None else _forest(args.tree, class_set, model, processor)
-    tree = forest.trees[0] if forest is not None else None
+    forest = None
+    if args.tree is not None:
+        forest = _forest(args.tree, class_set, model, processor, training_args.template)
     main = EvaluationSet(
         name=args.dataset_name or Path(args.eval_file).parent.name,
         dataset=PixelDataset(evaluation),
         class_set=class_set,
         split=args.eval_split,
         label_map=label_map,
-        tree=tree,
+        tree=forest.trees[0] if forest is not None else None,
         num_samples=args.eval_samples,
     )
     others = [_zero_shot_set(pair, args) for pair in (args.zero_shot or "").split(",") if pair]
+    context = model.config.text_config.max_position_embeddings
+    template = args.prompt_template(training_args.template)
+    check_prompts((main, *others), processor.tokenizer, context, template)
     return Run(
         args,
         training_args,
@@ -111,7 +115,7 @@ def evaluate_run(
         run.args.plan(run.training_args.threat),
         model_name=model_name,
         objective=objective,
-        template=run.training_args.template,
+        template=run.args.prompt_template(run.training_args.template),
         classifiers=run.args.classifiers,
         batch_size=run.args.eval_batch,
         bf16_search=run.args.bf16_search,
@@ -164,7 +168,9 @@ def _load_data(args: RunArguments, seed: int):
     return train, evaluation
 
 
-def _forest(spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin) -> Forest:
+def _forest(
+    spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
+) -> Forest:
     """The trees of a comma-separated list: built-in names, JSON files, ``wordnet`` or ``induced``."""
     trees = []
     for part in (part.strip() for part in spec.split(",")):
@@ -175,12 +181,19 @@ def _forest(spec: str, class_set: ClassSet, model: RobustDualEncoder, processor:
             paths, origin = glyph_paths(), {"source": "hf_hierrobust", "licence": "Apache-2.0"}
             trees.append(LabelTree.from_paths(paths, name=part, **origin))
         elif part == "wordnet":
-            trees.append(wordnet_tree(names, depth=5 if len(names) >= 500 else 3, name=part))
+            senses = dict(zip(names, class_set.wnids)) if class_set.wnids else None
+            depth = 5 if len(names) >= 500 else 3
+            trees.append(wordnet_tree(names, senses=senses, depth=depth, name=part))
         elif part == "induced":
-            states = encode_prompts(model, processor.tokenizer, class_set.prompts())
+            sizes = tuple(size for size in (len(names) // 4, len(names) // 12) if size > 1)
+            if not sizes:
+                raise ValueError(
+                    f"tree='induced' needs at least 8 classes to group, got {len(names)}: write a JSON tree"
+                )
+            prompts = [template.replace("{}", name) for name in names]
+            states = encode_prompts(model, processor.tokenizer, prompts)
             with torch.no_grad():
                 embeddings = model.project_text(states)
-            sizes = tuple(size for size in (len(names) // 4, len(names) // 12) if size > 1)
             trees.append(induced_tree(names, embeddings, level_sizes=sizes, name=part))
         else:
             trees.extend(load_tree(part))

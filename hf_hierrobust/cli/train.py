@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from ..evaluation import records_table
-from ..training import RobustTrainingArguments, prepare_output_dir, remove_earlier_run
+from ..modeling import visual_prompt_off
+from ..training import RobustTrainingArguments, prepare_output_dir
 from .arguments import RunArguments
 from .config import parse_with_config
 from .stages import build_trainer, evaluate_run, load_run, report
@@ -17,7 +20,7 @@ def main(argv: list[str] | None = None, **defaults) -> None:
         defaults: options that the calling script presets, weaker than config and flags.
     """
     args, training_args = parse_with_config((RunArguments, RobustTrainingArguments), argv, defaults=defaults)
-    checkpoint = prepare_output_dir(
+    prepare_output_dir(  # the trainer asks again; here nothing has been loaded yet
         training_args.output_dir,
         resume=training_args.resume_from_checkpoint,
         overwrite=training_args.overwrite_output_dir,
@@ -25,10 +28,11 @@ def main(argv: list[str] | None = None, **defaults) -> None:
     run = load_run(args, training_args)
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
-    base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
-    if checkpoint is None and trainer.is_world_process_zero():
-        remove_earlier_run(training_args.output_dir)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    # A new visual prompt is noise that the base does not have.
+    prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
+    with visual_prompt_off(run.model) if prompted else nullcontext():
+        base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
+    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():

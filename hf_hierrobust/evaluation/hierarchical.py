@@ -62,6 +62,20 @@ class _Derived:
         return _Derived(self._base.with_autocast(dtype), self._derive)
 
 
+def level_prompts(class_set: ClassSet, tree: LabelTree | None, template: str | None) -> list[list[list[str]]]:
+    """Prompts of each level's nodes, one a template; only leaves without a tree.
+
+    Args:
+        template: replaces the class set's own templates.
+    """
+    templates = [template] if template else list(class_set.templates)
+    levels = [list(class_set.class_names)]
+    if tree is not None:
+        tree = tree.align(class_set.class_names)
+        levels += [tree.display_names(level) for level in range(1, tree.num_levels)]
+    return [[[t.replace("{}", name) for t in templates] for name in names] for names in levels]
+
+
 def level_classifiers(
     model: RobustDualEncoder,
     pipeline: PixelPipeline,
@@ -85,14 +99,9 @@ def level_classifiers(
         ValueError: a name that no classifier has.
     """
     check_classifiers(names or ())
-    templates = [template] if template else list(class_set.templates)
     tree = tree and tree.align(class_set.class_names)
-    levels = [list(class_set.class_names)]
-    levels += [tree.display_names(level) for level in range(1, tree.num_levels)] if tree else []
-    states = [
-        encode_prompts(model, tokenizer, [[t.replace("{}", n) for t in templates] for n in level])
-        for level in levels
-    ]
+    levels = level_prompts(class_set, tree, template)
+    states = [encode_prompts(model, tokenizer, prompts) for prompts in levels]
     maps = [tree.ancestors(level) for level in range(len(levels))] if tree else [torch.arange(len(class_set))]
     scores = ("cosine", "hyperbolic") if model.hier_head.calibrated else ("cosine",)
     found = []
@@ -103,10 +112,10 @@ def level_classifiers(
         for level, to_node in enumerate(maps):
             found.append((level, score, own[level], to_node))
             if level > 0:
-                rolled = _Derived(own[0], _roller(to_node, levels[level]))
+                rolled = _Derived(own[0], _roller(to_node, len(levels[level])))
                 found.append((level, f"rollup{suffix}", rolled, to_node))
             if tree:
-                path = _Derived(joined, _path(maps, [len(names) for names in levels], level))
+                path = _Derived(joined, _path(maps, [len(prompts) for prompts in levels], level))
                 found.append((level, f"path{suffix}", path, to_node))
     found = [
         LevelClassifier(level, name, classifier, classifier.with_autocast(torch.bfloat16), to_node)
@@ -116,8 +125,8 @@ def level_classifiers(
     return sorted(found, key=lambda c: c.level)
 
 
-def _roller(to_node: Tensor, nodes: list[str]) -> Callable[[Tensor], Tensor]:
-    return lambda logits: roll_up(logits, to_node, len(nodes))
+def _roller(to_node: Tensor, num_nodes: int) -> Callable[[Tensor], Tensor]:
+    return lambda logits: roll_up(logits, to_node, num_nodes)
 
 
 def _path(maps: list[Tensor], sizes: list[int], level: int) -> Callable[[Tensor], Tensor]:

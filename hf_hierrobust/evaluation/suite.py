@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -155,9 +156,11 @@ def evaluate_model(
         class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
         prompts = None
         if plan.text_attack is not None:
+            start = time.perf_counter()
             words = attacked_prompts(
                 model, processor.tokenizer, class_set, class_set.templates, plan.text_attack
             )
+            text_seconds = time.perf_counter() - start
             prompts = prompt_classifier(model, pipeline, processor.tokenizer, words)
         identities: dict[str, dict] = {}  # of the images in each threat space, which budgets share
         for threat in plan.threats:
@@ -190,7 +193,9 @@ def evaluate_model(
                 pair = run(replace(one, classifier=prompts, search=search), desc=desc)
                 if threat is plan.threats[0]:  # without pixels there is no budget
                     words = {"attack": plan.describe_text(None, threat.space)}
-                    records.append(_record(one, text_only(outcome.clean, pair), common | words, ("text",)))
+                    records.append(
+                        _record(one, text_only(outcome.clean, pair, text_seconds), common | words, ("text",))
+                    )
                 joint = {"attack": plan.describe_text(constants, threat.space)}
                 losses = (*plan.losses, "text_first")
                 records.append(_record(one, both(outcome, pair), common | joint, losses))

@@ -32,11 +32,15 @@ def prompt_classifier(
     return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts))
 
 
-def text_only(clean: torch.Tensor, attacked: Outcome) -> Outcome:
-    """Verdicts when only the prompts are attacked: right with both the clean and the attacked prompts."""
+def text_only(clean: torch.Tensor, attacked: Outcome, seconds: float) -> Outcome:
+    """Verdicts when only the prompts are attacked: right with both the clean and the attacked prompts.
+
+    Args:
+        seconds: that the attack on the prompts took.
+    """
     robust = clean & attacked.clean
     after = (float(robust.float().mean()),)
-    return attacked._replace(clean=clean, robust=robust, after=after, zero_gradient=0.0)
+    return attacked._replace(clean=clean, robust=robust, after=after, zero_gradient=0.0, seconds=seconds)
 
 
 def both(image: Outcome, attacked: Outcome) -> Outcome:

@@ -10,8 +10,8 @@ from .reference import ReferenceModel
 from .side_files import CorruptSideFileError
 from .siglip import RobustSiglipModel
 from .text_encoder import TextEncoder, TokenBatch, text_inputs
-from .visual_prompts import VisualPrompts, add_visual_prompt
-from .zero_shot import ZeroShotClassifier, encode_prompts
+from .visual_prompts import VisualPrompts, add_visual_prompt, visual_prompt_off
+from .zero_shot import ZeroShotClassifier, check_prompt_lengths, encode_prompts
 
 __all__ = [
     "CorruptSideFileError",
@@ -29,8 +29,10 @@ __all__ = [
     "adapters_off",
     "add_lora",
     "add_visual_prompt",
+    "check_prompt_lengths",
     "encode_prompts",
     "load_robust_model",
     "lora_config",
     "text_inputs",
+    "visual_prompt_off",
 ]

@@ -67,6 +67,20 @@ class HierHead(nn.Module):
             self.curvature.fill_(curvature)
 
     @property
+    def radius(self) -> float:
+        """Radius 1/sqrt(r) of the ball."""
+        return 1 / math.sqrt(self._curvature)
+
+    @property
+    def geometry(self) -> dict[str, float]:
+        """What `configure` sets."""
+        return {
+            "curvature": self._curvature,
+            "ball_margin": self.ball_margin,
+            "max_tangent_norm": self.max_tangent_norm,
+        }
+
+    @property
     def calibrated(self) -> bool:
         return bool(torch.isfinite(self.kappa))
 

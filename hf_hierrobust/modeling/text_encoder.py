@@ -67,6 +67,23 @@ class TextEncoder:
         self._check_lengths(texts, ids)
         return self.encode_ids(ids)
 
+    def fit(self, texts: Sequence[str]) -> list[str]:
+        """Texts that are too long without their last words, as far as the context asks.
+
+        Raises:
+            ValueError: a text whose first word alone is too long.
+        """
+        found = list(texts)
+        for row, ids in enumerate(self.tokenize(found)):
+            words = found[row].split()
+            while len(ids) > self.context and len(words) > 1:
+                # Each word is a token at least: at once as many as are surely too many.
+                words = words[: max(1, min(len(words) - 1, self.context))]
+                found[row] = " ".join(words)
+                (ids,) = self.tokenize([found[row]])
+            self._check_lengths([found[row]], [ids])
+        return found
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with the special tokens, neither truncated nor padded."""
         unique, rows = _unique(texts)

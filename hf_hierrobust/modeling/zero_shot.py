@@ -41,14 +41,7 @@ def encode_prompts(
     if len({len(row) for row in rows}) > 1:
         raise ValueError("every class needs the same number of prompts (one per template)")
     flat = [prompt for row in rows for prompt in row]
-    context = model.config.text_config.max_position_embeddings
-    ids = tokenizer(flat, truncation=False, padding=False)["input_ids"]
-    longest = max(range(len(flat)), key=lambda i: len(ids[i]))
-    if len(ids[longest]) > context:
-        raise ValueError(
-            f"prompt {flat[longest]!r} has {len(ids[longest])} tokens but the text encoder's context is "
-            f"{context}: shorten the class name or the template"
-        )
+    check_prompt_lengths(tokenizer, flat, model.config.text_config.max_position_embeddings)
     modes, states = {module: module.training for module in model.modules()}, []
     model.eval()
     try:
@@ -61,6 +54,21 @@ def encode_prompts(
             module.training = mode
     states = torch.cat(states)
     return states if len(rows[0]) == 1 else states.view(len(rows), len(rows[0]), -1)
+
+
+def check_prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], context: int) -> None:
+    """Refuse prompts that the text encoder would cut.
+
+    Raises:
+        ValueError: names the longest prompt, if it has more than ``context`` tokens.
+    """
+    ids = tokenizer(list(prompts), truncation=False, padding=False)["input_ids"]
+    longest = max(range(len(ids)), key=lambda i: len(ids[i]))
+    if len(ids[longest]) > context:
+        raise ValueError(
+            f"prompt {prompts[longest]!r} has {len(ids[longest])} tokens but the text encoder's context is "
+            f"{context}: shorten the class name or the template"
+        )
 
 
 class ZeroShotClassifier:

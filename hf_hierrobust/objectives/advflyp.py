@@ -14,7 +14,7 @@ from .base import OBJECTIVES, Objective, Reference, Targets, View
 from .collectives import gather_over_ranks
 from .contrastive import POSITIVES, Positives, own_rows, pair_losses, positive_pairs
 from .losses import cosine_logits, kl_divergence, squared_distance
-from .options import check_choice, check_numbers
+from .options import check_choice, check_flag, check_numbers
 
 
 @OBJECTIVES.register
@@ -59,11 +59,16 @@ class AdvFLYP(Objective):
     def __post_init__(self):
         check_numbers(self, "lambda_logit", "lambda_feature")
         check_choice(self, "positives", POSITIVES)
+        check_flag(self, "gather_negatives")
 
     @property
     def needs(self) -> frozenset[str]:
         anchored = self.lambda_logit or self.lambda_feature
         return frozenset({"captions", "clean", "attacked_reference"} if anchored else {"captions"})
+
+    @property
+    def attack_needs(self) -> frozenset[str]:
+        return frozenset({"captions"})
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         """Half the sum of both directions' pre-training losses, (B,)."""

@@ -164,6 +164,11 @@ class Objective:
         return frozenset({"text_nodes"})
 
     @property
+    def attack_needs(self) -> frozenset[str]:
+        """What the inner loss reads of `needs` that costs extra in every step: ``patches``, ``captions``."""
+        return frozenset()
+
+    @property
     def num_levels(self) -> int:
         """Levels that an attack may address; 1 is a flat set of classes."""
         return 1

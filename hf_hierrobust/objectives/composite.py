@@ -44,6 +44,8 @@ class Composed(Objective):
         _check_one_head(self.parts)
         attacks = [p.default_attack for p in parts.values() if p.default_attack != "none"] or ["none"]
         self.default_attack = "universal" if "universal" in attacks else attacks[0]
+        steps = [p.default_attack_steps for p in parts.values() if p.default_attack == self.default_attack]
+        self.default_attack_steps = max((count for count in steps if count is not None), default=None)
         text_attacks = (p.default_text_attack for p in parts.values())
         self.default_text_attack = next((name for name in text_attacks if name != "none"), "none")
         self.citation = "\n\n".join(dict.fromkeys(p.citation for p in parts.values() if p.citation))
@@ -60,6 +62,10 @@ class Composed(Objective):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(part.needs for part in self.parts.values()))
+
+    @property
+    def attack_needs(self) -> frozenset[str]:
+        return frozenset().union(*(part.attack_needs for part in self.parts.values()))
 
     @property
     def num_levels(self) -> int:

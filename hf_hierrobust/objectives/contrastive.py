@@ -25,8 +25,9 @@ def own_rows(rows: Tensor) -> Tensor:
 def positive_pairs(positives: Positives, labels: Tensor, gather: Gather = own_rows) -> Tensor:
     """Which pairs of the batch belong together: bool (B, M), row i against the M gathered pairs.
 
-    Copies of one caption need no option of their own: summed over the batch, the losses of rows and columns
-    that are equal are the same under ``"diagonal"`` as under a target shared by the copies.
+    Copies of one caption need no option of their own: summed over the batch, the softmax losses of rows and
+    columns that are equal are the same under ``"diagonal"`` as under a target shared by the copies. For
+    sigmoids see `sigmoid_pairs`.
 
     Args:
         positives: ``"class"``: pairs of one label; ``"diagonal"``: only the pair itself.
@@ -78,7 +79,8 @@ def sigmoid_pairs(
     """Losses (B,) of each image's pairs and of each text's: whether a pair belongs together, without softmax.
 
     Row i is ``-sum_j log sigmoid(z_ij (s cos_ij + b))`` with z = 1 for positives and -1 otherwise (SigLIP,
-    2303.15343). Over one process both have the same mean, which is SigLIP's loss.
+    2303.15343). Over one process both have the same mean, which is SigLIP's loss. Equal texts are positives
+    of each other's images: a pair cannot match and mismatch at once.
 
     Args:
         images, texts: (B, D), a pair a row, not normalised.
@@ -86,8 +88,11 @@ def sigmoid_pairs(
         positives: (B, M), see `positive_pairs`.
         gather: as there.
     """
+    gathered = gather(texts)
+    copies = torch.cdist(texts.detach().float(), gathered.detach().float(), p=torch.inf) == 0
+    positives = positives | copies
     signs = 2 * positives.to(images.dtype) - 1
-    to_texts = cosine_logits(images, gather(texts), logit_scale) + logit_bias
+    to_texts = cosine_logits(images, gathered, logit_scale) + logit_bias
     to_images = cosine_logits(texts, gather(images), logit_scale) + logit_bias
     return tuple(-F.logsigmoid(signs * logits).sum(1) for logits in (to_texts, to_images))
 

@@ -19,7 +19,7 @@ from .base import OBJECTIVES, Targets, View
 from .collectives import sum_over_ranks
 from .hierarchical import TreeObjective
 from .losses import hinge, masked_cross_entropy
-from .options import check_choice, check_numbers
+from .options import check_choice, check_flag, check_numbers
 
 
 @OBJECTIVES.register
@@ -33,11 +33,15 @@ class HierRobust(TreeObjective):
         kappa_scale: multiplies the slope-matched ``kappa`` (OC-8).
         pooling: images of levels above the leaves: ``"midpoint"``, one Einstein midpoint per present
             node (OC-7), or ``"none"``, every image by itself.
+        level_reduction: ``"mean"`` or ``"sum"`` over the points of a level (OC-9).
         sync_midpoints: average the images of all processes, not only this one's (OC-7).
         lambda_vic, lambda_gap: weights of eq. 14 (OC-15).
-        gap_margin: zeta_gap in units of the ball's radius (OC-15).
+        vic_hinge: False takes eq. 12 as printed, whose radius then has no effect on the gradient (OC-11).
+        gap_margin: zeta_gap in units of the ball's radius 1/sqrt(r) (OC-15).
+        edge_reduction: ``"mean"`` or ``"sum"`` over the edges of a tree, in the gaps (OC-12).
         intra_gap: ``"label"``: text norm below image norm within a class; ``"rollup"``: rolled-up image
             norm below its child's; ``"both"``; ``"none"`` (OC-13).
+        tree_reduction: ``"sum"`` or ``"mean"`` of the trees' losses, in the attack too (OC-14).
     """
 
     name: ClassVar[str] = "hier_robust"
@@ -52,26 +56,33 @@ class HierRobust(TreeObjective):
 
     kappa_scale: float = 1.0
     pooling: Literal["midpoint", "none"] = "midpoint"
+    level_reduction: Literal["mean", "sum"] = "mean"
     sync_midpoints: bool = False
     lambda_vic: float = 0.5
     lambda_gap: float = 1.0
+    vic_hinge: bool = True
     gap_margin: float = 0.02
+    edge_reduction: Literal["mean", "sum"] = "mean"
     intra_gap: Literal["label", "rollup", "both", "none"] = "label"
+    tree_reduction: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "pooling", ("midpoint", "none"))
         check_choice(self, "intra_gap", ("label", "rollup", "both", "none"))
+        for name in ("level_reduction", "edge_reduction", "tree_reduction"):
+            check_choice(self, name, ("mean", "sum"))
+        check_flag(self, "sync_midpoints", "vic_hinge")
         check_numbers(self, "kappa_scale", positive=True)
         check_numbers(self, "lambda_vic", "lambda_gap", "gap_margin")
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
-        """HITA over the view's levels, summed over trees (OC-14)."""
+        """HITA over the view's levels and all trees (OC-14)."""
         images, texts = self._lift(view)
-        return self._hita(view, images, texts, targets.labels)
+        return self._share * self._hita(view, images, texts, targets.labels)
 
     def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
-        """Terms ``hita``, ``vic``, ``label_gap``, ``intra_gap``, weighted as in eq. 14, summed over trees."""
+        """Terms ``hita``, ``vic``, ``label_gap``, ``intra_gap``, weighted as in eq. 14, over all trees."""
         labels = targets.labels
         lifted = [self._lift(view) for view in views]
         terms = {"hita": sum(self._hita(v, *points, labels) for v, points in zip(views, lifted))}
@@ -79,13 +90,19 @@ class HierRobust(TreeObjective):
         head, (images, texts) = views[0].head, lifted[0]
         if self.lambda_vic:
             own = Polar(texts.direction[labels], texts.radius[labels])
-            vic = hinge(head.own_distance(images, own) - head.vic_radius)
+            excess = head.own_distance(images, own) - head.vic_radius
+            vic = hinge(excess) if self.vic_hinge else excess.mean()
             terms["vic"] = len(self.forest) * self.lambda_vic * vic
         if self.lambda_gap:
-            terms["label_gap"] = self.lambda_gap * self._label_gap(head.ball_norm(texts))
+            weight = self.lambda_gap * head.radius  # norms below are in units of the radius
+            terms["label_gap"] = weight * self._label_gap(head.ball_norm(texts))
             if self.intra_gap != "none":
-                terms["intra_gap"] = self.lambda_gap * self._intra_gap(head, images, texts, labels)
-        return terms
+                terms["intra_gap"] = weight * self._intra_gap(head, images, texts, labels)
+        return {name: self._share * term for name, term in terms.items()}
+
+    @property
+    def _share(self) -> float:
+        return 1 / len(self.forest) if self.tree_reduction == "mean" else 1.0
 
     def _hita(self, view: View, images: Polar, texts: Polar, labels: Tensor) -> Tensor:
         total = images.radius.new_zeros(())
@@ -95,14 +112,15 @@ class HierRobust(TreeObjective):
         return total
 
     def _level_loss(self, view, tree, rows, level, points: Polar, nodes: Tensor, texts: Polar) -> Tensor:
-        """Cross-entropy of one level with HNSA negatives, -log p^l(v | u) averaged over its points (OC-9)."""
+        """Cross-entropy of one level with HNSA negatives, -log p^l(v | u) over its points (OC-9)."""
         index, joined = self._competitors(tree, rows, level)
         texts = Polar(texts.direction[index], texts.radius[index])
         scores, own = self._score(view, points, texts, self.kappa_scale), len(rows[level])
         if joined is None:
-            return masked_cross_entropy(scores, nodes)
+            return masked_cross_entropy(scores, nodes, reduction=self.level_reduction)
         # The mask follows the true node, not the predicted one.
-        return masked_cross_entropy(scores[:, :own], nodes, scores[:, own:], joined[nodes])
+        negatives, excluded = scores[:, own:], joined[nodes]
+        return masked_cross_entropy(scores[:, :own], nodes, negatives, excluded, self.level_reduction)
 
     def _pool(self, tree, level: int, images: Polar, labels: Tensor, head) -> tuple[Polar, Tensor]:
         """Points of a level and their true nodes: images at the leaves, midpoints of present nodes above."""
@@ -118,14 +136,14 @@ class HierRobust(TreeObjective):
         return head.midpoints(images, nodes, len(tree.levels[level]), reduce)
 
     def _label_gap(self, norms: Tensor) -> Tensor:
-        """Parent text norm below child text norm by the margin: mean over a tree's edges (OC-12), summed."""
+        """Parent text norm below child text norm by the margin, over a tree's edges (OC-12), summed."""
         total = norms.new_zeros(())
         for tree, rows in zip(self.forest, self._rows(norms.device)):
             gaps = []
             for level in range(tree.depth):
                 child, parent = (e.to(norms.device) for e in tree.edges(level))
                 gaps.append(norms[rows[level + 1][parent]] - norms[rows[level][child]])
-            total = total + self._mean_gap(gaps)
+            total = total + self._edge_gap(gaps)
         return total
 
     def _intra_gap(self, head, images: Polar, texts: Polar, labels: Tensor) -> Tensor:
@@ -138,7 +156,7 @@ class HierRobust(TreeObjective):
         return total
 
     def _rollup_gap(self, tree, head, images: Polar, labels: Tensor) -> Tensor | float:
-        """Rolled-up image norm of a parent below that of its child (OC-13 B), mean over present edges."""
+        """Rolled-up image norm of a parent below that of its child (OC-13 B), over present edges."""
         gaps, lower, nodes = [], images, labels
         for level in range(1, tree.num_levels):
             upper, present = self._midpoints(tree, level, images, labels, head)
@@ -147,8 +165,8 @@ class HierRobust(TreeObjective):
             real = ~tree.self_loops(level - 1).to(labels.device)[nodes]
             gaps.append((head.ball_norm(upper)[position] - head.ball_norm(lower))[real])
             lower, nodes = upper, present
-        return self._mean_gap(gaps)
+        return self._edge_gap(gaps)
 
-    def _mean_gap(self, gaps: list[Tensor]) -> Tensor | float:
+    def _edge_gap(self, gaps: list[Tensor]) -> Tensor | float:
         """Hinge over the gaps of all edges of a tree; zero where it has no level above the leaves."""
-        return hinge(torch.cat(gaps) + self.gap_margin) if gaps else 0.0
+        return hinge(torch.cat(gaps) + self.gap_margin, self.edge_reduction) if gaps else 0.0

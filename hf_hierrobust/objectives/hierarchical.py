@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..geometry import Polar
 from ..hierarchy import Forest, LabelTree, as_forest
 from .base import Objective, TextNodes, View
-from .options import check_choice, check_numbers
+from .options import check_choice, check_flag, check_numbers
 
 
 @dataclass(kw_only=True)
@@ -54,6 +55,11 @@ class TreeObjective(Objective):
         check_choice(self, "score", ("hyperbolic", "squared", "cosine"))
         check_numbers(self, "vic_factor", "curvature", "max_tangent_norm", positive=True)
         check_numbers(self, "ball_margin")
+        check_flag(self, "train_text_projection", "train_scales")
+        if self.level_weights is not None and not all(
+            isinstance(weight, int | float) and 0 <= weight < math.inf for weight in self.level_weights
+        ):
+            raise ValueError(f"level_weights={self.level_weights!r} must be finite numbers, not negative")
         if self.tangent_norm is not None:
             check_numbers(self, "tangent_norm", positive=True)
 
@@ -86,9 +92,14 @@ class TreeObjective(Objective):
         return max(tree.num_levels for tree in self.forest)
 
     def calibrate(self, view: View, labels: Tensor) -> None:
-        """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already."""
+        """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already.
+
+        Raises:
+            ValueError: the head was calibrated in another geometry.
+        """
+        wanted = {name: getattr(self, name) for name in view.head.geometry}
         if not view.head.calibrated:
-            view.head.configure(self.curvature, self.ball_margin, self.max_tangent_norm)
+            view.head.configure(**wanted)
             view.head.calibrate(
                 view.image_features,
                 view.text_features[: self.num_classes],
@@ -96,6 +107,11 @@ class TreeObjective(Objective):
                 float(view.logit_scale),
                 tangent_norm=self.tangent_norm,
                 vic_factor=self.vic_factor,
+            )
+        elif wanted != view.head.geometry:
+            raise ValueError(
+                f"objective_args ask for {wanted} but the checkpoint's hyperbolic head was calibrated with "
+                f"{view.head.geometry}: use the same, or start from a model without the side file"
             )
 
     def _lift(self, view: View) -> tuple[Polar, Polar]:

@@ -21,9 +21,13 @@ def cosine_logits(image_features: Tensor, text_features: Tensor, logit_scale: Te
 
 
 def masked_cross_entropy(
-    logits: Tensor, labels: Tensor, negatives: Tensor | None = None, excluded: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    negatives: Tensor | None = None,
+    excluded: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Mean cross-entropy over one level's nodes, with extra negatives from other levels.
+    """Cross-entropy over one level's nodes, with extra negatives from other levels.
 
     Args:
         logits: (M, K) scores against the level's nodes.
@@ -31,15 +35,16 @@ def masked_cross_entropy(
         negatives: (M, J) scores against nodes of adjacent levels, or None.
         excluded: (M, J) True where such a node is joined to the row's true node by an edge: it is an
             ancestor or a descendant, no negative.
+        reduction: ``"mean"`` or ``"sum"`` over the rows.
     """
     if negatives is not None:
         logits = torch.cat([logits, negatives.masked_fill(excluded, -torch.inf)], dim=1)
-    return F.cross_entropy(logits, labels)
+    return F.cross_entropy(logits, labels, reduction=reduction)
 
 
-def hinge(values: Tensor) -> Tensor:
-    """Mean of ``max(0, value)``; zero for no values, so that a level without edges costs nothing."""
-    return F.relu(values).mean() if values.numel() else values.sum()
+def hinge(values: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean or sum of ``max(0, value)``; zero for no values, so that a level without edges costs nothing."""
+    return F.relu(values).mean() if values.numel() and reduction == "mean" else F.relu(values).sum()
 
 
 def kl_divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:

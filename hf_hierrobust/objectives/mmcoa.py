@@ -12,7 +12,7 @@ from torch import Tensor
 from .base import OBJECTIVES, Objective, Targets, View
 from .collectives import gather_over_ranks
 from .contrastive import POSITIVES, Positives, own_rows, pair_losses, positive_pairs
-from .options import check_choice, check_numbers
+from .options import check_choice, check_flag, check_numbers
 
 
 @OBJECTIVES.register
@@ -34,7 +34,8 @@ class MMCoA(Objective):
             mode, which needs no image attack; ``lambda_text=0`` needs no text attack.
         positives: which pairs of a batch match: ``"class"``, those of one label, with a target uniform over
             them (our choice); ``"diagonal"``, only the pair itself, the released code's. The two differ where
-            a class has several captions; on class prompts their sum over a batch is the same.
+            a class has several captions; on class prompts their sum over a batch is the same (of the softmax;
+            SigLIP's loss takes equal captions as matches under both).
         gather_negatives: contrast with the pairs of all processes, not only this one's.
     """
 
@@ -63,6 +64,7 @@ class MMCoA(Objective):
         if self.lambda_image == self.lambda_text == 0:
             raise ValueError("lambda_image=0 and lambda_text=0 leave no loss: set one of them above 0")
         check_choice(self, "positives", POSITIVES)
+        check_flag(self, "gather_negatives")
         if not self.lambda_image:
             self.default_attack = "none"
 

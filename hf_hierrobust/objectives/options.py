@@ -31,12 +31,13 @@ def check_choice(options: object, name: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
 
 
-def check_flag(options: object, name: str) -> None:
-    """The named attribute is True or False; the text ``"false"`` would count as true.
+def check_flag(options: object, *names: str) -> None:
+    """Each named attribute is True or False; the text ``"false"`` would count as true.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: naming the first that is anything else.
     """
-    value = getattr(options, name)
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} must be true or false")
+    for name in names:
+        value = getattr(options, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be true or false")

@@ -4,7 +4,7 @@ from .arguments import RobustTrainingArguments
 from .checkpoints import (
     NonFiniteLossError,
     OutputDirError,
-    last_whole_checkpoint,
+    last_good_checkpoint,
     prepare_output_dir,
     remove_earlier_run,
 )
@@ -15,7 +15,7 @@ __all__ = [
     "OutputDirError",
     "RobustCLIPTrainer",
     "RobustTrainingArguments",
-    "last_whole_checkpoint",
+    "last_good_checkpoint",
     "prepare_output_dir",
     "remove_earlier_run",
 ]

@@ -90,6 +90,15 @@ class RobustTrainingArguments(TrainingArguments):
         self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
+        if self.template.count("{}") != 1:
+            raise ValueError(
+                f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
+            )
+        if self.fp16:
+            raise ValueError(
+                "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "
+                "use bf16, or leave both off"
+            )
         self.objective_args = _as_dict(self.objective_args, "objective_args")
         self.attack_args = _as_dict(self.attack_args, "attack_args")
         self.text_attack_args = _as_dict(self.text_attack_args, "text_attack_args")
@@ -131,7 +140,13 @@ class RobustTrainingArguments(TrainingArguments):
             options["num_steps"] = objective.default_attack_steps
         elif name == "pgd":
             options["num_steps"] = 2  # PGD's own default is for evaluation
-        return _build(ATTACKS.get(name), options | self.attack_args, "attack_args")
+        cls = ATTACKS.get(name)
+        if unused := sorted(cls.evaluation_only & self.attack_args.keys()):
+            raise ValueError(
+                f"attack_args: {', '.join(unused)} has no effect in training, which maximises the "
+                "objective's inner loss once; leave it out"
+            )
+        return _build(cls, options | self.attack_args, "attack_args")
 
     def build_text_attack(self, default: str) -> TextAttack:
         """Instance of the attack on captions; ``default``, the objective's own, when none was named."""

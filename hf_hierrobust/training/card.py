@@ -43,6 +43,7 @@ def card_facts(
         "template": args.template,
         **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
         **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},
+        **{f"text_attack.{key}": value for key, value in recipe.get("text_attack", {}).items()},
     }
     threat = "none: trained on clean images"
     if trainer.attack is not None:

@@ -7,6 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+
 from ..modeling.side_files import ADAPTER_DIR, PROMPT_FILE, SIDE_FILE, expected_files
 
 _WEIGHTS = ("config.json", "model.safetensors", SIDE_FILE)
@@ -28,9 +31,14 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.split("-")[1]))
 
 
-def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint with all its files; a run killed while saving leaves a torn one behind."""
-    return next((path for path in reversed(checkpoints(output_dir)) if _is_whole(path)), None)
+def last_good_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint with all its files and finite weights.
+
+    A run killed while saving leaves a torn one behind; a step that overflows is saved before the next loss
+    shows it.
+    """
+    found = reversed(checkpoints(output_dir))
+    return next((path for path in found if _is_whole(path) and _is_finite(path)), None)
 
 
 def _is_whole(path: Path) -> bool:
@@ -45,13 +53,24 @@ def _is_whole(path: Path) -> bool:
     return all((path / name).is_file() for name in expected_files(facts))
 
 
+def _is_finite(path: Path) -> bool:
+    """Whether all weights are finite; the head's constants are NaN before it is calibrated."""
+    for name in ("model.safetensors", PROMPT_FILE):
+        if (path / name).is_file():
+            with safe_open(path / name, framework="pt") as file:
+                names = file.keys()  # no mapping: the file itself cannot be iterated
+                if not all(bool(torch.isfinite(file.get_tensor(name)).all()) for name in names):
+                    return False
+    return True
+
+
 def prepare_output_dir(
     output_dir: str | Path, *, resume: bool | str | None = False, overwrite: bool = False
 ) -> str | None:
     """Decide how a run starts, before anything expensive happens; nothing is written or deleted.
 
     Args:
-        resume: True to go on from the last whole checkpoint, or the path of one.
+        resume: True to go on from the last good checkpoint, or the path of one.
         overwrite: accept what an earlier run left; `remove_earlier_run` deletes it when the new one starts.
 
     Returns:
@@ -61,13 +80,18 @@ def prepare_output_dir(
         OutputDirError: the directory holds a run and neither option was given, or a finished one without
             a checkpoint to resume from.
         FileNotFoundError: ``resume`` names a checkpoint that is not there or not whole.
+        ValueError: the weights of the checkpoint that ``resume`` names are not finite.
     """
     output_dir = Path(output_dir)
     if isinstance(resume, str):
         if not _is_whole(Path(resume)):
             raise FileNotFoundError(f"resume_from_checkpoint={resume!r} is not a whole checkpoint")
+        if not _is_finite(Path(resume)):
+            raise ValueError(
+                f"resume_from_checkpoint={resume!r} holds NaN or infinite weights: resume from an earlier one"
+            )
         return resume
-    if resume and (checkpoint := last_whole_checkpoint(output_dir)) is not None:
+    if resume and (checkpoint := last_good_checkpoint(output_dir)) is not None:
         return str(checkpoint)
     left = _left_by_a_run(output_dir)
     if resume:  # a run killed before its first checkpoint was whole starts again

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels, labels: (B, 3, H, W) in [0, 1] and (B,) class indices.
-        captions, attacked_captions: B texts each, for objectives that need them.
+        captions, attacked_captions: B texts each that fit the text encoder, for objectives that need them.
     """
 
     pixels: Tensor
@@ -114,8 +114,10 @@ class BatchForward:
         with torch.no_grad():
             text_features = self.text.features(core, self.text.prompts)
             text_tangent = core.hier_head.text_tangent(text_features)
-            captions = None if batch.captions is None else self.text.features(core, batch.captions)
-        patches = "patches" in self.objective.needs
+            captions = None
+            if "captions" in self.objective.attack_needs:
+                captions = self.text.features(core, batch.captions)
+        patches = "patches" in self.objective.attack_needs
 
         def view(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> View:
             pixel_values, tokens = self.pipeline(pixels), None

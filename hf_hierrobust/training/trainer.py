@@ -16,20 +16,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers import ProcessorMixin, logging
-from transformers.trainer_utils import EvalPrediction
 
-from ..attacks import PGD, Attack, NanError, Perturbation, TextAttack, check_pixels, frozen, misclassified
+from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels, frozen
 from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
-from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, ZeroShotClassifier
+from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
 from ..modeling.kernels import fast_kernels
 from ..objectives import Objective, Targets
 from .arguments import RobustTrainingArguments
 from .callbacks import InvariantsCallback
-from .checkpoints import NonFiniteLossError, last_whole_checkpoint
+from .checkpoints import (
+    NonFiniteLossError,
+    last_good_checkpoint,
+    prepare_output_dir,
+    remove_earlier_run,
+)
 from .forward import Batch, BatchForward
 from .preparation import prepare
-from .sharing import SharingTrainer
+from .robust_evaluation import EvaluatingTrainer
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
-class RobustCLIPTrainer(SharingTrainer):
+class RobustCLIPTrainer(EvaluatingTrainer):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
@@ -46,8 +50,9 @@ class RobustCLIPTrainer(SharingTrainer):
         processor: the checkpoint's processor; it is saved with every checkpoint.
         class_set: classes of the training labels.
         forest: class trees, for objectives that need them.
-        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`; the first
-            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation.
+        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`;
+            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation: the first,
+            or seeded random ones where the first cover less than half the classes.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
         label_map: (C,) class index of each dataset label, where the two differ.
@@ -81,7 +86,13 @@ class RobustCLIPTrainer(SharingTrainer):
         self.objective.setup(class_set.class_names, forest)
         self.attack = attack if attack is not None else args.build_attack(self.objective)
         self.text_attack = None
-        if "attacked_captions" in self.objective.needs:
+        if "attacked_captions" not in self.objective.needs:
+            if args.text_attack is not None or args.text_attack_args:
+                raise ValueError(
+                    f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
+                    "leave it out, or train mmcoa or hier_mmcoa"
+                )
+        else:
             default = self.objective.default_text_attack
             self.text_attack = text_attack or args.build_text_attack(default)
         self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
@@ -93,6 +104,13 @@ class RobustCLIPTrainer(SharingTrainer):
             labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
             rows, _ = representative_rows(labels, args.robust_eval_samples)
             eval_dataset = Subset(eval_dataset, rows)
+        if isinstance(train_dataset, IterableDataset) and self.objective.needs & {"captions"}:
+            # accelerate would read on one process and send tensors to the others: captions are none.
+            if args.accelerator_config.dispatch_batches:
+                raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
+            args.accelerator_config.dispatch_batches = False
+        # Also without a map the collator refuses labels that are no class: -1 would train the last one.
+        label_map = torch.arange(len(class_set)) if label_map is None else label_map
         super().__init__(
             model,
             args,
@@ -119,7 +137,7 @@ class RobustCLIPTrainer(SharingTrainer):
         facts = {
             "objective": self.objective.name,
             "objective_args": self.objective.options(),
-            "attack": None if self.attack is None else self.attack.describe(),
+            "attack": None if self.attack is None else self.attack.describe_training(),
             **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
             "template": args.template,
         }
@@ -130,14 +148,27 @@ class RobustCLIPTrainer(SharingTrainer):
     # ---- training ----
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before."""
+        """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before.
+
+        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none.
+
+        Raises:
+            OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
+            ValueError: no training images.
+        """
         if self.train_dataset is None or (
             hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
         ):
             raise ValueError("train_dataset is empty: there is nothing to train on")
+        checkpoint = prepare_output_dir(
+            self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
+        )
+        self.accelerator.wait_for_everyone()  # every process has looked before one of them deletes
+        if checkpoint is None and self.is_world_process_zero():
+            remove_earlier_run(self.args.output_dir)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
             self._calibrate()
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            return super().train(checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attack the batch, forward all perturbations once, sum the objective's terms.
@@ -186,17 +217,17 @@ class RobustCLIPTrainer(SharingTrainer):
         pixels, labels, needs = inputs["pixels"], inputs["labels"], self.objective.needs
         if not needs & {"captions", "attacked_captions"}:
             return Batch(pixels, labels)
-        captions = inputs.get("captions") or [self.forward.text.prompts[label] for label in labels.tolist()]
-        attacked = None
+        core, attacked = self._core(), None
+        encoder = TextEncoder(core, self.processing_class.tokenizer)
+        captions = inputs.get("captions")
+        if captions is None:
+            captions = [self.forward.text.prompts[label] for label in labels.tolist()]
+        else:
+            captions = encoder.fit(captions)
         if "attacked_captions" in needs:
-            core = self._core()
-            encoder = TextEncoder(core, self.processing_class.tokenizer)
             with frozen(core):
                 attacked = tuple(self.text_attack(captions, encoder, generator=self._generator()).texts)
         return Batch(pixels, labels, tuple(captions), attacked)
-
-    def _core(self) -> RobustDualEncoder:
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def _encode(self, core: RobustDualEncoder, pixel_values: Tensor) -> Tensor:
         if not self.args.torch_compile:
@@ -239,68 +270,17 @@ class RobustCLIPTrainer(SharingTrainer):
             self.objective.calibrate(views[0], labels)
 
     def _non_finite(self, what: str) -> NonFiniteLossError:
-        checkpoint = last_whole_checkpoint(self.args.output_dir)
+        checkpoint = last_good_checkpoint(self.args.output_dir)
         return NonFiniteLossError(
             f"loss is not finite at step {self.state.global_step}: {what}. Last good checkpoint: "
             f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
         )
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """As `Trainer.log`, with the mean of every term since the last training log."""
-        if "loss" in logs:
-            for name, values in self._terms.items():
-                logs[name] = round(float(torch.stack(values).mean()), 5)
+        """As `Trainer.log`, with the mean of every term, over steps and processes, since the last one."""
+        if "loss" in logs and self._terms:
+            means = torch.stack([torch.stack(values).mean().float() for values in self._terms.values()])
+            means = self.accelerator.reduce(means, "mean")  # over processes, like the loss
+            logs |= {name: round(value, 5) for name, value in zip(self._terms, means.tolist())}
             self._terms.clear()
         super().log(logs, *args, **kwargs)
-
-    # ---- evaluation ----
-
-    def evaluate(self, *args, **kwargs):
-        """Clean and robust accuracy per level on ``robust_eval_samples`` images."""
-        self._eval_generator = torch.Generator(self.args.device).manual_seed(
-            self.args.seed + self.args.process_index
-        )
-        core = self._core()
-        states = self.forward.text.current_states(core)
-        self._level_classifiers = [
-            (ZeroShotClassifier(core, self.pipeline, states[rows]), ancestors.to(self.args.device))
-            for rows, ancestors in self._levels()
-        ]
-        # A new data loader draws from the global generator even if nothing is shuffled.
-        with torch.random.fork_rng(devices=[]):
-            return super().evaluate(*args, **kwargs)
-
-    def _levels(self) -> list[tuple[Tensor, Tensor]]:
-        """Rows of the text states and leaf-to-node map of each level of the first tree."""
-        leaves = torch.arange(len(self.class_set))
-        if not self.objective.nodes.rows:
-            return [(leaves, leaves)]
-        tree = self.objective.forest.trees[0]
-        return [(rows, tree.ancestors(level)) for level, rows in enumerate(self.objective.nodes.rows[0])]
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Flags (B, 2 levels): correct when clean and when attacked, level by level."""
-        inputs = self._prepare_inputs(inputs)
-        pixels, labels = inputs["pixels"], inputs["labels"]
-        attack = PGD(threat=self.args.threat, num_steps=self.args.robust_eval_steps)
-        flags = []
-        for classifier, ancestors in self._level_classifiers:
-            if self.attack is None:
-                with torch.no_grad():
-                    flags.append(~misclassified(classifier(pixels), ancestors[labels]))
-                continue
-            search = classifier.with_autocast(torch.bfloat16) if self.args.bf16 else None
-            result = attack(
-                classifier, pixels, ancestors[labels], search_model=search, generator=self._eval_generator
-            )
-            flags += [result.clean_correct, result.robust_correct]
-        return None, torch.stack(flags, dim=1).float(), labels
-
-    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        kinds = ("clean",) if self.attack is None else ("clean", "robust")
-        names = [
-            f"{'leaf' if level == 0 else f'level{level}'}_{kind}_accuracy"
-            for level in range(len(self._level_classifiers))
-            for kind in kinds
-        ]
-        return {name: float(column.mean()) for name, column in zip(names, prediction.predictions.T)}

@@ -109,7 +109,7 @@ def test_shared_text_is_one_row(hita, images):
 
 
 def test_without_text_attack_the_pixels_are_those_of_pgd(hita, images, seeded):
-    options = {"threat": ThreatModel(eps=EPS), "num_steps": 3, "random_start": "gaussian"}
+    options = {"threat": ThreatModel(eps=EPS), "num_steps": 3, "random_start": "gaussian", "step_size": EPS}
     (expected,) = PGD(**options).perturb(hita, images, generator=seeded())
     (by_eps,) = universal(text_eps=0.0).perturb(hita, images, (6, DIM), generator=seeded())
     (by_shape,) = universal().perturb(hita, images, None, generator=seeded())
@@ -134,12 +134,17 @@ def test_leaf_and_per_level_attack_their_own_levels(hita, images, seeded):
 
 
 def test_bad_text_options_are_refused():
-    with pytest.raises(ValueError, match=r"text_eps=-0.1 must not be negative"):
+    with pytest.raises(ValueError, match=r"text_eps=-0.1 must be a number, not negative"):
         universal(text_eps=-0.1)
     with pytest.raises(ValueError, match=r"text_step_size=0 must be positive"):
         universal(text_step_size=0)
     with pytest.raises(ValueError, match=r"num_steps=0"):
         universal(num_steps=0)
+
+
+def test_no_attack_on_finished_classifiers(images, net):
+    with pytest.raises(TypeError, match=r"'universal' is a training attack .* call PGD or SuperclassAttack"):
+        universal()(net, images, torch.zeros(len(images), dtype=torch.long))
 
 
 def test_rivals_are_registered_and_describe_the_text_attack():

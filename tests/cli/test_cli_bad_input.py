@@ -9,11 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from tiny_data import PATHS, make_images
+from tiny_runs import make_trainer
 
 from hf_hierrobust.cli.arguments import RunArguments
 from hf_hierrobust.cli.config import parse_with_config
-from hf_hierrobust.cli.stages import build_trainer, load_run
+from hf_hierrobust.cli.evaluate import main as evaluate
+from hf_hierrobust.cli.stages import build_trainer, evaluate_run, load_run
 from hf_hierrobust.cli.train import main
+from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.training import OutputDirError, RobustTrainingArguments
 
 
@@ -57,6 +60,16 @@ def refused(command):
         ({"train_file": None, "eval_file": None}, "no data: give dataset_name"),
         ({"image_column": "photo"}, "image_column='photo' is not a column.*'image', 'label'"),
         ({"label_column": "class"}, "label_column='class' is not a column"),
+        ({"template": "a photo"}, r"template='a photo' must contain '\{\}' exactly once"),
+        (
+            {"eval_template": "a photo"},
+            r"eval_template='a photo' must contain '\{\}' exactly once, or be 'own'",
+        ),
+        ({"template": "very " * 40 + "{}"}, r"prompt 'very .* tokens but the text encoder's context is"),
+        ({"eval_template": "very " * 40 + "{}"}, r"prompt 'very .* tokens but the text encoder's context is"),
+        ({"text_attack": "synonym"}, "text_attack: 'hier_robust' trains on no attacked captions"),
+        ({"eval_text_attack": "gradient", "eval_classifiers": "rollup"}, "leaves out: add it"),
+        ({"tree": "induced"}, "tree='induced' needs at least 8 classes to group, got 4"),
         ({"resume_from_checkpoint": "nowhere"}, "nowhere.*not a whole checkpoint"),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
@@ -192,7 +205,48 @@ def test_an_output_directory_that_holds_another_run(command):
     assert (output / "model.safetensors").read_text() == "weights of hours"
 
 
+def test_results_are_not_replaced_unasked(command):
+    output = command.options["output_dir"]
+    output.mkdir()
+    (output / "results.json").write_text("with a base")
+    with pytest.raises(OutputDirError, match=r"already holds results\.json: --overwrite_output_dir true"):
+        evaluate(command.argv())
+    assert (output / "results.json").read_text() == "with a base"
+
+
+@pytest.mark.parametrize("label", [4, -1])
+def test_the_trainer_refuses_labels_that_are_no_class(label, tiny_clip_dir, tmp_path):
+    """From Python nobody has looked at them before: -1 would train the last class."""
+    images = make_images(8).remove_columns("label").cast_column("image", datasets.Image())
+    bad = PixelDataset(images.add_column("label", [0, 1, label, *[3] * 5]))
+    trainer = make_trainer(tiny_clip_dir, tmp_path, train=bad)
+    with pytest.raises(ValueError, match=rf"label {label}, outside the allowed range 0\.\.3"):
+        trainer.train()
+
+
 # ---- what load_run makes of good input ----
+
+
+def test_the_base_is_measured_without_the_new_prompt(command, monkeypatch):
+    """A visual prompt starts as noise that the undefended base does not have."""
+    seen = []
+
+    def measure(run, model, model_name, objective):
+        seen.append(model.visual_prompt is not None and model.visual_prompt.enabled)
+        return evaluate_run(run, model, model_name, objective)
+
+    monkeypatch.setattr("hf_hierrobust.cli.train.evaluate_run", measure)
+    main(command.argv(objective="tecoa", visual_prompt_tokens=2, figures="false", eval_classifiers="cosine"))
+    assert seen == [False, True]
+
+
+def test_each_set_may_keep_its_own_templates(command, tmp_path):
+    classes = {"class_names": list(PATHS), "templates": ["a drawing of a {}.", "my {}."]}
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    run = load(command, class_set=tmp_path / "classes.json", eval_template="own")
+    assert run.args.prompt_template("a {}") is None
+    assert load(command).args.prompt_template("a {}") == "a {}"
+    assert load(command, eval_template="the {}").args.prompt_template("a {}") == "the {}"
 
 
 def test_the_run_fits_together(command):

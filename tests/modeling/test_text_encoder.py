@@ -116,6 +116,14 @@ def test_siglip_pads_to_its_context_and_has_no_mask(tokenizer):
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_long_texts_lose_their_last_words(encoder):
+    kept, short, exact = encoder.fit([" ".join(["dog"] * 40), "cat", " ".join(["dog"] * 14)])
+    assert short == "cat" and len(exact.split()) == 14, "a text that fits stays as it is"
+    assert kept == exact, "start, 14 words, end"
+    with pytest.raises(ValueError, match=r"tokens but .* context is 16"):
+        encoder.fit(["z" * 40])
+
+
 def test_bad_input(encoder, tokenizer):
     with pytest.raises(ValueError, match="texts is empty"):
         encoder([])

@@ -74,7 +74,8 @@ class Reference:
         self.labels, self.r, self.kappa, self.vic_radius = labels, r, kappa, vic_radius
         self.vic_factor, self.logit_scale, self.hnsa, self.score = vic_factor, logit_scale, hnsa, score
         self.kappa_scale, self.pooling, self.level_weights = kappa_scale, pooling, level_weights
-        self.gap_margin, self.intra_gap_reading, self.mask = gap_margin, intra_gap, mask
+        self.gap_margin = gap_margin / math.sqrt(r)
+        self.intra_gap_reading, self.mask = intra_gap, mask
         self.chains = [{leaf: [leaf, *path] for leaf, path in tree.items()} for tree in trees]
 
     def sigma(self, u: Tensor, v: Tensor) -> Tensor:
@@ -172,8 +173,7 @@ class Reference:
         return total
 
     def norm(self, u: Tensor) -> Tensor:
-        """In units of the ball's radius."""
-        return math.sqrt(self.r) * u.norm()
+        return u.norm()
 
 
 def mean_hinge(values: list[Tensor]) -> Tensor:

@@ -16,7 +16,10 @@ from hf_hierrobust.objectives import OBJECTIVES, Composite, HierRobust, Objectiv
 from hf_hierrobust.objectives.composite import Composed
 
 SINGLE = [name for name in OBJECTIVES.names() if not issubclass(OBJECTIVES.get(name), Composed)]
-FACTS = ("needs", "trained_groups", "num_levels", "default_attack", "default_text_attack")
+FACTS = (
+    *("needs", "attack_needs", "trained_groups", "num_levels"),
+    *("default_attack", "default_attack_steps", "default_text_attack"),
+)
 
 
 def gradients(loss, leaves):

@@ -125,6 +125,44 @@ def test_every_term_equals_the_reference_at_other_curvatures(curvature):
     assert_equal(sum(terms.values()), tangents, expected, tangents64)
 
 
+@pytest.mark.parametrize("trees", TREES, ids=str)
+def test_sums_in_place_of_means(trees):
+    """OC-9, OC-12 and OC-14: factors that counting gives."""
+    found = {}
+    for name, options in {
+        "default": {},
+        "edges": {"edge_reduction": "sum"},
+        "trees": {"tree_reduction": "mean"},
+        "levels": {"level_reduction": "sum", "pooling": "none"},
+        "per image": {"pooling": "none"},
+        "no hinge": {"vic_hinge": False},
+    }.items():
+        objective = HierRobust(**options)
+        objective.setup(CLASSES, forest_of(TREES[trees]))
+        images, texts, labels, head = make_batch(objective.nodes.names)
+        view = view_of(images, texts, head)
+        found[name] = objective.loss([view], Targets(labels)), objective.inner_loss(view, Targets(labels))
+    (default, inner), count = found["default"], len(TREES[trees])
+    for term, value in found["trees"][0].items():
+        torch.testing.assert_close(count * value, default[term])
+    torch.testing.assert_close(count * found["trees"][1], inner)
+    torch.testing.assert_close(found["levels"][1], BATCH * found["per image"][1])
+    if trees == "tree":
+        edges = sum(len(forest_of(TREES[trees]).trees[0].edges(level)[0]) for level in (0, 1))
+        torch.testing.assert_close(found["edges"][0]["label_gap"], edges * default["label_gap"])
+    distances = head.own_distance(head.lift(images), head.lift(texts[labels]))
+    expected = count * 0.5 * (distances - head.vic_radius).mean()
+    torch.testing.assert_close(found["no hinge"][0]["vic"], expected)
+
+
+def test_another_geometry_than_the_heads_is_refused():
+    objective = HierRobust(curvature=0.5)
+    objective.setup(CLASSES, forest_of([KINDS]))
+    images, texts, labels, head = make_batch(objective.nodes.names)
+    with pytest.raises(ValueError, match=r"'curvature': 0\.5.*was calibrated with .*'curvature': 1\.0"):
+        objective.calibrate(view_of(images, texts, head), labels)
+
+
 def test_float32_stays_close_to_the_reference():
     terms, tangents, reference, tangents64 = both({}, TREES["forest"], dtype=torch.float32)
     expected = reference.hita() + 0.5 * reference.vic() + reference.label_gap() + reference.intra_gap()
@@ -273,6 +311,10 @@ def test_options_are_the_fields_one_can_set():
         ({"lambda_gap": -1.0}, "lambda_gap=-1.0"),
         ({"vic_factor": 0.0}, "vic_factor=0.0"),
         ({"tangent_norm": -0.5}, "tangent_norm=-0.5"),
+        ({"level_weights": (1.0, -0.5)}, "level_weights=.* must be finite numbers, not negative"),
+        ({"level_reduction": "max"}, "level_reduction='max'.*mean, sum"),
+        ({"train_scales": "false"}, "train_scales='false' must be true or false"),
+        ({"sync_midpoints": 1}, "sync_midpoints=1 must be true or false"),
     ],
 )
 def test_wrong_options_are_refused(options, words):

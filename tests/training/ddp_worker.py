@@ -8,10 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from tiny_data import PATHS, make_images
+from tiny_data import CLASSES, PATHS, make_images
 from tiny_runs import make_trainer, weights
 
-from hf_hierrobust.data import PixelDataset
+from hf_hierrobust.data import PixelDataset, PixelStream
 from hf_hierrobust.hierarchy import Forest, LabelTree
 
 STILL = {"random_start": "zero"}
@@ -31,7 +31,14 @@ RUNS = {
         "attack_args": STILL | {"text_eps": 0},
         "objective_args": {"sync_midpoints": True},
     },
+    "captions of a stream": {"objective": "advflyp", "attack_args": STILL, "learning_rate": 0.1},
 }
+
+
+def captioned_stream() -> PixelStream:
+    images = make_images(32)
+    captions = [f"photo {row} of a thing" for row in range(len(images))]
+    return PixelStream(images.add_column("caption", captions).to_iterable_dataset(), num_classes=len(CLASSES))
 
 
 def run(name: str, clip_dir: str, output_dir: Path, processes: int):
@@ -41,6 +48,7 @@ def run(name: str, clip_dir: str, output_dir: Path, processes: int):
     trainer = make_trainer(
         clip_dir,
         output_dir / name,
+        train=captioned_stream() if "stream" in name else None,
         tree=Forest((LabelTree.from_paths(PATHS, name="tiny"),)),
         evaluation=PixelDataset(make_images(21, seed=5)),
         per_device_train_batch_size=batch,

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_runs import checkpoint_weights, furthest, make_trainer, weights
 
 from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.training import (
     OutputDirError,
-    last_whole_checkpoint,
+    last_good_checkpoint,
     prepare_output_dir,
     remove_earlier_run,
 )
@@ -128,7 +129,7 @@ def test_resume_takes_the_newest_checkpoint(run_dir):
 )
 def test_a_torn_checkpoint_is_passed_over(lost, run_dir):
     (run_dir / "checkpoint-10" / lost).unlink()
-    assert last_whole_checkpoint(run_dir) == run_dir / "checkpoint-5"
+    assert last_good_checkpoint(run_dir) == run_dir / "checkpoint-5"
     assert prepare_output_dir(run_dir, resume=True) == str(run_dir / "checkpoint-5")
     with pytest.raises(FileNotFoundError, match=r"checkpoint-10' is not a whole checkpoint"):
         prepare_output_dir(run_dir, resume=str(run_dir / "checkpoint-10"))
@@ -138,6 +139,37 @@ def test_a_torn_checkpoint_is_passed_over(lost, run_dir):
 def test_a_state_file_cut_off_is_passed_over(text, run_dir):
     (run_dir / "checkpoint-10" / "trainer_state.json").write_text(text)
     assert prepare_output_dir(run_dir, resume=True) == str(run_dir / "checkpoint-5")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_of_diverged_weights_is_passed_over(value, run_dir):
+    """A step that overflows is saved before the next loss shows it."""
+    path = run_dir / "checkpoint-10" / "model.safetensors"
+    state = load_file(path)
+    next(iter(state.values())).view(-1)[0] = value
+    save_file(state, path, metadata={"format": "pt"})
+    assert last_good_checkpoint(run_dir) == run_dir / "checkpoint-5"
+    assert prepare_output_dir(run_dir, resume=True) == str(run_dir / "checkpoint-5")
+    with pytest.raises(ValueError, match=r"checkpoint-10' holds NaN or infinite weights: resume from an ear"):
+        prepare_output_dir(run_dir, resume=str(run_dir / "checkpoint-10"))
+
+
+def test_the_trainer_itself_keeps_runs_apart(run_dir, tiny_clip_dir, tiny_tree):
+    """From Python too: refused, resumed from the last good checkpoint, or started anew."""
+
+    def trainer(**changes):
+        return make_trainer(tiny_clip_dir, run_dir, tree=Forest((tiny_tree,)), **OPTIONS | changes)
+
+    with pytest.raises(OutputDirError, match="overwrite_output_dir"):
+        trainer().train()
+    (run_dir / "checkpoint-10" / "optimizer.pt").unlink()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6 and resumed.state.log_history[0]["step"] == 1
+    assert furthest(weights(resumed.model), checkpoint_weights(run_dir / "checkpoint-6")) == 0
+    anew = trainer(overwrite_output_dir=True, max_steps=1)
+    anew.train()
+    assert [path.name for path in run_dir.glob("checkpoint-*")] == ["checkpoint-1"]
 
 
 def test_a_named_checkpoint_is_taken(run_dir):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_hierrobust.attacks import PGD
+from hf_hierrobust.attacks import PGD, UniversalHierarchicalAttack
 from hf_hierrobust.objectives import FARE, Clean, HierRobust, MMCoA, TeCoA
 from hf_hierrobust.training import RobustTrainingArguments
 
@@ -30,6 +30,8 @@ def arguments(tmp_path, **options) -> RobustTrainingArguments:
         ({"objective_args": "[1]"}, "objective_args=.* must be a JSON object"),
         ({"attack_args": "3"}, "attack_args=.* must be a JSON object"),
         ({"hub_token": "hf_secret"}, "HF_TOKEN"),
+        ({"template": "a photo"}, r"template='a photo' must contain '\{\}' exactly once"),
+        ({"fp16": True}, "fp16=True: attack gradients underflow.*use bf16"),
     ],
 )
 def test_wrong_values_are_refused(options, words, tmp_path):
@@ -83,6 +85,25 @@ def test_named_attack_options_win(tmp_path):
     assert (attack.name, attack.num_steps, attack.text_eps) == ("leaf", 5, 0)
     assert attack.step_size == pytest.approx(1 / 255)
     assert arguments(tmp_path, attack="none").build_attack(TeCoA()) is None
+
+
+def test_options_that_training_does_not_use_are_refused(tmp_path):
+    args = arguments(tmp_path, attack_args={"restarts": 5, "loss": "margin"})
+    with pytest.raises(ValueError, match="attack_args: loss, restarts has no effect in training"):
+        args.build_attack(TeCoA())
+
+
+def test_steps_are_checked_like_budgets(tmp_path):
+    with pytest.raises(ValueError, match=r"step_size=4 covers.*did you mean 4/255"):
+        arguments(tmp_path, attack_args={"step_size": 4}).build_attack(TeCoA())
+    attack = arguments(tmp_path, attack_args={"step_size": "1/255"}).build_attack(HierRobust())
+    assert attack.step_size == pytest.approx(1 / 255)
+
+
+def test_an_instance_of_the_universal_attack_steps_by_eps(tmp_path):
+    by_name = arguments(tmp_path, eps="4/255").build_attack(HierRobust())
+    instance = UniversalHierarchicalAttack(threat=by_name.threat)
+    assert instance.default_step_size == by_name.step_size
 
 
 def test_l2_budgets_are_radii(tmp_path):

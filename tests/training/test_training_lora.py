@@ -16,7 +16,7 @@ from hf_hierrobust.modeling import ReferenceModel, RobustCLIPModel, add_lora, ad
 from hf_hierrobust.modeling.reference import ReferenceChangedError
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError
 from hf_hierrobust.modeling.trainable import FrozenWeightsError, efficient_parts, set_trainable
-from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments, last_whole_checkpoint
+from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments, last_good_checkpoint
 from hf_hierrobust.training.callbacks import InvariantsCallback
 from hf_hierrobust.training.checkpoints import remove_earlier_run
 
@@ -100,9 +100,9 @@ def test_checkpoints_are_whole_only_with_all_their_files(uninterrupted, tmp_path
             shutil.copytree(
                 folder / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}", dirs_exist_ok=True
             )
-        assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+        assert last_good_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
         (tmp_path / "checkpoint-3" / name).unlink()
-        assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2", name
+        assert last_good_checkpoint(tmp_path) == tmp_path / "checkpoint-2", name
 
 
 def test_the_checkpoint_is_the_trained_model(uninterrupted, tmp_path):

@@ -23,6 +23,7 @@ from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling import RobustSiglipModel, load_robust_model, text_inputs
 from hf_hierrobust.objectives import OBJECTIVES
+from hf_hierrobust.objectives.contrastive import positive_pairs, sigmoid_pairs
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
@@ -76,6 +77,8 @@ class TestPairs:
         """The loss of stock transformers, 2303.15343, on the same images and captions."""
         trainer = make_trainer(tiny_siglip_dir, tmp_path, objective="advflyp")
         pixels, labels = first_batch(trainer)
+        rows = [labels.tolist().index(label) for label in labels.unique().tolist()]  # one caption an image
+        pixels, labels = pixels[rows], labels[rows]
         stock = SiglipModel.from_pretrained(tiny_siglip_dir).eval()
         captions = [trainer.forward.text.prompts[label] for label in labels.tolist()]
         tokens = text_inputs(stock, trainer.processing_class.tokenizer, captions)
@@ -87,6 +90,19 @@ class TestPairs:
             trained = trainer.objective.loss(views, targets)["contrastive"]
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(trained, expected)
+
+    def test_copies_of_a_caption_match_each_others_images(self):
+        generator = torch.Generator().manual_seed(0)
+        images, texts = (torch.randn(4, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+        texts[2] = texts[0]
+        positives = positive_pairs("diagonal", torch.zeros(4, dtype=torch.long))
+        to_texts, to_images = sigmoid_pairs(images, texts, torch.tensor(10.0), torch.tensor(-2.0), positives)
+        cosines = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+        signs = 2 * torch.eye(4, dtype=torch.float64) - 1
+        signs[0, 2] = signs[2, 0] = 1
+        expected = F.softplus(-signs * (10 * cosines - 2)).sum(1)
+        torch.testing.assert_close(to_texts, expected)
+        torch.testing.assert_close(to_images.mean(), expected.mean())
 
     def test_mmcoa_counts_pairs_of_a_class_as_positives(self, tiny_siglip_dir, tmp_path):
         trainer = make_trainer(tiny_siglip_dir, tmp_path, objective="mmcoa")
