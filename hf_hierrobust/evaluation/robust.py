@@ -51,7 +51,8 @@ def attack_classifier(
         attacks: in the order given; later ones see only the survivors of the earlier ones.
         to_class: (C,) class of each label, e.g. a tree's ancestors at some level.
         search: cheaper callable for gradients, such as the same model under bf16.
-        seed: of the random starts; they do not depend on the batch size of earlier attacks' survivors.
+        seed: of the random starts, which are drawn anew for each batch and attack, for the images still
+            standing.
         desc: title of a progress bar with the running robust accuracy; None draws none.
     """
     start, clean, robust, zero = time.perf_counter(), [], [], 0.0

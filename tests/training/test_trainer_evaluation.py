@@ -77,6 +77,7 @@ def test_the_attack_makes_a_difference_and_repeats(evaluated):
 def test_only_the_first_images_are_attacked(tiny_clip_dir, tmp_path, evaluation):
     trainer = make_trainer(tiny_clip_dir, tmp_path, evaluation=evaluation, robust_eval_samples=6)
     assert len(trainer.eval_dataset) == 6
+    assert all(trainer.eval_dataset[i]["image"] == evaluation[i]["image"] for i in range(6))
     accuracy = trainer.evaluate()["eval_leaf_clean_accuracy"]
     assert accuracy * 6 == pytest.approx(round(accuracy * 6))
 
@@ -88,11 +89,17 @@ def test_clean_training_reports_clean_accuracy_only(tiny_clip_dir, tmp_path, eva
 
 
 def test_bf16_search_keeps_fp32_verdicts(tiny_clip_dir, tmp_path, evaluation):
-    full, half = (
-        make_trainer(tiny_clip_dir, tmp_path / str(bf16), evaluation=evaluation, bf16=bf16).evaluate()
-        for bf16 in (False, True)
+    """Gradients come from forwards under autocast, verdicts from forwards without."""
+    trainer = make_trainer(
+        tiny_clip_dir, tmp_path, evaluation=evaluation, bf16=True, max_steps=10, optim="adamw_torch"
     )
-    assert full["eval_leaf_clean_accuracy"] == half["eval_leaf_clean_accuracy"]
+    trainer.train()
+    seen = set()
+    trainer.model.vision_model.register_forward_pre_hook(
+        lambda *_: seen.add((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+    )
+    assert trainer.evaluate()["eval_leaf_clean_accuracy"] > 0, "no image was attacked"
+    assert seen == {(True, True), (False, False)}
 
 
 def test_evaluation_leaves_generator_weights_and_mode_alone(evaluated):
