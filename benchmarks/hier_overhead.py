@@ -24,7 +24,7 @@ from hf_hierrobust.data import ClassSet
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.modeling.tiny import build_processor, build_tokenizer
-from hf_hierrobust.objectives import HierRobust, TeCoA
+from hf_hierrobust.objectives import HierRobust, Objective, TeCoA
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 SIZES = {
@@ -58,8 +58,13 @@ def random_tree(num_classes: int, depth: int) -> LabelTree:
     return LabelTree.from_paths(paths, name="random")
 
 
-def build(kind: str, args, directory: str) -> RobustCLIPTrainer:
-    """A trainer with random weights; the text trunk is small because it runs once, before the clock."""
+def build(objective: Objective, args: argparse.Namespace, directory: str, **training) -> RobustCLIPTrainer:
+    """A trainer with random weights; the text trunk is small because it runs once, before the clock.
+
+    Args:
+        args: the options of this file's command line that size the model, the classes and the attack.
+        training: further training arguments.
+    """
     torch.manual_seed(0)
     tree = random_tree(args.classes, args.depth)
     tokenizer = build_tokenizer(["this is a photo of a class group"])
@@ -77,7 +82,7 @@ def build(kind: str, args, directory: str) -> RobustCLIPTrainer:
     }
     model = RobustCLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=512))
     arguments = RobustTrainingArguments(
-        output_dir=f"{directory}/{kind}",
+        output_dir=f"{directory}/{objective.name}",
         eps="1/255",
         num_steps=args.num_steps,
         bf16=args.bf16,
@@ -85,8 +90,8 @@ def build(kind: str, args, directory: str) -> RobustCLIPTrainer:
         save_strategy="no",
         calibration_samples=8,
         attack_args={"random_start": "gaussian"},
+        **training,
     )
-    objective = TeCoA() if kind == "tecoa" else HierRobust()
     trainer = RobustCLIPTrainer(
         model,
         arguments,
@@ -101,7 +106,15 @@ def build(kind: str, args, directory: str) -> RobustCLIPTrainer:
     trainer.model.to(arguments.device)
     trainer._calibrate()
     trainer.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    trainer.model_prepared = trainer.accelerator.prepare(trainer.model)
     return trainer
+
+
+def random_batch(args: argparse.Namespace, device: torch.device) -> dict:
+    return {
+        "pixels": torch.rand(args.batch, 3, args.image_size, args.image_size, device=device),
+        "labels": torch.randint(args.classes, (args.batch,), device=device),
+    }
 
 
 def step(trainer: RobustCLIPTrainer, batch: dict) -> float:
@@ -119,9 +132,10 @@ def step(trainer: RobustCLIPTrainer, batch: dict) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def sized_parser(description: str) -> argparse.ArgumentParser:
+    """Options that size the model, the classes, the batch and the attack."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=SIZES, default="b32")
     parser.add_argument("--image_size", type=int, default=224)
@@ -130,19 +144,20 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--depth", type=int, default=5)
     parser.add_argument("--num_steps", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON file for the result")
+    return parser
+
+
+def main() -> None:
+    parser = sized_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        trainers = {kind: build(kind, args, directory) for kind in ("tecoa", "hier_robust")}
+        trainers = {one.name: build(one, args, directory) for one in (TeCoA(), HierRobust())}
         device = trainers["tecoa"].args.device
-        batch = {
-            "pixels": torch.rand(args.batch, 3, args.image_size, args.image_size, device=device),
-            "labels": torch.randint(args.classes, (args.batch,), device=device),
-        }
+        batch = random_batch(args, device)
         for trainer in trainers.values():
-            trainer.model_prepared = trainer.accelerator.prepare(trainer.model)
             step(trainer, batch)
         times: dict[str, list[float]] = {kind: [] for kind in trainers}
         for round_ in range(args.rounds):
