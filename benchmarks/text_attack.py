@@ -71,7 +71,8 @@ def load_clip(name: str | None, texts: list[str], size: str, device: str) -> tup
     """A checkpoint, or random weights of ViT-B/32's size with a tokenizer that knows the texts' words."""
     torch.manual_seed(0)
     if name:
-        model, tokenizer = CLIPModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = CLIPModel.from_pretrained(name, dtype=torch.float32)
     else:
         tokenizer = build_tokenizer(texts, max_length=77, max_merges=4000)
         config = CLIPConfig()  # ViT-B/32
