@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,15 @@ CLASSIFIERS = {
 }
 
 
-def start(argv: list[str]) -> subprocess.Popen:
+LAUNCHER = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu"]
+LAUNCHER += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def start(argv: list[str], launcher: Sequence[str] = ()) -> subprocess.Popen:
     """The example in a process of its own, with as many threads as this one: sums then round alike."""
     threads = str(torch.get_num_threads())
     environment = os.environ | {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(SCRIPT), *argv]
+    command = [sys.executable, *launcher, str(SCRIPT), *argv]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -69,7 +74,7 @@ def config(tiny_clip_dir, data_dir, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def resumed(config, tmp_path_factory) -> tuple[Path, str]:
-    """Output folder and words of a run that was killed in the middle and resumed."""
+    """Output folder and words of a run that was killed in the middle and resumed by ``accelerate launch``."""
     output = tmp_path_factory.mktemp("runs") / "tiny-hier"
     argv = ["--config", str(config), "--output_dir", str(output)]
     process, deadline = start(argv), time.monotonic() + 120
@@ -80,7 +85,7 @@ def resumed(config, tmp_path_factory) -> tuple[Path, str]:
     assert process.returncode == -signal.SIGKILL, said
     assert (output / "checkpoint-4").exists(), said
     assert not (output / f"checkpoint-{STEPS}").exists() and not (output / "results.json").exists()
-    process = start([*argv, "--resume_from_checkpoint", "true"])
+    process = start([*argv, "--resume_from_checkpoint", "true"], LAUNCHER)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     return output, said
