@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,14 +66,13 @@ def level_prompts(class_set: ClassSet, tree: LabelTree | None, template: str | N
     """Prompts of each level's nodes, one a template; only leaves without a tree.
 
     Args:
+        tree: aligned with the class set.
         template: replaces the class set's own templates.
     """
-    templates = [template] if template else list(class_set.templates)
-    levels = [list(class_set.class_names)]
-    if tree is not None:
-        tree = tree.align(class_set.class_names)
-        levels += [tree.display_names(level) for level in range(1, tree.num_levels)]
-    return [[[t.replace("{}", name) for t in templates] for name in names] for names in levels]
+    if template:
+        class_set = replace(class_set, templates=(template,))
+    above = [tree.display_names(level) for level in range(1, tree.num_levels)] if tree else []
+    return [class_set.prompts(names) for names in (class_set.class_names, *above)]
 
 
 def level_classifiers(

@@ -234,12 +234,7 @@ class RobustDualEncoder:
     def facts(self) -> dict:
         """What ``config.hier_robust`` records: the model's constants beside whatever training added."""
         facts = dict(getattr(self.config, CONFIG_KEY, None) or {})
-        head = self.hier_head
-        facts |= {
-            "curvature": head._curvature,
-            "ball_margin": head.ball_margin,
-            "max_tangent_norm": head.max_tangent_norm,
-        }
+        facts |= self.hier_head.geometry
         # Of the model as it is: a merged checkpoint that trains on has no adapter any more.
         for name in ("adapter", "visual_prompt"):
             facts.pop(name, None)

@@ -78,7 +78,7 @@ class TextEncoder:
             words = found[row].split()
             while len(ids) > self.context and len(words) > 1:
                 # Each word is a token at least: at once as many as are surely too many.
-                words = words[: max(1, min(len(words) - 1, self.context))]
+                words = words[: min(len(words) - 1, self.context)]
                 found[row] = " ".join(words)
                 (ids,) = self.tokenize([found[row]])
             self._check_lengths([found[row]], [ids])

@@ -58,8 +58,8 @@ def _is_finite(path: Path) -> bool:
     for name in ("model.safetensors", PROMPT_FILE):
         if (path / name).is_file():
             with safe_open(path / name, framework="pt") as file:
-                names = file.keys()  # no mapping: the file itself cannot be iterated
-                if not all(bool(torch.isfinite(file.get_tensor(name)).all()) for name in names):
+                keys = file.keys()  # no mapping: the file itself cannot be iterated
+                if not all(bool(torch.isfinite(file.get_tensor(key)).all()) for key in keys):
                     return False
     return True
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+_CAPTIONS = frozenset({"captions", "attacked_captions"})
+
 
 class RobustCLIPTrainer(EvaluatingTrainer):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
@@ -86,15 +88,14 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         self.objective.setup(class_set.class_names, forest)
         self.attack = attack if attack is not None else args.build_attack(self.objective)
         self.text_attack = None
-        if "attacked_captions" not in self.objective.needs:
-            if args.text_attack is not None or args.text_attack_args:
-                raise ValueError(
-                    f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
-                    "leave it out, or train mmcoa or hier_mmcoa"
-                )
-        else:
+        if "attacked_captions" in self.objective.needs:
             default = self.objective.default_text_attack
             self.text_attack = text_attack or args.build_text_attack(default)
+        elif args.text_attack is not None or args.text_attack_args:
+            raise ValueError(
+                f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
+                "leave it out, or train mmcoa or hier_mmcoa"
+            )
         self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
         self.pipeline = PixelPipeline(processor.image_processor)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
@@ -104,7 +105,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
             rows, _ = representative_rows(labels, args.robust_eval_samples)
             eval_dataset = Subset(eval_dataset, rows)
-        if isinstance(train_dataset, IterableDataset) and self.objective.needs & {"captions"}:
+        if isinstance(train_dataset, IterableDataset) and self.objective.needs & _CAPTIONS:
             # accelerate would read on one process and send tensors to the others: captions are none.
             if args.accelerator_config.dispatch_batches:
                 raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
@@ -215,7 +216,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
     def _batch(self, inputs: dict) -> Batch:
         """Pixels, labels and, where the objective needs them, captions: the data's or the class prompts."""
         pixels, labels, needs = inputs["pixels"], inputs["labels"], self.objective.needs
-        if not needs & {"captions", "attacked_captions"}:
+        if not needs & _CAPTIONS:
             return Batch(pixels, labels)
         core, attacked = self._core(), None
         encoder = TextEncoder(core, self.processing_class.tokenizer)
@@ -262,7 +263,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         check_pixels(pixels)
         self.model.to(self.args.device)
         batch, clean = Batch(pixels, labels), [Perturbation(pixels)]
-        if self.objective.needs & {"captions", "attacked_captions"}:
+        if self.objective.needs & _CAPTIONS:
             prompts = tuple(self.forward.text.prompts[label] for label in labels.tolist())
             batch = batch._replace(captions=prompts, attacked_captions=prompts)
         with frozen(self.model), torch.no_grad():

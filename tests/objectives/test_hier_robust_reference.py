@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hier_batch import (
+    BATCH,
+    CLASSES,
+    DIM,
+    KINDS,
+    LOGIT_SCALE,
+    PLACES,
+    TREES,
+    forest_of,
+    make_batch,
+    view_of,
+)
 from hier_reference import Reference
 
-from hf_hierrobust.hierarchy import Forest, LabelTree
-from hf_hierrobust.modeling.hier_head import HierHead
-from hf_hierrobust.objectives import HierRobust, Targets, TextNodes, View
-
-CLASSES = ("cat", "dog", "wolf", "bear", "rose", "tulip", "oak", "rock")
-# Three levels; oak is padded once, rock twice.
-KINDS = {
-    "cat": ["pet", "animal"],
-    "dog": ["pet", "animal"],
-    "wolf": ["wild", "animal"],
-    "bear": ["wild", "animal"],
-    "rose": ["flower", "plant"],
-    "tulip": ["flower", "plant"],
-    "oak": ["oak", "plant"],
-    "rock": ["rock", "rock"],
-}
-# Two levels and a single root.
-PLACES = {c: ["indoor" if c in ("cat", "dog", "rose") else "outdoor", "anywhere"] for c in CLASSES}
-DIM, BATCH, LOGIT_SCALE = 6, 11, 7.0
-TREES = {"tree": [KINDS], "forest": [KINDS, PLACES]}
-
-
-def forest_of(trees) -> Forest:
-    return Forest(tuple(LabelTree.from_paths(t, name=f"t{i}") for i, t in enumerate(trees)))
-
-
-def make_batch(names, seed=0, curvature=1.0, dtype=torch.float64):
-    """Tangents of images and text nodes, labels that leave some nodes without an image, a calibrated head."""
-    generator = torch.Generator().manual_seed(seed)
-    images = 0.8 * torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64) / curvature**0.5
-    # always as many draws, so that a node more does not change the others
-    texts = 0.6 * torch.randn(32, DIM, generator=generator, dtype=torch.float64) / curvature**0.5
-    texts = texts[: len(names)]
-    labels = torch.tensor([0, 1, 0, 2, 4, 6, 7, 7, 4, 6, 0])
-    head = HierHead(DIM, curvature=curvature)
-    head.kappa.fill_(2.5)
-    head.vic_radius.fill_(1.5)
-    tangents = [t.to(dtype).requires_grad_() for t in (images, texts)]
-    return *tangents, labels, head
-
-
-def view_of(images, texts, head, **kwargs) -> View:
-    return View(images, texts, images, texts, torch.tensor(LOGIT_SCALE, dtype=images.dtype), head, **kwargs)
+from hf_hierrobust.objectives import HierRobust, Targets, TextNodes
 
 
 def both(options, trees, *, curvature=1.0, seed=0, dtype=torch.float64, text_delta=None):
@@ -155,14 +125,6 @@ def test_sums_in_place_of_means(trees):
     torch.testing.assert_close(found["no hinge"][0]["vic"], expected)
 
 
-def test_another_geometry_than_the_heads_is_refused():
-    objective = HierRobust(curvature=0.5)
-    objective.setup(CLASSES, forest_of([KINDS]))
-    images, texts, labels, head = make_batch(objective.nodes.names)
-    with pytest.raises(ValueError, match=r"'curvature': 0\.5.*was calibrated with .*'curvature': 1\.0"):
-        objective.calibrate(view_of(images, texts, head), labels)
-
-
 def test_float32_stays_close_to_the_reference():
     terms, tangents, reference, tangents64 = both({}, TREES["forest"], dtype=torch.float32)
     expected = reference.hita() + 0.5 * reference.vic() + reference.label_gap() + reference.intra_gap()
@@ -244,98 +206,3 @@ def test_a_point_of_several_views_is_the_sum_over_them():
     parts = [objective.inner_loss(view, Targets(labels)) for view in views]
     assert float(terms["hita"]) == pytest.approx(float(sum(parts)))
     assert float(terms["vic"]) == pytest.approx(float(objective.loss(views[:1], Targets(labels))["vic"]))
-
-
-# ---- options, rows, errors ----
-
-
-def test_rows_share_leaves_and_padding_but_not_trees():
-    forest = forest_of([KINDS, {c: ["pet" if c in ("cat", "dog") else "other"] for c in CLASSES}])
-    nodes = TextNodes.of_forest(CLASSES, forest)
-    assert nodes.names[: len(CLASSES)] == CLASSES
-    first, second = nodes.rows
-    assert first[0].tolist() == second[0].tolist() == list(range(len(CLASSES)))
-    row = {key: int(r) for key, r in zip(forest[0].levels[1], first[1])}
-    assert row["oak"] == CLASSES.index("oak") and row["rock"] == CLASSES.index("rock")
-    other = {key: int(r) for key, r in zip(forest[1].levels[1], second[1])}
-    assert nodes.names[row["pet"]] == nodes.names[other["pet"]] == "pet" and row["pet"] != other["pet"]
-
-
-@pytest.mark.parametrize("reading", ["label", "rollup", "both", "none"])
-def test_a_flat_tree_has_no_gaps_between_levels(reading):
-    objective = HierRobust(intra_gap=reading, gap_margin=0.3)
-    objective.setup(CLASSES, forest_of([{c: [] for c in CLASSES}]))
-    images, texts, labels, head = make_batch(objective.nodes.names)
-    terms = objective.loss([view_of(images, texts, head)], Targets(labels))
-    assert float(terms["label_gap"]) == 0
-    assert ("intra_gap" in terms) == (reading != "none")
-    if reading == "rollup":
-        assert float(terms["intra_gap"]) == 0
-    sum(terms.values()).backward()
-    assert images.grad.isfinite().all()
-
-
-def test_setup_again_forgets_the_earlier_trees():
-    """One instance may serve two trainers."""
-    objective = HierRobust()
-    objective.setup(CLASSES, forest_of([PLACES]))
-    images, texts, labels, head = make_batch(objective.nodes.names)
-    objective.inner_loss(view_of(images, texts, head), Targets(labels))
-    objective.setup(CLASSES, forest_of([KINDS]))
-    fresh = HierRobust()
-    fresh.setup(CLASSES, forest_of([KINDS]))
-    images, texts, labels, head = make_batch(fresh.nodes.names)
-    view = view_of(images, texts, head)
-    assert torch.equal(objective.inner_loss(view, Targets(labels)), fresh.inner_loss(view, Targets(labels)))
-
-
-def test_options_are_the_fields_one_can_set():
-    import json
-
-    objective = HierRobust(hnsa="upper", level_weights=(1.0, 0.5, 0.1))
-    objective.setup(CLASSES, forest_of([KINDS]))
-    options = json.loads(json.dumps(objective.options()))
-    assert options["hnsa"] == "upper" and options["level_weights"] == [1.0, 0.5, 0.1]
-    assert HierRobust(**options).options() | {"level_weights": [1.0, 0.5, 0.1]} == options
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"hnsa": "sibling"}, "hnsa='sibling'.*both, upper, lower, none"),
-        ({"score": "l2"}, "score='l2'.*hyperbolic"),
-        ({"pooling": "mean"}, "pooling='mean'.*midpoint"),
-        ({"intra_gap": "A"}, "intra_gap='A'.*label"),
-        ({"kappa_scale": 0}, "kappa_scale=0"),
-        ({"lambda_vic": "0.5"}, "lambda_vic='0.5'"),
-        ({"lambda_gap": -1.0}, "lambda_gap=-1.0"),
-        ({"vic_factor": 0.0}, "vic_factor=0.0"),
-        ({"tangent_norm": -0.5}, "tangent_norm=-0.5"),
-        ({"level_weights": (1.0, -0.5)}, "level_weights=.* must be finite numbers, not negative"),
-        ({"level_reduction": "max"}, "level_reduction='max'.*mean, sum"),
-        ({"train_scales": "false"}, "train_scales='false' must be true or false"),
-        ({"sync_midpoints": 1}, "sync_midpoints=1 must be true or false"),
-    ],
-)
-def test_wrong_options_are_refused(options, words):
-    with pytest.raises(ValueError, match=words):
-        HierRobust(**options)
-
-
-@pytest.mark.parametrize("weights", [(1.0, 0.5), (1.0, 0.5, 0.2, 0.1)])
-def test_level_weights_must_fit_the_tree(weights):
-    with pytest.raises(ValueError, match=rf"level_weights has {len(weights)} values.*3 levels"):
-        HierRobust(level_weights=weights).setup(CLASSES, forest_of([KINDS]))
-
-
-def test_a_tree_is_required():
-    with pytest.raises(ValueError, match="needs a class tree"):
-        HierRobust().setup(CLASSES)
-
-
-def test_an_uncalibrated_head_is_refused():
-    objective = HierRobust()
-    objective.setup(CLASSES, forest_of([KINDS]))
-    images, texts, labels, _ = make_batch(objective.nodes.names)
-    with pytest.raises(RuntimeError, match="not calibrated"):
-        objective.inner_loss(view_of(images, texts, HierHead(DIM)), Targets(labels))
