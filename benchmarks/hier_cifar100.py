@@ -54,6 +54,8 @@ ABLATIONS = {
     "cosine-frozen-projection": COSINE["objective_args"] | {"train_text_projection": False},
     "small-tangent": {"tangent_norm": 0.45},
     "half-kappa": {"kappa_scale": 0.5},
+    "quarter-kappa": {"kappa_scale": 0.25},
+    "half-kappa-small-tangent": {"kappa_scale": 0.5, "tangent_norm": 0.45},
     "per-image": {"pooling": "none"},
     "no-gap": {"lambda_gap": 0.0},
     "strong-gap": {"lambda_gap": 30.0},
