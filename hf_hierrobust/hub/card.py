@@ -201,7 +201,8 @@ def _attack_line(record: RobustnessRecord) -> str:
 
 
 def _checks_line(record: RobustnessRecord) -> str:
-    return f"{record.dataset}, {record.level_name}, {attack_label(record.attack)}: {_items(record.checks)}"
+    where = f"{record.dataset}, {record.level_name}, {record.classifier}"
+    return f"{where}, {attack_label(record.attack)}: {_items(record.checks)}"
 
 
 def _hub_name(name_or_path: str) -> tuple[str, bool]:

@@ -133,9 +133,13 @@ def test_measured_table_has_the_base_beside_the_result():
 
 
 def test_checks_for_gradient_masking_are_printed():
-    checked = make_record(checks={"zero_gradient_fraction": 0.125})
-    _, body = split_card(render_card(make_facts(records=(checked,))))
-    assert "apgd-ce-20" in body and "zero_gradient_fraction 0.125" in section(body, "What was measured")
+    names = ("cosine", "rollup")
+    checked = [make_record(classifier=name, checks={"zero_gradient_fraction": 0.125}) for name in names]
+    _, body = split_card(render_card(make_facts(records=checked)))
+    lines = [line for line in section(body, "What was measured").splitlines() if "zero_grad" in line]
+    assert len(lines) == 2
+    for name, line in zip(names, lines):
+        assert f", {name}, apgd-ce-20" in line and line.endswith("zero_gradient_fraction 0.125")
     assert "gradient masking" not in render_card(make_facts())
 
 
