@@ -1,6 +1,7 @@
 """Every method on CIFAR-100 in one pipeline: the same search of the rate, training, images and attacks.
 
     python benchmarks/compare_methods.py search --model path/to/clip --mlm path/to/mlm --data path/to/data
+    python benchmarks/compare_methods.py recipe …      # options of hier_agft, on the same held-back images
     python benchmarks/compare_methods.py main …        # two seeds of every method at its chosen rate
     python benchmarks/compare_methods.py table         # results/compare_methods.md and .png
 
@@ -60,6 +61,17 @@ def search(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
+def recipe(args: argparse.Namespace) -> dict[str, dict]:
+    """One pass of our own method under other options than its defaults, all at one rate."""
+    found = {}
+    for share in (0.5, 0.8, 1.0):
+        found[f"labels-{share}"] = {"label_weight": share, "gamma": 1.0, "scale": 1.0}
+    found["agft-labels-0.8"] = {"label_weight": 0.8}
+    found["labels-0.8-leaf-first"] = found["labels-0.8"] | {"level_weights": [1.0, 0.2]}
+    method = {"objective": "hier_agft", "learning_rate": 1e-3} | TREE
+    return {name: method | ATTACK | HELD_BACK | {"objective_args": args} for name, args in found.items()}
+
+
 def main_table(args: argparse.Namespace) -> dict[str, dict]:
     """The table's rows: base, every method with two seeds, LoRA rows with one."""
     sets = {name: f"{args.data}/{name}/test.parquet" for name in ("cifar10", "tinyimagenet", "caltech101")}
@@ -83,7 +95,7 @@ def main_table(args: argparse.Namespace) -> dict[str, dict]:
     return found
 
 
-STAGES = {"search": search, "main": main_table}
+STAGES = {"search": search, "recipe": recipe, "main": main_table}
 
 
 def main() -> None:

@@ -12,6 +12,9 @@
    tried, texts padded to the whole context. Both get their candidates from the same batched masked LM, and
    both find the same texts, which is counted.
 
+``--bf16`` runs everything under bf16 autocast, as training on such a machine does; candidates whose scores
+are then equal may make the two shapes of the algorithm choose different texts.
+
 The sides of a ratio alternate, so that a drift of the machine's speed hits both; ratios are medians over
 rounds.
 """
@@ -19,6 +22,7 @@ rounds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import random
@@ -44,6 +48,7 @@ from hf_hierrobust.attacks.text_candidates import MaskedLM
 from hf_hierrobust.attacks.text_sentence import Sentence
 from hf_hierrobust.data import load_class_set
 from hf_hierrobust.modeling import TextEncoder
+from hf_hierrobust.modeling.kernels import fast_kernels
 from hf_hierrobust.modeling.tiny import build_tokenizer, tiny_clip_config
 from hf_hierrobust.threat import ThreatModel
 
@@ -186,6 +191,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=256)
     parser.add_argument("--loop_captions", type=int, default=64, help="captions of the second comparison")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bf16", action="store_true", help="run under bf16 autocast")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -197,15 +203,20 @@ def main() -> None:
         "distinct captions": distinct_captions(args.captions),
     }
     every_text = [*classes, *sets["distinct captions"]]
+    folders = {k: Path(v).name for k in ("model", "mlm") if (v := getattr(args, k))}
     result: dict = {
-        "setting": {k: v for k, v in vars(args).items() if k != "output"},
+        "setting": {k: v for k, v in vars(args).items() if k != "output"} | folders,
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    with tempfile.TemporaryDirectory() as directory:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
         model, encoder = load_clip(args.model, every_text, args.size, device)
         model.eval()
+        if args.bf16:  # with the kernels of training
+            stack.enter_context(torch.autocast(device, torch.bfloat16))
+            stack.enter_context(fast_kernels(model, torch.bfloat16))
         mlm = load_mlm(args.mlm, every_text, args.size, directory)
         attack = BertAttack(model_name=mlm)
         attack(classes[:2], encoder)  # loads the masked language model
