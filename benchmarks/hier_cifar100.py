@@ -124,7 +124,7 @@ def main_table(data: Path) -> dict[str, dict]:
 
 
 def stress(data: Path) -> dict[str, dict]:
-    """The first 250 images of the main stage's first seed under all that the package has against one model."""
+    """The first 250 images of the main stage's first seed under two losses, five starts and fp32."""
     strong = {
         "eval_eps": "4/255",
         "eval_samples": 250,
