@@ -37,10 +37,6 @@ class Results:
             and eps in (None, record["attack"]["eps_text"])
         ]
 
-    def step_seconds(self, method: str) -> float | None:
-        rates = [cell["steps_per_second"] for cell in self.cells[method] if cell["steps_per_second"]]
-        return len(rates) / sum(rates) if rates else None
-
 
 def value(records: list[dict], key: str = "robust_accuracy") -> float | None:
     """Mean over seeds of an accuracy, or of the share that stands after the cross-entropy attack."""
@@ -69,7 +65,8 @@ def best_superclass(results: Results, method: str) -> str:
     )
 
 
-def leaf_table(results: Results) -> str:
+def leaf_table(results: Results, steps: dict[str, dict]) -> str:
+    """CIFAR-100, one row a method; ``steps`` holds each one's time of a step over TeCoA's."""
     head = ["method", "seeds", "leaf clean"]
     for eps in BUDGETS:
         head += [f"PGD-20 {eps}", f"+ CW {eps}"]
@@ -79,7 +76,7 @@ def leaf_table(results: Results) -> str:
         "by",
         "text",
         "joint 4/255",
-        "s/step",
+        "step",
     ]
     rows = []
     for method in results.methods:
@@ -92,8 +89,7 @@ def leaf_table(results: Results) -> str:
         row += [entry(above[BUDGETS[0]], "clean_accuracy"), *(entry(above[eps]) for eps in BUDGETS), by]
         row.append(entry(results.records(method, "cifar100", 0, "cosine", "text", None)))
         row.append(entry(results.records(method, "cifar100", 0, "cosine", "joint", BUDGETS[-1])))
-        seconds = results.step_seconds(method)
-        row.append("–" if seconds is None else f"{seconds:.2f}")
+        row.append(f"{steps[method]['median']:.2f}" if method in steps else "–")
         rows.append(row)
     return markdown(head, rows)
 
@@ -150,10 +146,15 @@ def draw(results: Results, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write_table(source: Path, target: Path) -> None:
-    """Write ``target.md`` and ``target.png``, and print the tables."""
+def write_table(source: Path, speed: Path, target: Path) -> None:
+    """Write ``target.md`` and ``target.png``, and print the tables.
+
+    Args:
+        source, speed: results of compare_methods.py and of step_time.py.
+    """
     results = Results(source)
-    text = leaf_table(results) + "\n\n" + zero_shot_table(results) + "\n"
+    steps = json.loads(speed.read_text())["ratio"] if speed.exists() else {}
+    text = leaf_table(results, steps) + "\n\n" + zero_shot_table(results) + "\n"
     print(text)
     target.with_suffix(".md").write_text(text)
     draw(results, target.with_suffix(".png"))
