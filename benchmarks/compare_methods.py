@@ -62,14 +62,17 @@ def search(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def recipe(args: argparse.Namespace) -> dict[str, dict]:
-    """One pass of our own method under other options than its defaults, all at one rate."""
+    """One pass of our own method under other options than its defaults, all at one rate; TeCoA beside it."""
     found = {}
-    for share in (0.5, 0.8, 1.0):
+    for share in (0.3, 0.5, 0.8, 1.0):
         found[f"labels-{share}"] = {"label_weight": share, "gamma": 1.0, "scale": 1.0}
-    found["agft-labels-0.8"] = {"label_weight": 0.8}
-    found["labels-0.8-leaf-first"] = found["labels-0.8"] | {"level_weights": [1.0, 0.2]}
-    method = {"objective": "hier_agft", "learning_rate": 1e-3} | TREE
-    return {name: method | ATTACK | HELD_BACK | {"objective_args": args} for name, args in found.items()}
+    found["agft-labels-0.8"] = {"label_weight": 0.8, "gamma": 0.4, "scale": 1.8}
+    found["labels-0.5-leaf-first"] = found["labels-0.5"] | {"level_weights": [1.0, 0.3]}
+    common = ATTACK | HELD_BACK | {"learning_rate": 1e-3}
+    method = {"objective": "hier_agft"} | TREE
+    return {"tecoa": METHODS["tecoa"] | common} | {
+        name: method | common | {"objective_args": args} for name, args in found.items()
+    }
 
 
 def main_table(args: argparse.Namespace) -> dict[str, dict]:
