@@ -32,7 +32,7 @@ METHODS = {
     "agft": {"objective": "agft"},
     "hier": {"objective": "hier_robust", "objective_args": COSINE} | TREE,
     "hier-forest": {"objective": "hier_robust", "objective_args": COSINE} | FOREST,
-    "hier_agft": {"objective": "hier_agft"} | FOREST,
+    "hier_agft": {"objective": "hier_agft"} | TREE,
     "hier_mmcoa": {"objective": "hier_mmcoa", "text_attack": "bert"} | TREE,
 }
 """``hier`` is HierRobust by cosine, every image by itself: the better of its variants (hier_cifar100.py)."""

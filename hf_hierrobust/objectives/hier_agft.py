@@ -36,12 +36,13 @@ class HierAGFT(TreeObjective):
 
     where ``p^l(v | u)`` is HierRobust's, whose HNSA negatives leave out the neighbours of v, or the softmax
     over the level alone (``hnsa="none"``). Every image stands by itself at every level. A flat tree with
-    ``label_weight=0`` gives AGFT; ``label_weight=1, scale=1`` gives HierRobust's level losses without
-    midpoints and regularisers. Levels, scores and the geometry of the ball have the options of
+    ``label_weight=0, gamma=0.4, scale=1.8`` gives AGFT; ``label_weight=1`` gives HierRobust's level losses
+    without midpoints and regularisers. Levels, scores and the geometry of the ball have the options of
     `TreeObjective`; the defaults here are cosine scores, no HNSA and a frozen text projection.
 
     Args:
-        gamma: calibration of the original's distribution, as in `AGFT`; below 1 it smooths.
+        gamma: calibration of the original's distribution, as in `AGFT`; below 1 it smooths. With labels in
+            the target, 1 did better.
         scale: multiplier of training scores in units of the model's own, as in `AGFT`.
         label_weight: share of the labels in the target, from 0 (the original alone) to 1 (the labels alone).
     """
@@ -52,8 +53,8 @@ class HierAGFT(TreeObjective):
     hnsa: Literal["both", "upper", "lower", "none"] = "none"
     score: Literal["hyperbolic", "squared", "cosine"] = "cosine"
     train_text_projection: bool = False
-    gamma: float = 0.4
-    scale: float = 1.8
+    gamma: float = 1.0
+    scale: float = 1.0
     label_weight: float = 0.5
 
     def __post_init__(self):

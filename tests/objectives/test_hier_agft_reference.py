@@ -82,8 +82,8 @@ def sigma(image: Tensor, text: Tensor, score: str, vic_factor: float) -> Tensor:
 def reference(
     batch: Batch,
     *trees,
-    gamma=0.4,
-    scale=1.8,
+    gamma=1.0,
+    scale=1.0,
     label_weight=0.5,
     hnsa="none",
     score="cosine",
@@ -125,6 +125,7 @@ def reference(
     "options",
     [
         {},
+        {"gamma": 0.4, "scale": 1.8},
         {"label_weight": 0.0, "gamma": 0.7, "scale": 1.1},
         {"label_weight": 1.0, "hnsa": "upper"},
         {"hnsa": "lower", "score": "squared", "vic_factor": 0.75},  # a slope that fp32 buffers hold
@@ -155,8 +156,8 @@ def test_the_attack_maximises_the_same_loss_image_by_image():
 
 
 def test_a_flat_tree_without_labels_is_agft():
-    objective, batch = make({"label_weight": 0.0}, FLAT)
     agft = AGFT()
+    objective, batch = make({"label_weight": 0.0} | agft.options(), FLAT)
     agft.setup(CLASSES)
     loss = objective.loss([batch.view()], batch.targets())["alignment"]
     assert_same(loss, agft.loss([batch.view()], batch.targets())["alignment"], batch.leaves)
@@ -166,7 +167,7 @@ def test_a_flat_tree_without_labels_is_agft():
 @pytest.mark.parametrize("score", ["cosine", "hyperbolic"])
 def test_labels_alone_are_hier_robust_without_midpoints_and_regularisers(score, hnsa):
     shared = {"score": score, "hnsa": hnsa}
-    objective, batch = make(shared | {"label_weight": 1, "scale": 1.0}, KINDS, PLACES)
+    objective, batch = make(shared | {"label_weight": 1}, KINDS, PLACES)
     options = shared | {"pooling": "none", "lambda_vic": 0, "lambda_gap": 0}
     hier_robust, _ = make(options, KINDS, PLACES, cls=HierRobust)
     targets = Targets(batch.labels)  # no original model
