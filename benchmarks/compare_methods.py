@@ -90,6 +90,8 @@ def main_table(args: argparse.Namespace) -> dict[str, dict]:
     found = {"base": test | {"command": "evaluate"}}
     for seed in SEEDS:
         for name, method in METHODS.items():
+            if args.only and f"{name}-seed{seed}" not in args.only:
+                continue  # its rate may not be known yet
             search = "hier_cifar100_search" if name in SEARCHED else "compare_methods_search"
             rate = chosen_rate(RESULTS / f"{search}.json", SEARCHED.get(name, name))
             found[f"{name}-seed{seed}"] = test | method | {"seed": seed, "learning_rate": rate}
