@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -113,11 +114,13 @@ class TextAttack:
         raise NotImplementedError
 
     def describe(self) -> dict:
-        """The attack's constants, for records and cards."""
+        """The attack's constants, for records and cards: of a local path only the last part."""
         constants = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name, value in constants.items():
             if callable(value):
                 constants[name] = getattr(value, "__name__", type(value).__name__)
+            elif isinstance(value, (str, Path)) and Path(value).expanduser().exists():
+                constants[name] = Path(value).expanduser().resolve().name
         return {"name": self.name, **constants}
 
 

@@ -281,3 +281,10 @@ def test_with_a_real_language_model(encoder, shared_dir):
     assert result.changed.all()
     candidates = attack._source._cache["This is a photo of a dog."]
     assert "picture" in candidates[3] and "pet" in candidates[6] and candidates[1] == []
+
+
+def test_records_do_not_name_folders_of_the_machine(tmp_path):
+    folder = tmp_path / "mlm"
+    folder.mkdir()
+    assert BertAttack(model_name=str(folder)).describe()["model_name"] == "mlm"
+    assert BertAttack().describe()["model_name"] == "google-bert/bert-base-uncased"
