@@ -71,7 +71,15 @@ def collect(folder: Path, options: dict) -> dict:
     state = folder / "trainer_state.json"
     history = json.loads(state.read_text())["log_history"] if state.exists() else []
     runtime = next((entry for entry in reversed(history) if "train_runtime" in entry), {})
-    paths = ("zero_shot", "command", "model_name_or_path", "train_file", "eval_file", "text_attack_args")
+    paths = (
+        "zero_shot",
+        "command",
+        "model_name_or_path",
+        "train_file",
+        "eval_file",
+        "text_attack_args",
+        "eval_text_attack_args",
+    )
     return {
         "options": {k: v for k, v in options.items() if k not in paths},
         "revision": json.loads((folder / "cell.json").read_text())["revision"],
