@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from timing import compare, interleave
 from transformers import CLIPConfig
 
 from hf_hierrobust.data import ClassSet
@@ -103,9 +103,15 @@ def build(objective: Objective, args: argparse.Namespace, directory: str, **trai
             {"image": torch.zeros(3, args.image_size, args.image_size, dtype=torch.uint8), "label": 0}
         ],
     )
-    trainer.model.to(arguments.device)
+    return ready(trainer)
+
+
+def ready(trainer: RobustCLIPTrainer) -> RobustCLIPTrainer:
+    """The trainer, prepared for `step` as `train` would do it."""
+    trainer.model.to(trainer.args.device)
     trainer._calibrate()
-    trainer.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    trainer.optimizer = torch.optim.AdamW(trained, lr=1e-6)
     trainer.model_prepared = trainer.accelerator.prepare(trainer.model)
     return trainer
 
@@ -117,19 +123,12 @@ def random_batch(args: argparse.Namespace, device: torch.device) -> dict:
     }
 
 
-def step(trainer: RobustCLIPTrainer, batch: dict) -> float:
-    """Seconds of one full training step."""
-    device = trainer.args.device
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+def step(trainer: RobustCLIPTrainer, batch: dict) -> None:
+    """One full training step."""
     trainer.model.train()
     trainer.optimizer.zero_grad()
     trainer.compute_loss(trainer.model_prepared, batch).backward()
     trainer.optimizer.step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def sized_parser(description: str) -> argparse.ArgumentParser:
@@ -157,21 +156,16 @@ def main() -> None:
         trainers = {one.name: build(one, args, directory) for one in (TeCoA(), HierRobust())}
         device = trainers["tecoa"].args.device
         batch = random_batch(args, device)
-        for trainer in trainers.values():
-            step(trainer, batch)
-        times: dict[str, list[float]] = {kind: [] for kind in trainers}
-        for round_ in range(args.rounds):
-            order = list(trainers) if round_ % 2 == 0 else list(trainers)[::-1]
-            for kind in order:
-                times[kind].append(step(trainers[kind], batch))
-    ratios = [h / t for h, t in zip(times["hier_robust"], times["tecoa"])]
+        steps = {name: partial(step, trainer, batch) for name, trainer in trainers.items()}
+        times = interleave(steps, args.rounds, device.type)
+    ratio = compare(times, "hier_robust", "tecoa")
     result = {
         "setting": {k: v for k, v in vars(args).items() if k != "output"} | {"device": str(device)},
         "torch": torch.__version__,
         "tecoa_seconds": [round(t, 4) for t in times["tecoa"]],
         "hier_robust_seconds": [round(t, 4) for t in times["hier_robust"]],
-        "ratio_median": round(statistics.median(ratios), 4),
-        "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
+        "ratio_median": ratio["median"],
+        "ratio_range": ratio["range"],
     }
     print(json.dumps(result, indent=1))
     if args.output:

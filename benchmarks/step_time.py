@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
 from compare_methods import ATTACK, METHODS
-from hier_overhead import random_batch, step
+from hier_overhead import random_batch, ready, step
+from text_attack import with_tokens
+from timing import compare, interleave
 from transformers import AutoProcessor, CLIPConfig
 
 from hf_hierrobust.data import load_class_set
@@ -39,9 +41,7 @@ def load(args: argparse.Namespace):
     prompts = [f"This is a photo of a {name}" for name in load_class_set("cifar100").class_names]
     tokenizer = build_tokenizer(prompts, max_length=77)
     torch.manual_seed(0)
-    config = CLIPConfig()  # ViT-B/32
-    for token in ("bos", "eos", "pad"):
-        setattr(config.text_config, f"{token}_token_id", getattr(tokenizer, f"{token}_token_id"))
+    config = with_tokens(CLIPConfig(), tokenizer)  # ViT-B/32
     return RobustCLIPModel(config), build_processor(config.vision_config.image_size, tokenizer)
 
 
@@ -69,12 +69,7 @@ def build(name: str, args: argparse.Namespace, directory: str) -> RobustCLIPTrai
         forest=None if tree is None else load_tree(tree).align(class_set.class_names),
         train_dataset=[{"image": torch.zeros(3, size, size, dtype=torch.uint8), "label": 0}],
     )
-    trainer.model.to(trainer.args.device)
-    trainer._calibrate()
-    trained = [p for p in trainer.model.parameters() if p.requires_grad]
-    trainer.optimizer = torch.optim.AdamW(trained, lr=1e-6)
-    trainer.model_prepared = trainer.accelerator.prepare(trainer.model)
-    return trainer
+    return ready(trainer)
 
 
 def main() -> None:
@@ -94,12 +89,8 @@ def main() -> None:
         size = first.model.config.vision_config.image_size
         shape = argparse.Namespace(batch=args.batch, image_size=size, classes=len(first.class_set))
         batch = random_batch(shape, first.args.device)
-        for trainer in trainers.values():
-            step(trainer, batch)
-        times: dict[str, list[float]] = {name: [] for name in trainers}
-        for round_ in range(args.rounds):
-            for name in list(trainers) if round_ % 2 == 0 else list(trainers)[::-1]:
-                times[name].append(step(trainers[name], batch))
+        steps = {name: partial(step, trainer, batch) for name, trainer in trainers.items()}
+        times = interleave(steps, args.rounds, first.args.device.type)
     result = {
         "setting": {
             "model": args.model.name if args.model else "random weights, ViT-B/32",
@@ -113,15 +104,10 @@ def main() -> None:
         | ATTACK,
         "torch": torch.__version__,
         "seconds": {name: [round(t, 4) for t in found] for name, found in times.items()},
-        "ratio": {name: _ratio(found, times["tecoa"]) for name, found in times.items()},
+        "ratio": {name: compare(times, name, "tecoa") for name in times},
     }
     print(json.dumps(result["ratio"], indent=1))
     args.output.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _ratio(times: list[float], base: list[float]) -> dict:
-    ratios = [a / b for a, b in zip(times, base)]
-    return {"median": round(statistics.median(ratios), 3), "range": [round(f(ratios), 3) for f in (min, max)]}
 
 
 if __name__ == "__main__":

@@ -26,14 +26,13 @@ import contextlib
 import json
 import platform
 import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timing import compare, interleave
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -83,11 +82,16 @@ def load_clip(name: str | None, texts: list[str], size: str, device: str) -> tup
         config = CLIPConfig()  # ViT-B/32
         if size == "tiny":
             config = tiny_clip_config(tokenizer, projection_dim=64)
-        for token in ("bos", "eos", "pad"):
-            setattr(config.text_config, f"{token}_token_id", getattr(tokenizer, f"{token}_token_id"))
-        model = CLIPModel(config)
+        model = CLIPModel(with_tokens(config, tokenizer))
     model.to(device)
     return model, TextEncoder(model, tokenizer)
+
+
+def with_tokens(config: CLIPConfig, tokenizer) -> CLIPConfig:
+    """The config, knowing the tokenizer's special tokens."""
+    for token in ("bos", "eos", "pad"):
+        setattr(config.text_config, f"{token}_token_id", getattr(tokenizer, f"{token}_token_id"))
+    return config
 
 
 def load_mlm(name: str | None, texts: list[str], size: str, directory: str) -> str:
@@ -153,32 +157,6 @@ def published_loop(texts: list[str], encoder: TextEncoder, lm: MaskedLM) -> list
                     break
         attacked.append(result)
     return attacked
-
-
-def seconds(run: Callable, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def interleave(sides: dict[str, Callable], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each side, every round once each, in alternating order after one warm-up."""
-    for run in sides.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for round_ in range(rounds):
-        for name in list(sides) if round_ % 2 == 0 else list(sides)[::-1]:
-            times[name].append(seconds(sides[name], device))
-    return times
-
-
-def compare(times: dict[str, list[float]], top: str, bottom: str) -> dict:
-    ratios = [a / b for a, b in zip(times[top], times[bottom])]
-    return {"median": round(statistics.median(ratios), 4), "range": [round(f(ratios), 4) for f in (min, max)]}
 
 
 def main() -> None:
