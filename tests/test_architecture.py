@@ -17,15 +17,17 @@ ARROWS = {
     "threat": set(),
     "registry": set(),
     "files": set(),
+    "naming": set(),
     "geometry": set(),
     "hierarchy": set(),
     "data": {"hierarchy"},
     "modeling": {"geometry"},
-    "attacks": {"threat", "registry", "hierarchy"},
+    "attacks": {"threat", "registry", "naming", "hierarchy"},
     "objectives": {"geometry", "hierarchy", "registry"},
-    "evaluation": {"files", "threat", "attacks", "modeling", "data", "hierarchy"},
-    "hub": {"files", "evaluation"},
+    "evaluation": {"files", "naming", "threat", "attacks", "modeling", "data", "hierarchy"},
+    "hub": {"files", "naming", "evaluation"},
     "training": {
+        "naming",
         "threat",
         "attacks",
         "objectives",
@@ -35,9 +37,9 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "cli": {"threat", "training", "evaluation", "modeling", "data", "hierarchy", "attacks"},
+    "cli": {"naming", "threat", "training", "evaluation", "modeling", "data", "hierarchy", "attacks"},
 }
-LIGHT = {"files", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {"files", "naming", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from ..naming import public_name
 from ..registry import Registry
 from .base import frozen
 from .text_scores import LabelFreeScore, TextScore
@@ -119,8 +120,8 @@ class TextAttack:
         for name, value in constants.items():
             if callable(value):
                 constants[name] = getattr(value, "__name__", type(value).__name__)
-            elif isinstance(value, (str, Path)) and Path(value).expanduser().exists():
-                constants[name] = Path(value).expanduser().resolve().name
+            elif isinstance(value, (str, Path)):
+                constants[name] = public_name(str(value))
         return {"name": self.name, **constants}
 
 

@@ -24,9 +24,9 @@ from ..data import (
     validate_labels,
 )
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
-from ..evaluation.records import public_name
 from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
 from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
+from ..naming import public_name
 from ..training import RobustCLIPTrainer, RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, with_label_ids_of, worth_preloading

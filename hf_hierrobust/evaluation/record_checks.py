@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from hf_hierrobust.naming import MACHINE_PATH
 from hf_hierrobust.threat import format_eps
 
 from .flags import unpack_flags
@@ -15,8 +15,6 @@ from .metrics import wilson_interval
 
 if TYPE_CHECKING:
     from .records import RobustnessRecord
-
-MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
 
 
 def eps_text(norm: str, eps: float) -> str:

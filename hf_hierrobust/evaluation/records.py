@@ -16,7 +16,6 @@ from hf_hierrobust.files import write_atomically
 from hf_hierrobust.threat import format_eps
 
 from .record_checks import (
-    MACHINE_PATH,
     check_flags,
     check_identity,
     checked_accuracies,
@@ -34,7 +33,6 @@ __all__ = [
     "environment_versions",
     "format_eps",
     "load_records",
-    "public_name",
     "records_table",
     "save_records",
 ]
@@ -53,14 +51,6 @@ def environment_versions() -> dict[str, str]:
 
     installed = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return {"python": platform.python_version(), **installed, "hf_hierrobust": hf_hierrobust.__version__}
-
-
-def public_name(name_or_path: str) -> str:
-    """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part."""
-    path = Path(name_or_path).expanduser()
-    if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
-        return path.resolve().name or "root"
-    return name_or_path
 
 
 def describe_samples(ids: Iterable[int | str], how: str) -> dict[str, Any]:

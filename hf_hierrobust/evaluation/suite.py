@@ -17,10 +17,11 @@ from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.kernels import fast_kernels
+from ..naming import public_name
 from ..threat import ThreatModel
 from .flags import pack_flags
 from .hierarchical import LevelClassifier, level_classifiers
-from .records import RobustnessRecord, describe_samples, public_name
+from .records import RobustnessRecord, describe_samples
 from .robust import Outcome, attack_classifier
 from .text_attacks import attacked_prompts, both, prompt_classifier, text_only
 

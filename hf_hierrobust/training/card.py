@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..evaluation.records import RobustnessRecord, public_name
+from ..evaluation.records import RobustnessRecord
 from ..hub import CardFacts, TreeFacts
+from ..naming import public_name
 
 if TYPE_CHECKING:
     from .trainer import RobustCLIPTrainer

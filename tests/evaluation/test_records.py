@@ -21,10 +21,10 @@ from hf_hierrobust.evaluation.records import (
     environment_versions,
     format_eps,
     load_records,
-    public_name,
     records_table,
     save_records,
 )
+from hf_hierrobust.naming import public_name
 
 PGD = {
     "name": "pgd",

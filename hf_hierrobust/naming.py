@@ -1,0 +1,16 @@
+"""What published records and cards call things that lie on this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
+
+
+def public_name(name_or_path: str) -> str:
+    """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part."""
+    path = Path(name_or_path).expanduser()
+    if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
+        return path.resolve().name or "root"
+    return name_or_path
