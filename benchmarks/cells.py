@@ -30,7 +30,7 @@ def run_cell(folder: Path, options: dict, config: Path) -> None:
     } | options
     flags = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
     script = "from hf_hierrobust.cli.main import main; main()"
-    with folder.with_suffix(".log").open("a") as log:
+    with folder.with_name(f"{folder.name}.log").open("a") as log:
         subprocess.run(
             [sys.executable, "-c", script, command, "--config", str(config), *flags],
             check=True,

@@ -14,8 +14,10 @@ from ..geometry import Polar
 from ..geometry.precision import full_precision
 from .agft import AGFT
 from .base import OBJECTIVES, Targets, View
+from .fare import FARE
 from .hier_robust import HierRobust
 from .hierarchical import TreeObjective
+from .losses import squared_distance
 from .options import check_numbers
 
 
@@ -24,31 +26,36 @@ from .options import check_numbers
 class HierAGFT(TreeObjective):
     """Cross-entropy on attacked images at every level of the tree to soft targets rolled up from the leaves.
 
-    Neither paper has this loss: it joins the levels of HierRobust (2604.18867) with the targets of AGFT
-    (2603.29410). With the original model f0 on the clean image x, the leaf target is ::
+    No paper has this loss: it joins the levels of HierRobust (2604.18867) with the targets of AGFT
+    (2603.29410) and the anchor of FARE (2402.12336). With the original model f0 on the clean image x, the
+    leaf target is ::
 
         p = (1 - label_weight) softmax(gamma scale s cos(f0(x), T)) + label_weight onehot(y)
 
     and that of a superclass v is the sum ``p^l_v`` over its leaves. With ``scale`` times the scores of the
-    attacked image against the prompts of level l, the loss, which the attack maximises too, is ::
+    attacked image x' against the prompts of level l, the loss, which the attack maximises too, is ::
 
         sum_l omega_l mean_b sum_v p^l_v [-log p^l(v | u_b)]
+            + embedding_weight mean_b |f(x'_b) - f0(x_b)|^2 / |f0(x_b)|^2
 
     where ``p^l(v | u)`` is HierRobust's, whose HNSA negatives leave out the neighbours of v, or the softmax
-    over the level alone (``hnsa="none"``). Every image stands by itself at every level. A flat tree with
-    ``label_weight=0, gamma=0.4, scale=1.8`` gives AGFT; ``label_weight=1`` gives HierRobust's level losses
-    without midpoints and regularisers. Levels, scores and the geometry of the ball have the options of
-    `TreeObjective`; the defaults here are cosine scores, no HNSA and a frozen text projection.
+    over the level alone (``hnsa="none"``). Every image stands by itself at every level. Without the anchor,
+    a flat tree with ``label_weight=0, gamma=0.4, scale=1.8`` gives AGFT, and ``label_weight=1`` HierRobust's
+    level losses without midpoints and regularisers. Levels, scores and the geometry of the ball have the
+    options of `TreeObjective`; the defaults here are cosine scores, no HNSA and a frozen text projection.
 
     Args:
         gamma: calibration of the original's distribution, as in `AGFT`; below 1 it smooths. With labels in
             the target, 1 did better.
         scale: multiplier of training scores in units of the model's own, as in `AGFT`.
         label_weight: share of the labels in the target, from 0 (the original alone) to 1 (the labels alone).
+        embedding_weight: of the anchor, which keeps accuracy on clean images and on other classes; 0 is none.
     """
 
     name: ClassVar[str] = "hier_agft"
-    title: ClassVar[str] = "HierRobust's class levels with AGFT's calibrated targets (hf_hierrobust)"
+    title: ClassVar[str] = (
+        "HierRobust's class levels, AGFT's calibrated targets, FARE's anchor (hf_hierrobust)"
+    )
 
     hnsa: Literal["both", "upper", "lower", "none"] = "none"
     score: Literal["hyperbolic", "squared", "cosine"] = "cosine"
@@ -56,18 +63,20 @@ class HierAGFT(TreeObjective):
     gamma: float = 1.0
     scale: float = 1.0
     label_weight: float = 0.5
+    embedding_weight: float = 10.0
 
     def __post_init__(self):
         super().__post_init__()
         check_numbers(self, "gamma", "scale", positive=True)
-        check_numbers(self, "label_weight")
+        check_numbers(self, "label_weight", "embedding_weight")
         if self.label_weight > 1:
             raise ValueError(f"label_weight={self.label_weight!r} must not exceed 1, the labels alone")
-        self.citation = f"{HierRobust.citation}\n\n{AGFT.citation}"
+        self.citation = "\n\n".join(source.citation for source in (HierRobust, AGFT, FARE))
 
     @property
     def needs(self) -> frozenset[str]:
-        return super().needs | ({"reference"} if self.label_weight < 1 else set())
+        original = self.label_weight < 1 or self.embedding_weight > 0
+        return super().needs | ({"reference"} if original else set())
 
     @property
     def trained_groups(self) -> tuple[str, ...]:
@@ -76,7 +85,24 @@ class HierAGFT(TreeObjective):
         return tuple(group for group in super().trained_groups if group not in skipped)
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
-        """The level losses (B,), summed over the view's levels and over trees."""
+        """All terms (B,), the levels' losses summed over the view's levels and over trees."""
+        return sum(self._terms(view, targets).values())
+
+    def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
+        """Terms ``alignment`` and ``embedding``, weighted, summed over views."""
+        terms = [self._terms(view, targets) for view in views]
+        return {name: sum(view[name].mean() for view in terms) for name in terms[0]}
+
+    def _terms(self, view: View, targets: Targets) -> dict[str, Tensor]:
+        terms = {"alignment": self._alignment(view, targets)}
+        if self.embedding_weight:
+            original = targets.reference.image_features
+            size = squared_distance(original, torch.zeros_like(original))
+            distance = squared_distance(view.image_features, original)
+            terms["embedding"] = self.embedding_weight * distance / size
+        return terms
+
+    def _alignment(self, view: View, targets: Targets) -> Tensor:
         images, texts = self._lift(view)
         leaves = self.leaf_targets(targets)
         total = torch.zeros_like(images.radius)
@@ -89,9 +115,6 @@ class HierAGFT(TreeObjective):
             )
             total = total + weight * soft_cross_entropy(scores, rolled_up, joined)
         return total
-
-    def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
-        return {"alignment": sum(self.inner_loss(view, targets).mean() for view in views)}
 
     def leaf_targets(self, targets: Targets) -> Tensor:
         """The soft target over the leaves, (B, K)."""

@@ -1,4 +1,4 @@
-"""Hierarchical AGFT against its equations, and the two methods it joins as its limits."""
+"""Hierarchical AGFT against its equations, and the methods it joins as its limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling.hier_head import HierHead
-from hf_hierrobust.objectives import AGFT, HierAGFT, HierRobust, Reference, Targets, View
+from hf_hierrobust.objectives import AGFT, FARE, HierAGFT, HierRobust, Reference, Targets, View
 from hf_hierrobust.objectives.hier_agft import soft_cross_entropy
 
 CLASSES = ("cat", "dog", "wolf", "rose", "rock")
@@ -85,13 +85,14 @@ def reference(
     gamma=1.0,
     scale=1.0,
     label_weight=0.5,
+    embedding_weight=10.0,
     hnsa="none",
     score="cosine",
     level_weights=None,
     vic_factor=0.9,
-) -> Tensor:
+) -> dict[str, Tensor]:
     """One image, one tree, one level, one node at a time."""
-    texts, total = dict(zip(batch.names, batch.texts)), 0.0
+    texts, total, moved = dict(zip(batch.names, batch.texts)), 0.0, 0.0
     for b in range(len(batch.images)):
 
         def score_of(node: str, image=batch.images[b]) -> Tensor:
@@ -102,6 +103,8 @@ def reference(
         ]
         p = {c: (1 - label_weight) * float(v) for c, v in zip(CLASSES, torch.stack(logits).softmax(0))}
         p[CLASSES[int(batch.labels[b])]] += label_weight
+        new, old = batch.images[b], batch.original[b]
+        moved = moved + sum((new[d] - old[d]) ** 2 for d in range(DIM)) / sum(x**2 for x in old)
         for tree in trees:
             chains = {leaf: [leaf, *path] for leaf, path in tree.items()}
             count = len(next(iter(chains.values())))
@@ -118,7 +121,8 @@ def reference(
                     log_p = score_of(v) - torch.logsumexp(torch.stack(rivals), 0)
                     mass = sum(p[leaf] for leaf in CLASSES if chains[leaf][level] == v)
                     total = total - weight * mass * log_p
-    return total / len(batch.images)
+    terms = {"alignment": total, "embedding": embedding_weight * moved}
+    return {name: term / len(batch.images) for name, term in terms.items()}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +132,7 @@ def reference(
         {"gamma": 0.4, "scale": 1.8},
         {"label_weight": 0.0, "gamma": 0.7, "scale": 1.1},
         {"label_weight": 1.0, "hnsa": "upper"},
+        {"embedding_weight": 0.3},
         {"hnsa": "lower", "score": "squared", "vic_factor": 0.75},  # a slope that fp32 buffers hold
         {"hnsa": "both", "score": "hyperbolic", "label_weight": 0.2},
         {"hnsa": "both", "level_weights": (0.3, 2.0, 1.1)},
@@ -138,36 +143,49 @@ def test_loss_and_gradient_equal_the_reference(options):
     trees = [KINDS] if "level_weights" in options else [KINDS, PLACES]
     objective, batch = make(options, *trees)
     terms = objective.loss([batch.view()], batch.targets())
-    assert list(terms) == ["alignment"]
-    assert_same(terms["alignment"], reference(batch, *trees, **options), batch.leaves)
+    expected = reference(batch, *trees, **options)
+    assert list(terms) == list(expected)
+    for name, term in terms.items():
+        assert_same(term, expected[name], batch.leaves)
 
 
 def test_the_attack_maximises_the_same_loss_image_by_image():
     objective, batch = make({"hnsa": "both"}, KINDS)
     inner = objective.inner_loss(batch.view(), batch.targets())
     assert inner.shape == batch.labels.shape
-    assert torch.equal(inner.mean(), objective.loss([batch.view()], batch.targets())["alignment"])
+    terms = objective.loss([batch.view()], batch.targets())
+    torch.testing.assert_close(inner.mean(), terms["alignment"] + terms["embedding"])
     one = batch.targets()
     alone = objective.inner_loss(
-        batch.view(image_tangent=batch.images[1:2]),
+        batch.view(image_features=batch.images[1:2], image_tangent=batch.images[1:2]),
         Targets(one.labels[1:2], one.reference._replace(image_features=batch.original[1:2])),
     )
     torch.testing.assert_close(alone, inner[1:2])
 
 
-def test_a_flat_tree_without_labels_is_agft():
+def test_a_flat_tree_without_labels_and_anchor_is_agft():
     agft = AGFT()
-    objective, batch = make({"label_weight": 0.0} | agft.options(), FLAT)
+    objective, batch = make({"label_weight": 0.0, "embedding_weight": 0.0} | agft.options(), FLAT)
     agft.setup(CLASSES)
-    loss = objective.loss([batch.view()], batch.targets())["alignment"]
-    assert_same(loss, agft.loss([batch.view()], batch.targets())["alignment"], batch.leaves)
+    terms = objective.loss([batch.view()], batch.targets())
+    assert list(terms) == ["alignment"]
+    expected = agft.loss([batch.view()], batch.targets())["alignment"]
+    assert_same(terms["alignment"], expected, batch.leaves)
+
+
+def test_the_anchor_is_fares_loss_in_units_of_the_originals_norm():
+    objective, batch = make({"embedding_weight": 2.0}, KINDS)
+    batch.original = 3 * torch.nn.functional.normalize(batch.original, dim=-1)
+    term = objective.loss([batch.view()], batch.targets())["embedding"]
+    fare = FARE().loss([batch.view()], batch.targets())["embedding"]
+    assert_same(term, 2 / 9 * fare, batch.leaves)
 
 
 @pytest.mark.parametrize("hnsa", ["both", "none"])
 @pytest.mark.parametrize("score", ["cosine", "hyperbolic"])
 def test_labels_alone_are_hier_robust_without_midpoints_and_regularisers(score, hnsa):
     shared = {"score": score, "hnsa": hnsa}
-    objective, batch = make(shared | {"label_weight": 1}, KINDS, PLACES)
+    objective, batch = make(shared | {"label_weight": 1, "embedding_weight": 0}, KINDS, PLACES)
     options = shared | {"pooling": "none", "lambda_vic": 0, "lambda_gap": 0}
     hier_robust, _ = make(options, KINDS, PLACES, cls=HierRobust)
     targets = Targets(batch.labels)  # no original model
@@ -186,7 +204,7 @@ def test_targets_are_the_originals_and_the_labels_on_leaves():
 
 
 def test_levels_of_a_view_and_several_views_add_up():
-    objective, batch = make({"hnsa": "both"}, KINDS)
+    objective, batch = make({"hnsa": "both", "embedding_weight": 0.0}, KINDS)
     targets = batch.targets()
     whole = objective.inner_loss(batch.view(), targets)
     parts = [batch.view(levels=levels) for levels in ((0,), (1, 2))]
@@ -222,12 +240,14 @@ def test_soft_cross_entropy_is_the_expectation_over_masked_softmaxes(spread):
 
 def test_what_it_needs_and_what_trains():
     assert make({}, KINDS)[0].needs == {"tree", "text_nodes", "reference"}
-    assert make({"label_weight": 1}, KINDS)[0].needs == {"tree", "text_nodes"}
+    assert "reference" in make({"label_weight": 1}, KINDS)[0].needs
+    assert make({"label_weight": 1, "embedding_weight": 0}, KINDS)[0].needs == {"tree", "text_nodes"}
     assert HierAGFT().trained_groups == ("vision",)
     assert HierAGFT(train_text_projection=True).trained_groups == ("vision", "text_projection")
     assert HierAGFT(score="hyperbolic").trained_groups == ("vision", "hier_head")
-    assert "2604.18867" in HierAGFT.__doc__ and "2603.29410" in HierAGFT.__doc__ and not HierAGFT.paper_id
-    assert HierRobust.citation in HierAGFT().citation and AGFT.citation in HierAGFT().citation
+    assert not HierAGFT.paper_id
+    for source in (HierRobust, AGFT, FARE):
+        assert source.paper_id in HierAGFT.__doc__ and source.citation in HierAGFT().citation
 
 
 @pytest.mark.parametrize(
@@ -237,6 +257,7 @@ def test_what_it_needs_and_what_trains():
         ({"scale": "1.8"}, "scale='1.8' must be a positive number"),
         ({"label_weight": -0.1}, "label_weight=-0.1 must be a number, at least 0"),
         ({"label_weight": 1.5}, "label_weight=1.5 must not exceed 1"),
+        ({"embedding_weight": -1}, "embedding_weight=-1 must be a number, at least 0"),
         ({"score": "dot"}, "score='dot' is unknown: choose one of hyperbolic"),
     ],
     ids=str,
