@@ -18,16 +18,18 @@ ARROWS = {
     "registry": set(),
     "files": set(),
     "naming": set(),
+    "options": set(),
     "geometry": set(),
     "hierarchy": set(),
     "data": {"hierarchy"},
     "modeling": {"geometry"},
-    "attacks": {"threat", "registry", "naming", "hierarchy"},
-    "objectives": {"geometry", "hierarchy", "registry"},
+    "attacks": {"threat", "registry", "naming", "options", "hierarchy"},
+    "objectives": {"geometry", "hierarchy", "options", "registry"},
     "evaluation": {"files", "naming", "threat", "attacks", "modeling", "data", "hierarchy"},
     "hub": {"files", "naming", "evaluation"},
     "training": {
         "naming",
+        "options",
         "threat",
         "attacks",
         "objectives",
@@ -37,9 +39,19 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "cli": {"naming", "threat", "training", "evaluation", "modeling", "data", "hierarchy", "attacks"},
+    "cli": {
+        "naming",
+        "options",
+        "threat",
+        "training",
+        "evaluation",
+        "modeling",
+        "data",
+        "hierarchy",
+        "attacks",
+    },
 }
-LIGHT = {"files", "naming", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {"files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}
 

@@ -5,7 +5,6 @@ Source: HierRobust (2604.18867), inner maximisation; methods OC-10 and OC-17.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..hierarchy import LabelTree
+from ..options import check_flag, check_numbers
 from .base import (
     ATTACKS,
     Attack,
@@ -56,11 +56,10 @@ class UniversalHierarchicalAttack(PGD):
 
     def __post_init__(self):
         super().__post_init__()
-        number = isinstance(self.text_eps, int | float) and not isinstance(self.text_eps, bool)
-        if not number or not 0 <= self.text_eps < math.inf:
-            raise ValueError(f"text_eps={self.text_eps!r} must be a number, not negative (0: no text attack)")
-        if self.text_step_size is not None and not self.text_step_size > 0:
-            raise ValueError(f"text_step_size={self.text_step_size} must be positive (None means text_eps)")
+        check_numbers(self, "text_eps")
+        check_flag(self, "shared_text")
+        if self.text_step_size is not None:
+            check_numbers(self, "text_step_size", positive=True)
 
     @property
     def default_step_size(self) -> float:

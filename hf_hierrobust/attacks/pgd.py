@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..options import check_choice, check_counts, check_flag, check_numbers
 from ..threat import parse_eps, unit
 from .base import ATTACKS, Attack, AttackResult, Classifier, Perturbation, attackable, input_gradients
 from .criteria import AttackLoss, misclassified, resolve_loss
@@ -54,16 +55,13 @@ class PGD(Attack):
     early_stop: bool = True
 
     def __post_init__(self):
-        if self.num_steps < 1 or self.restarts < 1:
-            raise ValueError(f"num_steps={self.num_steps} and restarts={self.restarts} must be at least 1")
+        check_counts(self, "num_steps", "restarts")
         if self.step_size is not None:
             self.step_size = parse_eps(self.step_size, "step_size", self.threat.norm)
-        if not 0 <= self.momentum < math.inf:
-            raise ValueError(f"momentum={self.momentum} must be a finite number, not negative")
-        if self.random_start not in ("uniform", "gaussian", "zero"):
-            raise ValueError(f"random_start={self.random_start!r}: choose 'uniform', 'gaussian' or 'zero'")
-        if self.schedule not in ("constant", "linear", "cosine"):
-            raise ValueError(f"schedule={self.schedule!r}: choose 'constant', 'linear' or 'cosine'")
+        check_numbers(self, "momentum")
+        check_choice(self, "random_start", ("uniform", "gaussian", "zero"))
+        check_choice(self, "schedule", ("constant", "linear", "cosine"))
+        check_flag(self, "early_stop")
         resolve_loss(self.loss)
 
     def run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..options import check_choice, check_counts, check_numbers
 from .base import frozen
 from .text_base import check_texts
 from .text_scores import LabelFreeScore, TextScore
@@ -60,16 +61,12 @@ class EmbeddingPGD:
     special_tokens: bool = False
 
     def __post_init__(self):
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm={self.norm!r} is unknown: choose 'linf' or 'l2'")
-        if not 0 < self.eps < float("inf"):
-            raise ValueError(f"eps={self.eps} must be positive and finite (a share of the embedding norm)")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps={self.num_steps} must be at least 1")
-        if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"step_size={self.step_size} must be positive (None means eps / 4)")
-        if self.random_start not in ("uniform", "zero"):
-            raise ValueError(f"random_start={self.random_start!r}: choose 'uniform' or 'zero'")
+        check_choice(self, "norm", ("linf", "l2"))
+        check_choice(self, "random_start", ("uniform", "zero"))
+        check_numbers(self, "eps", positive=True)
+        check_counts(self, "num_steps")
+        if self.step_size is not None:
+            check_numbers(self, "step_size", positive=True)
 
     def __call__(
         self,

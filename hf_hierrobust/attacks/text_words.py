@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..options import check_counts
 from .text_base import TEXT_ATTACKS, TextAttack
 from .text_candidates import Candidates, MaskedLM, Synonyms
 from .text_scores import TextScore
@@ -55,10 +56,7 @@ class WordAttack(TextAttack):
     min_similarity: float = 0.4
 
     def __post_init__(self):
-        if self.num_words < 1 or self.num_candidates < 1:
-            raise ValueError(
-                f"num_words={self.num_words} and num_candidates={self.num_candidates} must be at least 1"
-            )
+        check_counts(self, "num_words", "num_candidates")
         if not -1 <= self.min_similarity <= 1:
             raise ValueError(f"min_similarity={self.min_similarity} is no cosine: choose a value in [-1, 1]")
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ..data import available_class_sets
+from ..evaluation.hierarchical import CLASSIFIERS
 from ..evaluation.suite import AttackPlan
+from ..hierarchy import available_trees
+from ..options import check_counts, check_numbers
 from ..threat import ThreatModel, parse_eps
 from ..training.arguments import build_text_attack
 
@@ -13,9 +18,12 @@ from ..training.arguments import build_text_attack
 class RunArguments:
     """Model, data, class tree and evaluation of one run."""
 
-    model_name_or_path: str = field(
-        default="glyphs",
-        metadata={"help": "CLIP or SigLIP checkpoint (folder or Hub id); 'glyphs' pretrains a tiny one."},
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "CLIP or SigLIP checkpoint (folder or Hub id); 'glyphs', the default with that data set, "
+            "pretrains a tiny one."
+        },
     )
     dataset_name: str | None = field(
         default=None, metadata={"help": "Hub id or folder of images; 'glyphs' renders the embedded set."}
@@ -23,8 +31,12 @@ class RunArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
-    train_file: str | None = field(default=None, metadata={"help": "Parquet file to train on."})
-    eval_file: str | None = field(default=None, metadata={"help": "Parquet file to evaluate on."})
+    train_file: str | None = field(
+        default=None, metadata={"help": "Parquet file to train on, in place of dataset_name."}
+    )
+    eval_file: str | None = field(
+        default=None, metadata={"help": "Parquet file to evaluate on, in place of dataset_name."}
+    )
     streaming: bool = field(default=False, metadata={"help": "Read the training data as a stream."})
     shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
@@ -32,15 +44,29 @@ class RunArguments:
     caption_column: str | None = field(
         default=None, metadata={"help": "Column of the training captions; by default the class prompts."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first images only."})
-    skip_train_samples: int = field(default=0, metadata={"help": "Leave out the first training images."})
+    max_train_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on this many images: the first, or random ones where the first cover less than "
+            "half of the classes."
+        },
+    )
+    skip_train_samples: int = field(
+        default=0, metadata={"help": "Leave out this many images at the beginning of the training data."}
+    )
     class_set: str | None = field(
         default=None,
-        metadata={"help": "Class names: a built-in set or JSON file; by default the data set's own names."},
+        metadata={
+            "help": f"Class names: a built-in set ({', '.join(available_class_sets())}) or JSON file; by "
+            "default the data set's own names."
+        },
     )
     tree: str | None = field(
         default=None,
-        metadata={"help": "Trees, comma-separated: built-in names, JSON files, 'wordnet', 'induced'."},
+        metadata={
+            "help": f"Trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON files, "
+            "'wordnet', 'induced'."
+        },
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
     eval_eps: str | None = field(
@@ -62,7 +88,11 @@ class RunArguments:
         default=None, metadata={"help": "Options of that attack, as JSON."}
     )
     eval_classifiers: str | None = field(
-        default=None, metadata={"help": "Classifiers to evaluate, comma-separated; by default all."}
+        default=None,
+        metadata={
+            "help": f"Classifiers to evaluate, comma-separated, of {', '.join(CLASSIFIERS)}; by default all "
+            "but those that join the levels of a path."
+        },
     )
     eval_template: str | None = field(
         default=None,
@@ -85,23 +115,43 @@ class RunArguments:
         for name in ("tree", "eval_eps", "eval_losses", "eval_classifiers", "zero_shot"):
             if isinstance(getattr(self, name), list):  # the natural form in YAML
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
-        for name in ("eval_samples", "eval_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        counts = ("eval_samples", "eval_batch", "eval_num_steps", "eval_restarts", "shuffle_buffer")
+        check_counts(self, *counts, *(("max_train_samples",) if self.max_train_samples is not None else ()))
+        check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
             raise ValueError(
                 f"eval_template={self.eval_template!r} must contain '{{}}' exactly once, or be 'own'"
             )
-        if (self.train_file is None) != (self.eval_file is None):
-            raise ValueError("train_file and eval_file go together: give both, or dataset_name")
-        if self.train_file is None and self.dataset_name is None:
+        if self.dataset_name is None and self.eval_file is None:
             raise ValueError(
-                "no data: give dataset_name (Hub id, folder or 'glyphs') or train_file and eval_file"
+                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"
             )
+        if self.dataset_name is not None and (self.train_file or self.eval_file):
+            raise ValueError(
+                f"dataset_name={self.dataset_name!r} and train_file or eval_file both name the data: give one"
+            )
+        if self.streaming and self.dataset_name == "glyphs":
+            raise ValueError("streaming=True: the glyphs are rendered here, there is nothing to stream")
+        if self.model_name_or_path is None:
+            if self.dataset_name != "glyphs":
+                raise ValueError(
+                    "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
+                )
+            self.model_name_or_path = "glyphs"
+
+    @property
+    def train_name(self) -> str:
+        """What the training data are called."""
+        return self.dataset_name or Path(self.train_file).absolute().parent.name
+
+    @property
+    def eval_name(self) -> str:
+        """What the evaluation data are called."""
+        return self.dataset_name or Path(self.eval_file).absolute().parent.name
 
     @property
     def classifiers(self) -> list[str] | None:
-        """The classifiers to evaluate; None is all."""
+        """The classifiers to evaluate; None is the usual ones."""
         names = self.eval_classifiers
         return [name.strip() for name in names.split(",")] if names else None
 
@@ -111,14 +161,16 @@ class RunArguments:
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""
-        budgets = self.eval_eps.split(",") if self.eval_eps else [threat.eps]
+        budgets = [threat.eps]
+        if self.eval_eps:
+            budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]
         step = self.eval_step_size
         return AttackPlan(
             threats=tuple(ThreatModel(threat.norm, eps, threat.space) for eps in budgets),
             num_steps=self.eval_num_steps,
             restarts=self.eval_restarts,
             step_size=parse_eps(step, "eval_step_size", threat.norm) if step else None,
-            losses=tuple(self.eval_losses.split(",")),
+            losses=tuple(name.strip() for name in self.eval_losses.split(",")),
             text_attack=build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
             if self.eval_text_attack
             else None,

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import torch
+from datasets import Dataset, IterableDataset
 from transformers import AutoProcessor, ProcessorMixin
 
 from ..data import (
@@ -40,18 +41,20 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     """Load model, data and trees, and check that they fit together.
 
     Args:
-        training: False keeps the training images undecoded, for runs that only evaluate.
+        training: False needs no training data, for runs that only evaluate.
     """
     trained = training_args.build_objective().trained_groups if training else ("hier_head",)
     check_evaluation(args, training_args.threat, trains_head="hier_head" in trained)
-    train, evaluation = _load_data(args, training_args.seed)
-    names = label_names(train)
-    evaluation = with_label_ids_of(evaluation, names)
+    train, evaluation = None, _evaluation_data(args, training_args.seed)
+    if training:
+        train = _training_data(args, training_args.seed)
+        evaluation = with_label_ids_of(evaluation, label_names(train))
+    names = label_names(evaluation if train is None else train)
     class_set = _class_set(args, names)
-    label_map = class_set.index_map(names) if names is not None else None
     num_labels = len(names) if names is not None else len(class_set)
-    for dataset in (train, evaluation):
+    for dataset in (evaluation, *([] if train is None else [train])):
         validate_labels(dataset, num_labels)
+    label_map = class_set.index_map(names) if names is not None else None
     path = _model_path(args, training_args.seed)
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
@@ -59,7 +62,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     if args.tree is not None:
         forest = _forest(args.tree, class_set, model, processor, training_args.template)
     main = EvaluationSet(
-        name=args.dataset_name or Path(args.eval_file).parent.name,
+        name=args.eval_name,
         dataset=PixelDataset(evaluation),
         class_set=class_set,
         split=args.eval_split,
@@ -79,12 +82,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         class_set,
         forest,
         label_map,
-        PixelStream(train, num_classes=num_labels)
-        if args.streaming
-        else PixelDataset(
-            train,
-            preload=training and training_args.threat_space == "native" and worth_preloading(train),
-        ),
+        None if train is None else _training_images(train, num_labels, training_args.threat_space),
         [main, *others],
     )
 
@@ -133,39 +131,61 @@ def report(
     for tree in run.forest or ():
         (run.output_dir / f"{tree.name}.tree.json").write_text(json.dumps(tree.to_json(), indent=1))
     figures = draw_figures(run, trainer, records) if run.args.figures else []
-    trainer.describe(records, figures, datasets=[run.eval_sets[0].name])
+    trainer.describe(records, figures, datasets=[run.args.train_name])
     trainer.create_model_card()
     return records
 
 
-def _load_data(args: RunArguments, seed: int):
+def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:
     if args.dataset_name == "glyphs":
         from ..data.glyphs import glyph_dataset
 
-        count = args.max_train_samples or GLYPH_TRAIN_IMAGES
+        count = args.skip_train_samples + (args.max_train_samples or GLYPH_TRAIN_IMAGES)
         train = glyph_dataset("train", num_images=count, seed=seed, cache_dir=_cache())
-        return train, glyph_dataset("test", num_images=args.eval_samples, seed=seed, cache_dir=_cache())
-    columns = {"image_column": args.image_column, "label_column": args.label_column}
-    source = args.train_file or args.dataset_name
-    train = load_images(
-        source,
-        split=args.train_split,
-        config=args.dataset_config,
-        streaming=args.streaming,
-        caption_column=args.caption_column,
-        **columns,
-    )
+    elif args.dataset_name is None and args.train_file is None:
+        raise ValueError(f"no training data: give train_file beside eval_file={args.eval_file!r}")
+    else:
+        train = load_images(
+            args.train_file or args.dataset_name,
+            split=args.train_split,
+            config=args.dataset_config,
+            streaming=args.streaming,
+            caption_column=args.caption_column,
+            **_columns(args),
+        )
     if args.skip_train_samples:
+        if not args.streaming and args.skip_train_samples >= len(train):
+            raise ValueError(
+                f"skip_train_samples={args.skip_train_samples} leaves none of {len(train)} training images"
+            )
         train = train.skip(args.skip_train_samples)
     if args.streaming:
         train = train if args.max_train_samples is None else first_n(train, args.max_train_samples)
-        train = shuffled_stream(train, seed, args.shuffle_buffer)
-    elif args.max_train_samples is not None:
+        return shuffled_stream(train, seed, args.shuffle_buffer)
+    if args.max_train_samples is not None:
         train = train.select(representative_rows(label_array(train), args.max_train_samples)[0])
-    evaluation = load_images(
-        args.eval_file or args.dataset_name, split=args.eval_split, config=args.dataset_config, **columns
-    )
-    return train, evaluation
+    return train
+
+
+def _training_images(
+    train: Dataset | IterableDataset, num_labels: int, space: str
+) -> PixelDataset | PixelStream:
+    if isinstance(train, IterableDataset):
+        return PixelStream(train, num_classes=num_labels)
+    return PixelDataset(train, preload=space == "native" and worth_preloading(train))
+
+
+def _evaluation_data(args: RunArguments, seed: int) -> Dataset:
+    if args.dataset_name == "glyphs":
+        from ..data.glyphs import glyph_dataset
+
+        return glyph_dataset("test", num_images=args.eval_samples, seed=seed, cache_dir=_cache())
+    source = args.eval_file or args.dataset_name
+    return load_images(source, split=args.eval_split, config=args.dataset_config, **_columns(args))
+
+
+def _columns(args: RunArguments) -> dict:
+    return {"image_column": args.image_column, "label_column": args.label_column}
 
 
 def _forest(
@@ -209,9 +229,8 @@ def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:
         raise ValueError(
             "the data set does not name its classes: give class_set (built-in name or JSON file)"
         )
-    return ClassSet.from_names(
-        names, name=public_name(args.dataset_name or Path(args.train_file).parent.name)
-    )
+    name = args.eval_name if args.train_file is None else args.train_name
+    return ClassSet.from_names(names, name=public_name(name))
 
 
 def _model_path(args: RunArguments, seed: int) -> str:

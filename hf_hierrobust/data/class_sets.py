@@ -9,9 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from .collator import PixelDataset, PixelStream
 
 DEFAULT_TEMPLATE = "This is a photo of a {}."
 _BUILTIN_FOLDER = Path(__file__).parent / "class_sets"
@@ -135,6 +138,15 @@ class ClassSet:
             [template.replace("{}", name) for template in self.templates]
             for name in (self.class_names if names is None else names)
         ]
+
+    def label_map(self, dataset: PixelDataset | PixelStream) -> torch.Tensor:
+        """Class index (C,) of each label of a dataset: by name where its labels have names, else as it is.
+
+        Raises:
+            UnmatchedLabelError: see `index_map`.
+        """
+        names = getattr(dataset, "label_names", None)
+        return torch.arange(len(self)) if names is None else self.index_map(names)
 
     def index_map(self, dataset_label_names: Sequence[str]) -> torch.Tensor:
         """Class index for each label id of a dataset: LongTensor (C,), ``labels = index_map[labels]``.

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from .columns import checked_caption
-from .datasets import EmptyDatasetError, LabelRangeError, check_label_range, label_array
+from .datasets import EmptyDatasetError, LabelRangeError, check_label_range, label_array, label_names
 
 
 class UnreadableImageError(ValueError):
@@ -55,7 +55,7 @@ class PixelDataset(torch.utils.data.Dataset):
 
     ``image`` is an RGB PIL image, or with `preload` a uint8 tensor (3, H, W): every image is then decoded
     once, here, instead of once an epoch (N*3*H*W bytes of memory). ``row`` is the row in the source where the
-    dataset kept it, else i.
+    dataset kept it, else i. ``label_names`` are those of the dataset's ids, or None.
 
     Raises:
         TypeError: a stream (use `PixelStream`).
@@ -75,7 +75,7 @@ class PixelDataset(torch.utils.data.Dataset):
         if len(dataset) == 0:
             raise EmptyDatasetError(f"{source} has no rows.")
         self.source = source
-        self.labels = label_array(dataset)
+        self.labels, self.label_names = label_array(dataset), label_names(dataset)
         has_rows = "row" in dataset.column_names
         self.rows = (
             np.asarray(dataset.with_format("numpy")["row"][:]) if has_rows else np.arange(len(dataset))
@@ -131,7 +131,7 @@ class PixelStream(torch.utils.data.IterableDataset):
         self, dataset: hf.IterableDataset, *, num_classes: int | None = None, source: str = "stream"
     ):
         _require_columns(dataset)
-        self.source, self.num_classes = source, num_classes
+        self.source, self.num_classes, self.label_names = source, num_classes, label_names(dataset)
         self._dataset = _undecoded(dataset)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,8 @@ from ..data import ClassSet
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder, ZeroShotClassifier, encode_prompts
 
-CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic")
+USUAL_CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic")
+CLASSIFIERS = (*USUAL_CLASSIFIERS, "path", "path-hyperbolic")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def level_classifiers(
     Args:
         tree: without one only the leaf level exists.
         template: replaces the class set's own templates.
-        names: keep only these classifiers.
+        names: keep these classifiers; None keeps the usual ones, all but those that join levels.
 
     Raises:
         ValueError: a name that no classifier has.
@@ -113,13 +114,13 @@ def level_classifiers(
             if level > 0:
                 rolled = _Derived(own[0], _roller(to_node, len(levels[level])))
                 found.append((level, f"rollup{suffix}", rolled, to_node))
-            if tree:
+            if tree and names and f"path{suffix}" in names:
                 path = _Derived(joined, _path(maps, [len(prompts) for prompts in levels], level))
                 found.append((level, f"path{suffix}", path, to_node))
     found = [
         LevelClassifier(level, name, classifier, classifier.with_autocast(torch.bfloat16), to_node)
         for level, name, classifier, to_node in found
-        if names is None or name in names
+        if name in (names or USUAL_CLASSIFIERS)
     ]
     return sorted(found, key=lambda c: c.level)
 

@@ -78,7 +78,7 @@ class EvaluationSet:
     Args:
         name, split: for the record.
         dataset: images and labels.
-        class_set: classes; ``label_map`` (C,) leads from dataset labels to them.
+        class_set: classes; ``label_map`` (C,) leads from dataset labels to them, by default by name.
         tree: class tree, or None for leaves only.
         num_samples: how many images, chosen by `representative_rows`; None takes all.
     """
@@ -94,7 +94,8 @@ class EvaluationSet:
     def loader(self, processor, space: str, batch_size: int) -> DataLoader:
         """Batches of the chosen images, in the order of their rows."""
         rows, _ = self.rows()
-        collator = PixelCollator(processor.image_processor, space, self.label_map)
+        label_map = self.class_set.label_map(self.dataset) if self.label_map is None else self.label_map
+        collator = PixelCollator(processor.image_processor, space, label_map)
         return DataLoader(Subset(self.dataset, rows), batch_size=batch_size, collate_fn=collator)
 
     def rows(self) -> tuple[list[int], str]:

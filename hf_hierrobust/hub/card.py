@@ -30,7 +30,7 @@ DIRECTORIES = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class TreeFacts:
-    """The class tree of a run: `levels` counts the classes of each level, leaves first; see `LabelTree`."""
+    """A class tree of a run: `levels` counts the classes of each level, leaves first; see `LabelTree`."""
 
     name: str
     levels: Sequence[int]
@@ -53,7 +53,8 @@ class CardFacts:
         datasets: Training data, Hub ids or local paths.
         hyperparameters: Every training setting as it was really used; keys that end in "token" are left out.
         trained_parameters: Number of trained scalars by parameter group.
-        tree: The class tree, if the objective used one.
+        trees: The class trees, if the objective used any.
+        visual_prompt: The defence is a visual prompt, which stock transformers does not load.
         records: Measurements of this model; its undefended base stands in their field `base`.
         figures: Paths of images, relative to the card.
         licence: Hub licence identifier, such as "mit".
@@ -77,7 +78,8 @@ class CardFacts:
     datasets: Sequence[str] = ()
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     trained_parameters: Mapping[str, int] = field(default_factory=dict)
-    tree: TreeFacts | None = None
+    trees: Sequence[TreeFacts] = ()
+    visual_prompt: bool = False
     records: Sequence[RobustnessRecord] = ()
     figures: Sequence[str] = ()
     licence: str | None = None
@@ -108,10 +110,6 @@ def render_card(facts: CardFacts) -> str:
     """The card as Markdown with its YAML header, free of absolute paths of this machine."""
     base_name, base_is_hub = _hub_name(facts.base_model)
     datasets = [_hub_name(dataset) for dataset in facts.datasets]
-    tree = facts.tree
-    if tree is not None:
-        source, licence = (_without_directories(text).rstrip(".") for text in (tree.source, tree.licence))
-        tree = replace(tree, source=source, licence=licence)
     card = ModelCard.from_template(
         _metadata(facts, base_name if base_is_hub else None, [name for name, is_hub in datasets if is_hub]),
         template_path=str(TEMPLATE),
@@ -136,7 +134,7 @@ def render_card(facts: CardFacts) -> str:
             for key, value in facts.hyperparameters.items()
             if not key.endswith("token")
         ],
-        tree=tree,
+        trees=[_public_tree(tree) for tree in facts.trees],
         limitations=_without_directories(facts.limitations),
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
@@ -156,7 +154,7 @@ def _metadata(facts: CardFacts, base_model: str | None, datasets: list[str]) -> 
     return ModelCardData(
         language=facts.language,
         license=facts.licence,
-        library_name="transformers",
+        library_name="hf_hierrobust" if facts.visual_prompt else "transformers",
         pipeline_tag=TASK,
         base_model=base_model,
         datasets=datasets or None,
@@ -198,6 +196,11 @@ def _attack_line(record: RobustnessRecord) -> str:
     said = {"name", "norm", "eps", "eps_text", "num_steps", "step_size", "restarts"}
     rest = {key: value for key, value in record.attack.items() if key not in said and value is not None}
     return f"{attack_label(record.attack)}; {_items(rest)}"
+
+
+def _public_tree(tree: TreeFacts) -> TreeFacts:
+    source, licence = (_without_directories(text).rstrip(".") for text in (tree.source, tree.licence))
+    return replace(tree, source=source, licence=licence)
 
 
 def _checks_line(record: RobustnessRecord) -> str:

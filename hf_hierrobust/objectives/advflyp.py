@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.precision import SQRT_EPS, full_precision
+from ..options import check_choice, check_flag, check_numbers
 from .base import OBJECTIVES, Objective, Reference, Targets, View
 from .collectives import gather_over_ranks
 from .contrastive import POSITIVES, Positives, own_rows, pair_losses, positive_pairs
 from .losses import cosine_logits, kl_divergence, squared_distance
-from .options import check_choice, check_flag, check_numbers
 
 
 @OBJECTIVES.register

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..options import check_numbers
 from .base import OBJECTIVES, Objective, Targets, View
-from .options import check_numbers
 
 
 @OBJECTIVES.register

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..options import check_choice, check_numbers
 from .base import OBJECTIVES, Objective, Targets, View
 from .losses import squared_distance
-from .options import check_choice, check_numbers
 
 
 @OBJECTIVES.register

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..geometry import Polar
 from ..geometry.precision import full_precision
+from ..options import check_numbers
 from .agft import AGFT
 from .base import OBJECTIVES, Targets, View
 from .fare import FARE
 from .hier_robust import HierRobust
 from .hierarchical import TreeObjective
 from .losses import squared_distance
-from .options import check_numbers
 
 
 @OBJECTIVES.register

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from ..options import check_choice
 from .base import OBJECTIVES
 from .composite import Composed, build_part
-from .options import check_choice
 
 
 @OBJECTIVES.register

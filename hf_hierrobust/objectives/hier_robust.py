@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ..geometry import Polar
+from ..options import check_choice, check_flag, check_numbers
 from .base import OBJECTIVES, Targets, View
 from .collectives import sum_over_ranks
 from .hierarchical import TreeObjective
 from .losses import hinge, masked_cross_entropy
-from .options import check_choice, check_flag, check_numbers
 
 
 @OBJECTIVES.register

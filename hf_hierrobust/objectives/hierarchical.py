@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..geometry import Polar
 from ..hierarchy import Forest, LabelTree, as_forest
+from ..options import check_choice, check_flag, check_numbers
 from .base import Objective, TextNodes, View
-from .options import check_choice, check_flag, check_numbers
 
 
 @dataclass(kw_only=True)

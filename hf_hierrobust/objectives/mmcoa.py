@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..options import check_choice, check_flag, check_numbers
 from .base import OBJECTIVES, Objective, Targets, View
 from .collectives import gather_over_ranks
 from .contrastive import POSITIVES, Positives, own_rows, pair_losses, positive_pairs
-from .options import check_choice, check_flag, check_numbers
 
 
 @OBJECTIVES.register

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..options import check_flag, check_numbers
 from .base import OBJECTIVES, Reference, Targets, View
 from .losses import cosine_logits, kl_divergence
-from .options import check_flag, check_numbers
 from .tecoa import TeCoA
 
 

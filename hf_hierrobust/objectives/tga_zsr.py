@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..hierarchy import Forest
+from ..options import check_choice, check_flag, check_numbers
 from .base import OBJECTIVES, Reference, Targets, TextNodes, View
 from .losses import attention_maps
-from .options import check_choice, check_flag, check_numbers
 from .tecoa import TeCoA
 
 

@@ -10,28 +10,43 @@ from transformers import TrainingArguments
 
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..objectives import OBJECTIVES, Objective
+from ..options import check_counts
 from ..threat import ThreatModel, parse_eps
 
 
 @dataclass
 class RobustTrainingArguments(TrainingArguments):
-    """Everything of `TrainingArguments`, with the defaults robust fine-tuning needs, and:
+    """Everything of `TrainingArguments`, with the defaults robust fine-tuning needs, and the fields below.
 
-    Budgets and step sizes are in pixel scale [0, 1] and accept fractions: ``--eps 4/255``.
+    Objective, attacks, adapters, threat model and evaluation; each field's ``help`` describes it. Budgets and
+    step sizes are in pixel scale [0, 1] and accept fractions: ``--eps 4/255``.
+
+    Raises:
+        ValueError: values that are wrong or do not fit together, unknown options of objective and attacks.
+        KeyError: unknown names of objectives and attacks.
     """
 
-    objective: str = field(default="hier_robust", metadata={"help": "Name of the training objective."})
+    objective: str = field(
+        default="hier_robust",
+        metadata={"help": f"The training objective: {', '.join(OBJECTIVES.names())}."},
+    )
     objective_args: dict | str | None = field(
         default=None, metadata={"help": 'Options of the objective, as JSON: \'{"hnsa": "upper"}\'.'}
     )
     attack: str | None = field(
-        default=None, metadata={"help": "Training attack by name; by default the objective's own."}
+        default=None,
+        metadata={
+            "help": f"Training attack: {', '.join(ATTACKS.names())} or none; by default the objective's own."
+        },
     )
     attack_args: dict | str | None = field(
         default=None, metadata={"help": "Further options of the attack, as JSON: '{\"text_eps\": 0.0002}'."}
     )
     text_attack: str | None = field(
-        default=None, metadata={"help": "Attack on captions by name; by default the objective's own."}
+        default=None,
+        metadata={
+            "help": f"Attack on captions: {', '.join(TEXT_ATTACKS.names())}; by default the objective's own."
+        },
     )
     text_attack_args: dict | str | None = field(
         default=None, metadata={"help": "Options of the text attack, as JSON: '{\"num_candidates\": 10}'."}
@@ -58,7 +73,8 @@ class RobustTrainingArguments(TrainingArguments):
         metadata={"help": "Training attack step in pixel scale; by default eps, as in the papers."},
     )
     num_steps: int | None = field(
-        default=None, metadata={"help": "Training attack steps; by default the attack's own."}
+        default=None,
+        metadata={"help": "Training attack steps; by default 2, universal 3, FARE and MMCoA 10."},
     )
     threat_space: str = field(
         default="native",
@@ -82,8 +98,8 @@ class RobustTrainingArguments(TrainingArguments):
     # Changed defaults of TrainingArguments
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: it drops labels."})
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
-    logging_steps: float = field(default=10)
-    lr_scheduler_type: str = field(default="cosine")
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
 
     def __post_init__(self):
         # Our own checks come first: a wrong budget should not wait for a device to be found.
@@ -94,6 +110,9 @@ class RobustTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
             )
+        check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
+        if isinstance(self.lora_towers, list):  # the natural form in YAML
+            self.lora_towers = ",".join(self.lora_towers)
         if self.fp16:
             raise ValueError(
                 "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "

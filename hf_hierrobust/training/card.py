@@ -10,6 +10,7 @@ from ..hub import CardFacts, TreeFacts
 from ..naming import public_name
 
 if TYPE_CHECKING:
+    from .arguments import RobustTrainingArguments
     from .trainer import RobustCLIPTrainer
 
 
@@ -31,6 +32,7 @@ def card_facts(
     hyperparameters = {
         "learning_rate": args.learning_rate,
         "optimizer": _plain(args.optim),
+        **_optimizer_options(args),
         "lr_scheduler_type": _plain(args.lr_scheduler_type),
         "warmup_steps": args.warmup_steps,
         "weight_decay": args.weight_decay,
@@ -42,6 +44,7 @@ def card_facts(
         "seed": args.seed,
         "training_images": len(data) if hasattr(data, "__len__") else "stream",
         "template": args.template,
+        **_adapter_options(args),
         **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
         **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},
         **{f"text_attack.{key}": value for key, value in recipe.get("text_attack", {}).items()},
@@ -61,18 +64,39 @@ def card_facts(
         datasets=datasets,
         hyperparameters=hyperparameters,
         trained_parameters=trainer.trained,
-        tree=None
-        if forest is None
-        else TreeFacts(
-            name=forest.name,
-            levels=forest.trees[0].sizes,
-            hash=forest.hash,
-            source="; ".join(dict.fromkeys(tree.source for tree in forest)),
-            licence="; ".join(dict.fromkeys(tree.licence for tree in forest)),
-        ),
+        trees=[
+            TreeFacts(
+                name=tree.name, levels=tree.sizes, hash=tree.hash, source=tree.source, licence=tree.licence
+            )
+            for tree in forest or ()
+        ],
+        visual_prompt=_has_visual_prompt(args),
         records=records,
         figures=figures,
     )
+
+
+def _optimizer_options(args: RobustTrainingArguments) -> dict:
+    """What the optimizer's name does not say, for the family it belongs to."""
+    found = {"optim_args": args.optim_args} if args.optim_args else {}
+    if "adam" in _plain(args.optim):
+        found |= {name: getattr(args, name) for name in ("adam_beta1", "adam_beta2", "adam_epsilon")}
+    return found
+
+
+def _adapter_options(args: RobustTrainingArguments) -> dict:
+    """LoRA and visual prompts, where they were trained."""
+    found = {}
+    if args.lora_r is not None:
+        names = ("lora_r", "lora_alpha", "lora_dropout", "lora_towers")
+        found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if _has_visual_prompt(args):
+        found |= {name: getattr(args, name) for name in ("visual_prompt_tokens", "visual_prompt_border")}
+    return found
+
+
+def _has_visual_prompt(args: RobustTrainingArguments) -> bool:
+    return args.visual_prompt_tokens > 0 or args.visual_prompt_border > 0
 
 
 def _plain(value) -> str:

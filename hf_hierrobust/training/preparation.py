@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..data import ClassSet
 from ..modeling import ReferenceModel, RobustDualEncoder
 from ..modeling.lora import add_lora, lora_config
 from ..modeling.trainable import set_trainable
@@ -52,3 +55,21 @@ def prepare(
     text = TextSide(model, tokenizer, prompts, trains_trunk="text" in trained)
     wanted = objective.needs & {"reference", "attacked_reference"}
     return trained, text, ReferenceModel(model, text.states) if wanted else None
+
+
+def common_label_map(class_set: ClassSet, train: Dataset | None, evaluation: Dataset | None) -> Tensor:
+    """Class index (C,) of each label of the training and the evaluation data, by name where they have names.
+
+    Labels without names are class indices; the collator refuses others: -1 would train the last class.
+
+    Raises:
+        ValueError: the two number their labels differently, or names that fit no class.
+    """
+    first = evaluation if train is None else train
+    names = [getattr(data, "label_names", None) for data in (first, evaluation)]
+    if None not in names and names[0] != names[1]:
+        raise ValueError(
+            f"train_dataset numbers its labels {names[0][:3]}… and eval_dataset {names[1][:3]}…: give both "
+            "the same label names in the same order, e.g. by datasets' align_labels_with_mapping"
+        )
+    return class_set.label_map(first)

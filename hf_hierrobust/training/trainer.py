@@ -32,7 +32,7 @@ from .checkpoints import (
     remove_earlier_run,
 )
 from .forward import Batch, BatchForward
-from .preparation import prepare
+from .preparation import common_label_map, prepare
 from .robust_evaluation import EvaluatingTrainer
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             or seeded random ones where the first cover less than half the classes.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
-        label_map: (C,) class index of each dataset label, where the two differ.
+        label_map: (C,) class index of each dataset label; by default found by name (`ClassSet.label_map`).
 
     Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
     accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the
@@ -100,6 +100,8 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         self.pipeline = PixelPipeline(processor.image_processor)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
+        if label_map is None:
+            label_map = common_label_map(class_set, train_dataset, eval_dataset)
         model.config.hier_robust = model.facts() | self.recipe(args)
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
             labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
@@ -110,8 +112,6 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             if args.accelerator_config.dispatch_batches:
                 raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
             args.accelerator_config.dispatch_batches = False
-        # Also without a map the collator refuses labels that are no class: -1 would train the last one.
-        label_map = torch.arange(len(class_set)) if label_map is None else label_map
         super().__init__(
             model,
             args,

@@ -134,9 +134,9 @@ def test_leaf_and_per_level_attack_their_own_levels(hita, images, seeded):
 
 
 def test_bad_text_options_are_refused():
-    with pytest.raises(ValueError, match=r"text_eps=-0.1 must be a number, not negative"):
+    with pytest.raises(ValueError, match=r"text_eps=-0.1 must be a number, at least 0"):
         universal(text_eps=-0.1)
-    with pytest.raises(ValueError, match=r"text_step_size=0 must be positive"):
+    with pytest.raises(ValueError, match="text_step_size=0 must be a positive number"):
         universal(text_step_size=0)
     with pytest.raises(ValueError, match=r"num_steps=0"):
         universal(num_steps=0)

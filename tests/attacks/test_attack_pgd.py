@@ -230,11 +230,11 @@ def test_agrees_with_torchattacks(net, images, labels, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, r"num_steps=0 .* must be at least 1"),
-        ({"restarts": 0}, r"restarts=0 must be at least 1"),
+        ({"num_steps": 0}, "num_steps=0 must be an integer, at least 1"),
+        ({"restarts": 0}, "restarts=0 must be an integer, at least 1"),
         ({"step_size": 0.0}, r"step_size=0.0 must be positive"),
-        ({"random_start": "normal"}, r"random_start='normal': choose 'uniform'"),
-        ({"schedule": "step"}, r"schedule='step': choose 'constant'"),
+        ({"random_start": "normal"}, "random_start='normal' is unknown: choose one of uniform"),
+        ({"schedule": "step"}, "schedule='step' is unknown: choose one of constant"),
         ({"loss": "dlr"}, r"loss='dlr' is unknown"),
     ],
 )

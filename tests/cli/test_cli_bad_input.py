@@ -43,10 +43,18 @@ def refused(command):
     [
         ({"eps": "4"}, "eps='4'.*did you mean 4/255"),
         ({"eps": "0"}, "eps='0' must be positive"),
-        ({"eval_eps": "1/255,8"}, "eps='8'.*did you mean 8/255"),
+        ({"eval_eps": "1/255,8"}, "eval_eps='8'.*did you mean 8/255"),
         ({"eval_step_size": "1"}, "eval_step_size='1'.*did you mean 1/255"),
         ({"eval_losses": "ce,dlr"}, "loss='dlr'.*ce, margin"),
-        ({"eval_num_steps": "0"}, "num_steps=0"),
+        ({"eval_num_steps": "0"}, "eval_num_steps=0 must be an integer, at least 1"),
+        ({"max_train_samples": "0"}, "max_train_samples=0 must be an integer, at least 1"),
+        ({"skip_train_samples": "-1"}, "skip_train_samples=-1 must be a number, at least 0"),
+        ({"skip_train_samples": "32"}, "skip_train_samples=32 leaves none of 32 training images"),
+        ({"robust_eval_samples": "0"}, "robust_eval_samples=0 must be an integer, at least 1"),
+        ({"attack_args": '{"random_start": "normal"}'}, "random_start='normal' is unknown"),
+        ({"attack": "pgd", "attack_args": '{"num_steps": "3"}'}, "num_steps='3' must be an integer"),
+        ({"model_name_or_path": None}, "no model: give model_name_or_path"),
+        ({"dataset_name": "glyphs"}, "dataset_name='glyphs' and train_file .* both name the data"),
         ({"eval_classifiers": "cosine,rolup"}, r"unknown classifiers \['rolup'\].*rollup"),
         ({"eval_classifiers": "rollup", "tree": None, "objective": "tecoa"}, "needs a class tree"),
         ({"eval_samples": "0"}, "eval_samples=0"),
@@ -56,7 +64,8 @@ def refused(command):
         ({"tree": "cifar1000"}, "'cifar1000' is no builtin tree.*did you mean 'cifar100'"),
         ({"class_set": "cifar1000"}, "class set 'cifar1000' is not built in"),
         ({"zero_shot": "cifar10"}, "zero_shot='cifar10' must be name=source"),
-        ({"eval_file": None}, "train_file and eval_file go together"),
+        ({"eval_file": None}, "no data: give dataset_name .*, or eval_file and train_file"),
+        ({"train_file": None}, "no training data: give train_file beside eval_file="),
         ({"train_file": None, "eval_file": None}, "no data: give dataset_name"),
         ({"image_column": "photo"}, "image_column='photo' is not a column.*'image', 'label'"),
         ({"label_column": "class"}, "label_column='class' is not a column"),
@@ -81,7 +90,7 @@ def test_wrong_options(changes, words, refused):
 
 def test_eval_options_are_checked_even_if_the_base_is_not_evaluated(refused):
     """They would otherwise be read for the first time after the training."""
-    refused(ValueError, "eps='8'", eval_eps="8", eval_base="false")
+    refused(ValueError, "eval_eps='8'", eval_eps="8", eval_base="false")
 
 
 def test_missing_matplotlib_is_noticed_before_training(refused, monkeypatch):

@@ -135,7 +135,8 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "examples/configs").glob
 def test_shipped_configs_name_what_exists(path, tmp_path):
     """Options, objective, attacks and class set of every config, without its data or model."""
     values = yaml.safe_load(path.read_text())
-    given = {"output_dir": tmp_path} | ({} if "dataset_name" in values else {"train_file": 1, "eval_file": 1})
+    given = {"output_dir": tmp_path, "model_name_or_path": "some/clip"}
+    given |= {} if "dataset_name" in values else {"train_file": 1, "eval_file": 1}
     flags = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     args, training = parse_with_config(
         (RunArguments, RobustTrainingArguments), ["--config", str(path), *flags]

@@ -54,7 +54,9 @@ def make_facts(**changes) -> CardFacts:
         "datasets": ("org/glyphs",),
         "hyperparameters": {"learning_rate": 1e-5, "eps": "4/255", "levels": (0, 1)},
         "trained_parameters": {"vision_model": 87456000, "hier_head": 2},
-        "tree": TreeFacts(name="glyphs", levels=(12, 4), hash="0123456789abcde", source="own", licence="CC0"),
+        "trees": (
+            TreeFacts(name="glyphs", levels=(12, 4), hash="0123456789abcde", source="own", licence="CC0"),
+        ),
         "records": (make_record(), make_record(level=1, level_name="superclass", num_classes=4)),
         "licence": "mit",
         "tags": ("demo",),
@@ -178,6 +180,21 @@ def test_body_tells_training_tree_and_citation():
     assert "Small glyphs only." in section(body, "Limitations")
 
 
+def test_a_forests_trees_are_all_named():
+    trees = [TreeFacts(name=f"t{depth}", levels=range(depth, 0, -1), hash=f"h{depth}") for depth in (2, 3)]
+    section_of_trees = section(split_card(render_card(make_facts(trees=trees)))[1], "Class trees")
+    assert "`t2` (hash `h2`), 2 levels" in section_of_trees and "with 3, 2, 1 classes" in section_of_trees
+
+
+def test_a_visual_prompt_is_not_claimed_to_load_in_stock_transformers():
+    header, body = split_card(render_card(make_facts(visual_prompt=True)))
+    assert header["library_name"] == "hf_hierrobust"
+    assert "load_robust_model" in body and "undefended base model's" in body
+    for claim in ("stock `transformers` checkpoint", "pipeline(", "AutoModel."):
+        assert claim not in body
+    compile(re.search(r"```python\n(.*?)```", body, re.DOTALL).group(1), "card", "exec")
+
+
 def test_optional_sections_leave_no_trace():
     facts = CardFacts(model_name="m", base_model="org/base", objective="fare", threat_model="linf:1/255")
     header, body = split_card(render_card(facts))
@@ -225,12 +242,14 @@ def test_no_absolute_path_and_no_token_reach_the_card(tmp_path):
             "files": [f"{home}/x.json", "~/cache/y.json"],
             "hub_token": "hf_secret",
         },
-        tree=TreeFacts(
-            name="t",
-            levels=(2, 1),
-            hash="ab",
-            source=f"file://{home}/tree.json",
-            licence="see (/opt/x/LICENSE)",
+        trees=(
+            TreeFacts(
+                name="t",
+                levels=(2, 1),
+                hash="ab",
+                source=f"file://{home}/tree.json",
+                licence="see (/opt/x/LICENSE)",
+            ),
         ),
         limitations=f"Trained from '{home}/start.json' only; see https://example.org/a/b and https://a.org/c.",
     )

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny_data import CLASSES
+from datasets import ClassLabel
+from tiny_data import CLASSES, make_images
 from tiny_runs import (
     checkpoint_weights,
     first_batch,
@@ -21,10 +22,12 @@ from tiny_runs import (
 )
 
 from hf_hierrobust.attacks import PGD, Perturbation, UniversalHierarchicalAttack
+from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.objectives import HierRobust, Objective, TeCoA
 from hf_hierrobust.training import NonFiniteLossError
+from hf_hierrobust.training.card import card_facts
 
 
 @dataclass(kw_only=True)
@@ -217,3 +220,43 @@ def test_the_ball_follows_the_objective(tiny_clip_dir, tiny_tree, tmp_path):
     assert float(again.hier_head.log_image_scale) == pytest.approx(-0.5 * math.log(32))
     with pytest.raises(ValueError, match="curvature=-1 must be a positive number"):
         HierRobust(curvature=-1)
+
+
+def renumbered(names) -> PixelDataset:
+    """The same images with labels numbered in the order of ``names``."""
+    images = make_images(8)
+    labels = [names.index(CLASSES[label]) for label in images["label"]]
+    images = images.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=list(names)))
+    return PixelDataset(images)
+
+
+def test_labels_are_matched_to_the_classes_by_name(tiny_clip_dir, tmp_path):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, train=renumbered(CLASSES[::-1]))
+    assert first_batch(trainer)[1].tolist() == make_images(8)["label"][:]
+    with pytest.raises(ValueError, match="'bird' is unknown"):
+        make_trainer(tiny_clip_dir, tmp_path, train=renumbered((*CLASSES, "bird")))
+
+
+def test_data_that_number_their_labels_differently_are_refused(tiny_clip_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"train_dataset numbers its labels \['cat'.*eval_dataset \['rose'"):
+        make_trainer(tiny_clip_dir, tmp_path, train=renumbered(CLASSES), evaluation=renumbered(CLASSES[::-1]))
+
+
+def test_the_card_states_optimizer_adapters_and_every_tree(tiny_clip_dir, tiny_tree, tmp_path):
+    other = LabelTree.from_paths({c: ["thing"] for c in CLASSES}, name="other")
+    trainer = make_trainer(
+        tiny_clip_dir,
+        tmp_path,
+        objective="hier_robust",
+        tree=Forest((tiny_tree, other)),
+        optim_args="momentum=0.9",
+        visual_prompt_tokens=2,
+    )
+    facts = card_facts(trainer)
+    assert facts.hyperparameters["optim_args"] == "momentum=0.9"
+    assert facts.hyperparameters["visual_prompt_tokens"] == 2 and facts.visual_prompt
+    assert [tree.name for tree in facts.trees] == [tiny_tree.name, "other"]
+    adam = make_trainer(tiny_clip_dir, tmp_path, optim="adamw_torch", adam_beta2=0.98, lora_r=4)
+    facts = card_facts(adam)
+    assert (facts.hyperparameters["adam_beta2"], facts.hyperparameters["lora_r"]) == (0.98, 4)
+    assert not facts.visual_prompt and not facts.trees

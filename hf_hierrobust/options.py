@@ -1,4 +1,4 @@
-"""Checks of objectives' options: they may come from JSON or YAML and hold anything."""
+"""Checks of options of objectives, attacks and runs: they may come from JSON or YAML and hold anything."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def check_numbers(options: object, *names: str, positive: bool = False) -> None:
         if not number or value < 0 or (positive and value == 0):
             wanted = "a positive number" if positive else "a number, at least 0"
             raise ValueError(f"{name}={value!r} must be {wanted}")
+
+
+def check_counts(options: object, *names: str) -> None:
+    """Each named attribute is an integer, at least 1.
+
+    Raises:
+        ValueError: naming the first option that is not.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer, at least 1")
 
 
 def check_choice(options: object, name: str, choices: Sequence[str]) -> None:
