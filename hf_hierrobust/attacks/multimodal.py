@@ -32,9 +32,12 @@ class MultimodalResult(NamedTuple):
 
     Attributes:
         adversarial: pixels (B, C, H, W).
+        pair_adversarial: those of the pair: the same, but in the independent order, where an attack with a
+            `perturb` gives its last iterate. The first one that breaks an image against the clean prompts is
+            barely over the boundary, and other prompts would undo it.
         prompts: the K attacked prompts.
         clean_correct, image_correct, text_correct, pair_correct: (B,) bool, correct on (x, t), (x', t),
-            (x, t') and (x', t'): MMCoA's modes 0, 1, 2 and, by the order, 3 or 4.
+            (x, t') and the pair's (x', t'): MMCoA's modes 0, 1, 2 and, by the order, 3 or 4.
         robust_correct: (B,) bool, correct on all four: the attacker may leave either side alone. Altered
             prompts can undo what the pixels did, so that the pair alone may look more robust than the
             image.
@@ -42,6 +45,7 @@ class MultimodalResult(NamedTuple):
     """
 
     adversarial: Tensor
+    pair_adversarial: Tensor
     prompts: list[str]
     clean_correct: Tensor
     image_correct: Tensor
@@ -147,19 +151,30 @@ class MultimodalAttack:
                 classifier = _Classifier(encode_image, target, scale, encoder.module)
                 result = self.image_attack(classifier, pixels, labels, generator=generator)
                 adversarial, zero_gradient = result.adversarial, result.zero_gradient
+            paired = adversarial
+            if self.order == "independent" and hasattr(self.image_attack, "perturb"):
+                paired = self._last_iterate(classifier, pixels, labels, generator)
             with torch.no_grad():
-                attacked_image = encode_image(adversarial)
+                attacked_image, paired_image = encode_image(adversarial), encode_image(paired)
         correct = [
             _logits(features, prompt_features, scale).argmax(1) == labels
             for features, prompt_features in (
                 (image, text),
                 (attacked_image, text),
                 (image, attacked_text),
-                (attacked_image, attacked_text),
+                (paired_image, attacked_text),
             )
         ]
         robust = torch.stack(correct).all(0)
-        return MultimodalResult(adversarial, list(attacked_prompts), *correct, robust, zero_gradient)
+        return MultimodalResult(adversarial, paired, list(attacked_prompts), *correct, robust, zero_gradient)
+
+    def _last_iterate(
+        self, classifier: _Classifier, pixels: Tensor, labels: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        def loss(attacked: Tensor, *_) -> Tensor:
+            return F.cross_entropy(classifier(attacked), labels, reduction="none")
+
+        return self.image_attack.perturb(loss, pixels, generator=generator)[0].pixels
 
     def _joint(
         self,

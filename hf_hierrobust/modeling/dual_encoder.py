@@ -79,10 +79,7 @@ class RobustDualEncoder:
         self.card_text: str | None = None
         facts = getattr(config, CONFIG_KEY, None) or {}
         self.hier_head = HierHead(
-            self.embedding_dim,
-            curvature=facts.get("curvature", 1.0),
-            ball_margin=facts.get("ball_margin", 1e-3),
-            max_tangent_norm=facts.get("max_tangent_norm", 4.0),
+            self.embedding_dim, **{name: facts[name] for name in HierHead.CONSTANTS if name in facts}
         )
         self.visual_prompt: VisualPrompts | None = None
         if "visual_prompt" in facts:
@@ -234,7 +231,7 @@ class RobustDualEncoder:
     def facts(self) -> dict:
         """What ``config.hier_robust`` records: the model's constants beside whatever training added."""
         facts = dict(getattr(self.config, CONFIG_KEY, None) or {})
-        facts |= self.hier_head.geometry
+        facts |= self.hier_head.constants
         # Of the model as it is: a merged checkpoint that trains on has no adapter any more.
         for name in ("adapter", "visual_prompt"):
             facts.pop(name, None)

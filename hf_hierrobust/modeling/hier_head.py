@@ -24,16 +24,25 @@ class HierHead(nn.Module):
         curvature: r > 0 of a ball of curvature -r.
         ball_margin: distance xi kept from the edge, as a fraction of the ball's radius.
         max_tangent_norm: clip of the tangent norm, in units of 1/sqrt(r).
+        tangent_norm: if given, `calibrate` sets both scales so that median tangent norms equal it, for
+            backbones whose embeddings are not of CLIP's usual size; None keeps 1/sqrt(D).
+        vic_factor: neighbourhood radius as a fraction of the median distance at calibration.
     """
 
+    CONSTANTS = ("curvature", "ball_margin", "max_tangent_norm", "tangent_norm", "vic_factor")
+
     def __init__(
-        self, dim: int, curvature: float = 1.0, ball_margin: float = 1e-3, max_tangent_norm: float = 4.0
+        self,
+        dim: int,
+        curvature: float = 1.0,
+        ball_margin: float = 1e-3,
+        max_tangent_norm: float = 4.0,
+        tangent_norm: float | None = None,
+        vic_factor: float = 0.9,
     ):
         super().__init__()
-        if not curvature > 0:
-            raise ValueError(f"curvature={curvature} must be positive (the ball has curvature -{curvature})")
-        self.dim, self._curvature = dim, float(curvature)
-        self.ball_margin, self.max_tangent_norm = ball_margin, max_tangent_norm
+        self.dim = dim
+        self._set(curvature, ball_margin, max_tangent_norm, tangent_norm, vic_factor)
         self.log_image_scale = nn.Parameter(torch.empty(()))
         self.log_text_scale = nn.Parameter(torch.empty(()))
         self.register_buffer("curvature", torch.empty(()))
@@ -50,21 +59,35 @@ class HierHead(nn.Module):
         init.constant_(self.kappa, math.nan)
         init.constant_(self.vic_radius, math.nan)
 
-    def configure(self, curvature: float, ball_margin: float, max_tangent_norm: float) -> None:
-        """Change the geometry of a head that is not calibrated yet.
+    def configure(
+        self,
+        curvature: float,
+        ball_margin: float,
+        max_tangent_norm: float,
+        tangent_norm: float | None = None,
+        vic_factor: float = 0.9,
+    ) -> None:
+        """Change the constants of a head that is not calibrated yet.
 
         Raises:
-            ValueError: curvature or clip not positive, or a margin outside [0, 1).
+            ValueError: a constant that is not positive, or a margin outside [0, 1).
         """
-        if not (curvature > 0 and max_tangent_norm > 0 and 0 <= ball_margin < 1):
-            raise ValueError(
-                f"curvature={curvature} and max_tangent_norm={max_tangent_norm} must be positive and "
-                f"ball_margin={ball_margin} in [0, 1)"
-            )
-        self._curvature = float(curvature)
-        self.ball_margin, self.max_tangent_norm = ball_margin, max_tangent_norm
+        self._set(curvature, ball_margin, max_tangent_norm, tangent_norm, vic_factor)
         with torch.no_grad():
             self.curvature.fill_(curvature)
+
+    def _set(self, curvature, ball_margin, max_tangent_norm, tangent_norm, vic_factor) -> None:
+        positive = {"curvature": curvature, "max_tangent_norm": max_tangent_norm, "vic_factor": vic_factor}
+        if tangent_norm is not None:
+            positive["tangent_norm"] = tangent_norm
+        for name, value in positive.items():
+            if not value > 0:
+                raise ValueError(f"{name}={value} must be positive")
+        if not 0 <= ball_margin < 1:
+            raise ValueError(f"ball_margin={ball_margin} must be in [0, 1), a fraction of the ball's radius")
+        self._curvature = float(curvature)
+        self.ball_margin, self.max_tangent_norm = ball_margin, max_tangent_norm
+        self.tangent_norm, self.vic_factor = tangent_norm, vic_factor
 
     @property
     def radius(self) -> float:
@@ -72,13 +95,9 @@ class HierHead(nn.Module):
         return 1 / math.sqrt(self._curvature)
 
     @property
-    def geometry(self) -> dict[str, float]:
+    def constants(self) -> dict[str, float | None]:
         """What `configure` sets."""
-        return {
-            "curvature": self._curvature,
-            "ball_margin": self.ball_margin,
-            "max_tangent_norm": self.max_tangent_norm,
-        }
+        return {"curvature": self._curvature} | {name: getattr(self, name) for name in self.CONSTANTS[1:]}
 
     @property
     def calibrated(self) -> bool:
@@ -149,9 +168,6 @@ class HierHead(nn.Module):
         text_features: Tensor,
         labels: Tensor,
         logit_scale: float,
-        *,
-        tangent_norm: float | None = None,
-        vic_factor: float = 0.9,
     ) -> None:
         """Set the scales, ``kappa`` and the neighbourhood radius from one clean batch.
 
@@ -163,15 +179,13 @@ class HierHead(nn.Module):
             image_features, text_features: (B, D) and (N, D), un-normalised, of the same model.
             labels: (B,) row of each image's leaf text.
             logit_scale: CLIP's multiplier, about 100.
-            tangent_norm: if given, both scales are set so that median tangent norms equal it, for
-                backbones whose embeddings are not of CLIP's usual size; None keeps 1/sqrt(D).
         """
-        if tangent_norm is not None:
+        if self.tangent_norm is not None:
             for scale, features in (
                 (self.log_image_scale, image_features),
                 (self.log_text_scale, text_features),
             ):
-                scale.fill_(math.log(tangent_norm / float(features.float().norm(dim=1).median())))
+                scale.fill_(math.log(self.tangent_norm / float(features.float().norm(dim=1).median())))
         images = self.lift(self.image_tangent(image_features).double())
         texts = self.lift(self.text_tangent(text_features).double())
         root = math.sqrt(self._curvature)
@@ -180,7 +194,7 @@ class HierHead(nn.Module):
         c = float((images.direction @ texts.direction.T).median())
         self.kappa.fill_(matched_kappa(a, b, c, self._curvature, logit_scale))
         own = Polar(texts.direction[labels], texts.radius[labels])
-        self.vic_radius.fill_(vic_factor * float(self.own_distance(images, own).median()))
+        self.vic_radius.fill_(self.vic_factor * float(self.own_distance(images, own).median()))
 
 
 def matched_kappa(a: float, b: float, cosine: float, curvature: float, logit_scale: float) -> float:

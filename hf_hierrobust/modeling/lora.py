@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .fingerprints import fingerprints
+
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
 
@@ -87,7 +89,7 @@ def add_lora(model: nn.Module, config: PeftConfig, seed: int = 0) -> None:
     Raises:
         ImportError: peft is not installed.
         ValueError: the model has adapters already, the configuration matches no module, or it would train
-            base weights in place.
+            base weights in place or start from others (PiSSA and its like); the model is then of no use.
     """
     if has_adapters(model):
         raise ValueError("the model has adapters already: merge them by saving and loading the checkpoint")
@@ -98,9 +100,21 @@ def add_lora(model: nn.Module, config: PeftConfig, seed: int = 0) -> None:
     if "hier_head" in (getattr(config, "modules_to_save", None) or ()):
         raise ValueError("peft_config saves hier_head, which has its own file: take it from modules_to_save")
     config = _with_own_names(model, config)
+    before = fingerprints(dict(model.named_parameters()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _peft().inject_adapter_in_model(config, model, adapter_name=_NAME)
+    held = {
+        name.replace(".base_layer.", ".").replace(".original_module.", "."): parameter
+        for name, parameter in model.named_parameters()
+    }
+    after = fingerprints({name: held[name] for name in before})
+    if changed := [name for name in before if after[name] != before[name]]:
+        start = getattr(config, "init_lora_weights", None)
+        raise ValueError(
+            f"peft_config has init_lora_weights={start!r}, which rewrote {len(changed)} base weights such as "
+            f"{changed[0]}: with the adapter off, the model would not be the original; use True or 'gaussian'"
+        )
 
 
 def _with_own_names(model: nn.Module, config: PeftConfig) -> PeftConfig:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .fingerprints import fingerprints
 from .lora import adapter_layers, adapters_off
-from .trainable import fingerprints
 from .visual_prompts import remove_visual_prompt, visual_prompt_off
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import logging
 
+from .fingerprints import fingerprints
 from .lora import adapter_parameters, has_adapters
 
 logger = logging.get_logger(__name__)
@@ -83,17 +83,6 @@ def efficient_parts(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
         named = model.visual_prompt.named_parameters(prefix="visual_prompt")
         parts["visual_prompt"] = dict(named)
     return parts
-
-
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Sum of the bit patterns of each tensor: exact, so that any single changed value shows."""
-    return {
-        name: int(tensor.detach().view(_BITS[tensor.element_size()]).sum(dtype=torch.int64))
-        for name, tensor in tensors.items()
-    }
 
 
 class FrozenWeightsError(RuntimeError):

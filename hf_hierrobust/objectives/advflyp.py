@@ -79,6 +79,7 @@ class AdvFLYP(Objective):
             view.logit_scale,
             view.logit_bias,
             positives,
+            view.caption_keys,
             self._gather,
         )
         return sum(losses) / 2

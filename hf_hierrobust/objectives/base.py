@@ -44,6 +44,7 @@ class View(NamedTuple):
         patch_features: (B, P, D) projected patch tokens, not normalised, where asked for.
         caption_features, attacked_caption_features: (B, D) of each image's caption, clean and after the
             text attack, not normalised, where asked for.
+        caption_keys, attacked_caption_keys: (B,) int64, equal for equal texts on all processes.
         logit_bias: SigLIP's offset of the logits, 0-dim; None for CLIP. A softmax does not feel it.
     """
 
@@ -58,6 +59,8 @@ class View(NamedTuple):
     patch_features: Tensor | None = None
     caption_features: Tensor | None = None
     attacked_caption_features: Tensor | None = None
+    caption_keys: Tensor | None = None
+    attacked_caption_keys: Tensor | None = None
     logit_bias: Tensor | None = None
 
 
@@ -144,6 +147,8 @@ class Objective:
     default_attack: ClassVar[str] = "pgd"
     default_attack_steps: ClassVar[int | None] = None
     """Steps of that attack in the paper; None leaves them to the attack (``pgd``: 2, as in TeCoA)."""
+    default_step_size: ClassVar[float | None] = None
+    """Its step under linf in the paper, in pixel scale; None is the budget."""
     default_text_attack: ClassVar[str] = "none"
 
     nodes: TextNodes = field(init=False, repr=False, compare=False, default=None)

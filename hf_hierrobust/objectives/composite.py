@@ -22,12 +22,15 @@ class Composed(Objective):
     """Base of weighted sums of objectives; a subclass gives its members to `compose`.
 
     One attack maximises the weighted sum of the members' inner losses, and all members train on what it
-    found, from one forward. What the trainer provides and which parameters train are unions over the members:
-    a group that one member freezes trains if another one trains it. The attack is the universal one if it is
-    a member's own, else that of the first member that has one; the text attack likewise.
+    found, from one forward. Members without an attack of their own (`Clean`) train on the clean images beside
+    those that have one, and do not steer it. What the trainer provides and which parameters train are unions
+    over the members: a group that one member freezes trains if another one trains it. The attack is the
+    universal one if it is a member's own, else that of the first member that has one; the text attack
+    likewise.
     """
 
     parts: dict[str, Objective] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _unattacked: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
     forest: Forest | None = field(init=False, repr=False, compare=False, default=None)
 
     def compose(self, parts: Mapping[str, Objective], weights: Mapping[str, float]) -> None:
@@ -43,9 +46,12 @@ class Composed(Objective):
                 raise ValueError(f"the weight of {name!r} is {weight!r}, but must be a positive number")
         _check_one_head(self.parts)
         attacks = [p.default_attack for p in parts.values() if p.default_attack != "none"] or ["none"]
+        self._unattacked = {name for name, p in parts.items() if p.default_attack == "none" != attacks[0]}
         self.default_attack = "universal" if "universal" in attacks else attacks[0]
         steps = [p.default_attack_steps for p in parts.values() if p.default_attack == self.default_attack]
         self.default_attack_steps = max((count for count in steps if count is not None), default=None)
+        sizes = {p.default_step_size for p in parts.values() if p.default_attack == self.default_attack}
+        self.default_step_size = sizes.pop() if len(sizes) == 1 else None
         text_attacks = (p.default_text_attack for p in parts.values())
         self.default_text_attack = next((name for name in text_attacks if name != "none"), "none")
         self.citation = "\n\n".join(dict.fromkeys(p.citation for p in parts.values() if p.citation))
@@ -61,11 +67,12 @@ class Composed(Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset().union(*(part.needs for part in self.parts.values()))
+        own = frozenset().union(*(part.needs for part in self.parts.values()))
+        return own | {"clean"} if self._unattacked else own
 
     @property
     def attack_needs(self) -> frozenset[str]:
-        return frozenset().union(*(part.attack_needs for part in self.parts.values()))
+        return frozenset().union(*(part.attack_needs for part in self._attacked().values()))
 
     @property
     def num_levels(self) -> int:
@@ -85,7 +92,7 @@ class Composed(Objective):
         A member's 0-dim loss is a mean over the batch; beside losses (B,) it counts once an image too.
         """
         losses = []
-        for name, part in self.parts.items():
+        for name, part in self._attacked().items():
             if _counts(part, view):
                 loss = part.inner_loss(self._own(name, view), self._own_targets(name, targets))
                 losses.append(self._weights[name] * (loss.flatten(1).sum(1) if loss.ndim > 1 else loss))
@@ -95,12 +102,19 @@ class Composed(Objective):
         """The members' terms times their weights, named ``<member>/<term>``."""
         terms = {}
         for name, part in self.parts.items():
-            kept = [number for number, view in enumerate(views) if _counts(part, view)]
-            own = part.loss(
-                [self._own(name, views[number]) for number in kept], self._own_targets(name, targets, kept)
-            )
+            if name in self._unattacked:
+                own = part.loss([self._own(name, targets.clean)], self._own_targets(name, targets))
+            else:
+                kept = [number for number, view in enumerate(views) if _counts(part, view)]
+                own = part.loss(
+                    [self._own(name, views[number]) for number in kept],
+                    self._own_targets(name, targets, kept),
+                )
             terms |= {f"{name}/{term}": self._weights[name] * value for term, value in own.items()}
         return terms
+
+    def _attacked(self) -> dict[str, Objective]:
+        return {name: part for name, part in self.parts.items() if name not in self._unattacked}
 
     def _own(self, name: str, side: View | Reference) -> View | Reference:
         """A view or reference with the text nodes of one member."""

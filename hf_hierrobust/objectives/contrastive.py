@@ -56,16 +56,19 @@ def pair_losses(
     logit_scale: Tensor,
     logit_bias: Tensor | None,
     positives: Tensor,
+    text_keys: Tensor | None,
     gather: Gather = own_rows,
 ) -> tuple[Tensor, Tensor]:
     """The loss of the model's pre-training: `symmetric_info_nce` for CLIP, `sigmoid_pairs` for SigLIP.
 
     Args:
         logit_bias: SigLIP's; None is CLIP.
+        text_keys: (B,), equal for equal texts; softmaxes do without.
     """
     if logit_bias is None:
         return symmetric_info_nce(images, texts, logit_scale, positives, gather)
-    return sigmoid_pairs(images, texts, logit_scale, logit_bias, positives, gather)
+    copies = text_keys[:, None] == gather(text_keys)
+    return sigmoid_pairs(images, texts, logit_scale, logit_bias, positives | copies, gather)
 
 
 def sigmoid_pairs(
@@ -79,8 +82,8 @@ def sigmoid_pairs(
     """Losses (B,) of each image's pairs and of each text's: whether a pair belongs together, without softmax.
 
     Row i is ``-sum_j log sigmoid(z_ij (s cos_ij + b))`` with z = 1 for positives and -1 otherwise (SigLIP,
-    2303.15343). Over one process both have the same mean, which is SigLIP's loss. Equal texts are positives
-    of each other's images: a pair cannot match and mismatch at once.
+    2303.15343). Over one process both have the same mean, which is SigLIP's loss. Equal texts must be
+    positives of each other's images: a pair cannot match and mismatch at once.
 
     Args:
         images, texts: (B, D), a pair a row, not normalised.
@@ -88,11 +91,8 @@ def sigmoid_pairs(
         positives: (B, M), see `positive_pairs`.
         gather: as there.
     """
-    gathered = gather(texts)
-    copies = torch.cdist(texts.detach().float(), gathered.detach().float(), p=torch.inf) == 0
-    positives = positives | copies
     signs = 2 * positives.to(images.dtype) - 1
-    to_texts = cosine_logits(images, gathered, logit_scale) + logit_bias
+    to_texts = cosine_logits(images, gather(texts), logit_scale) + logit_bias
     to_images = cosine_logits(texts, gather(images), logit_scale) + logit_bias
     return tuple(-F.logsigmoid(signs * logits).sum(1) for logits in (to_texts, to_images))
 

@@ -19,7 +19,7 @@ class FARE(Objective):
     """Attacked images keep the embedding that the original model gives the clean ones; no text, no labels.
 
     ``L = mean_b |f(x'_b) - f0(x_b)|^2``, embeddings projected and not normalised, summed over D. The paper
-    attacks with 10 steps.
+    attacks with 10 steps of 1/255.
 
     Args:
         clean_weight: w of ``w mean_b |f(x_b) - f0(x_b)|^2 + (1 - w) L``, in [0, 1).
@@ -41,7 +41,8 @@ class FARE(Objective):
   booktitle={International Conference on Machine Learning},
   year={2024}
 }"""
-    default_attack_steps: ClassVar[int] = 10
+    default_attack_steps: ClassVar[int | None] = 10
+    default_step_size: ClassVar[float | None] = 1 / 255
 
     clean_weight: float = 0.0
     target: Literal["original", "own"] = "original"

@@ -141,9 +141,10 @@ def soft_cross_entropy(scores: Tensor, target: Tensor, joined: Tensor | None = N
     own, further = scores[:, :nodes], scores[:, nodes:]
     normaliser = own.logsumexp(1, keepdim=True)
     if joined is not None:
-        # sum_j exp(z_j) over the unjoined, for all v at once: no (B, K, J) tensor
+        # sum_j exp(z_j) over the unjoined, for all v at once: no (B, K, J) tensor. In fp64, since the peak
+        # may be a joined node's: what lies 87 nats below it would vanish in fp32, 708 are out of reach.
         peak = further.detach().amax(1, keepdim=True)
-        unjoined = (further - peak).exp() @ (~joined).to(scores.dtype).T
-        smallest = torch.finfo(scores.dtype).tiny  # 87 nats below the peak in fp32
-        normaliser = torch.logaddexp(normaliser, peak + unjoined.clamp(min=smallest).log())
+        unjoined = (further - peak).double().exp() @ (~joined).double().T
+        smallest = torch.finfo(torch.float64).tiny
+        normaliser = torch.logaddexp(normaliser, peak + unjoined.clamp(min=smallest).log().to(scores.dtype))
     return (target * (normaliser - own)).sum(1)

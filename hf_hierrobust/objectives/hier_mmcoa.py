@@ -19,6 +19,7 @@ class HierMMCoA(Composed):
 
         L       = alignment_weight L_tree(x^, t) + mmcoa_weight L_MMCoA(x^, x, t, t^)
         L_inner = alignment_weight L_tree's inner loss + mmcoa_weight CE over the class prompts
+                  (without the second where MMCoA's lambda_image is 0)
 
     L_tree is all of `HierRobust`'s eq. 14 or the loss of `HierAGFT`. The text tower trains, so the prompts of
     classes and superclasses pass through it in every step, with gradients: MMCoA defends captions whose words

@@ -95,9 +95,9 @@ class TreeObjective(Objective):
         """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already.
 
         Raises:
-            ValueError: the head was calibrated in another geometry.
+            ValueError: the head was calibrated with other constants.
         """
-        wanted = {name: getattr(self, name) for name in view.head.geometry}
+        wanted = {name: getattr(self, name) for name in view.head.constants}
         if not view.head.calibrated:
             view.head.configure(**wanted)
             view.head.calibrate(
@@ -105,13 +105,11 @@ class TreeObjective(Objective):
                 view.text_features[: self.num_classes],
                 labels,
                 float(view.logit_scale),
-                tangent_norm=self.tangent_norm,
-                vic_factor=self.vic_factor,
             )
-        elif wanted != view.head.geometry:
+        elif wanted != view.head.constants:
             raise ValueError(
                 f"objective_args ask for {wanted} but the checkpoint's hyperbolic head was calibrated with "
-                f"{view.head.geometry}: use the same, or start from a model without the side file"
+                f"{view.head.constants}: use the same, or start from a model without the side file"
             )
 
     def _lift(self, view: View) -> tuple[Polar, Polar]:

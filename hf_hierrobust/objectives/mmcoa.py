@@ -81,18 +81,20 @@ class MMCoA(Objective):
         gather = gather_over_ranks if self.gather_negatives else own_rows
         positives = positive_pairs(self.positives, targets.labels, gather)
 
-        def contrast(view: View, texts: Tensor) -> Tensor:
+        def contrast(view: View, texts: Tensor, keys: Tensor) -> Tensor:
             to_texts, to_images = pair_losses(
-                view.image_features, texts, view.logit_scale, view.logit_bias, positives, gather
+                view.image_features, texts, view.logit_scale, view.logit_bias, positives, keys, gather
             )
             return to_texts.mean() + to_images.mean()
 
         terms = {}
         if self.lambda_image:
             terms["attacked_images"] = self.lambda_image * sum(
-                contrast(view, view.caption_features) for view in views
+                contrast(view, view.caption_features, view.caption_keys) for view in views
             )
         if self.lambda_text:
             clean = targets.clean
-            terms["attacked_texts"] = self.lambda_text * contrast(clean, clean.attacked_caption_features)
+            terms["attacked_texts"] = self.lambda_text * contrast(
+                clean, clean.attacked_caption_features, clean.attacked_caption_keys
+            )
         return terms

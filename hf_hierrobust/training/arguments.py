@@ -70,7 +70,9 @@ class RobustTrainingArguments(TrainingArguments):
     eps: str = field(default="1/255", metadata={"help": "Perturbation budget in pixel scale, e.g. 4/255."})
     step_size: str | None = field(
         default=None,
-        metadata={"help": "Training attack step in pixel scale; by default eps, as in the papers."},
+        metadata={
+            "help": "Training attack step in pixel scale; by default eps, as in most papers (FARE: 1/255)."
+        },
     )
     num_steps: int | None = field(
         default=None,
@@ -151,11 +153,15 @@ class RobustTrainingArguments(TrainingArguments):
         name = self.attack or objective.default_attack
         if name == "none":
             return None
-        step = parse_eps(self.step_size, "step_size", self.norm) if self.step_size else self.threat.eps
-        options = {"threat": self.threat, "step_size": step}
+        own = name == objective.default_attack
+        options = {"threat": self.threat, "step_size": self.threat.eps}
+        if self.step_size is not None:
+            options["step_size"] = parse_eps(self.step_size, "step_size", self.norm)
+        elif own and objective.default_step_size is not None and self.norm == "linf":
+            options["step_size"] = min(objective.default_step_size, self.threat.eps)
         if self.num_steps is not None:
             options["num_steps"] = self.num_steps
-        elif name == objective.default_attack and objective.default_attack_steps is not None:
+        elif own and objective.default_attack_steps is not None:
             options["num_steps"] = objective.default_attack_steps
         elif name == "pgd":
             options["num_steps"] = 2  # PGD's own default is for evaluation

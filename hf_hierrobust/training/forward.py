@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..attacks import Perturbation
 from ..modeling import PixelPipeline, ReferenceModel, RobustDualEncoder, encode_prompts, text_inputs
+from ..modeling.lora import adapters_off
 from ..objectives import Objective, Reference, Targets, View
 
 
@@ -39,7 +41,7 @@ class TextSide:
         trains_trunk: whether the text tower's own weights will change.
 
     Attributes:
-        states: (N, w) pooled states of the prompts before training.
+        states: (N, w) pooled states of the prompts by the original model.
     """
 
     def __init__(
@@ -50,7 +52,8 @@ class TextSide:
         trains_trunk: bool = False,
     ):
         self.tokenizer, self.prompts, self.trains_trunk = tokenizer, tuple(prompts), trains_trunk
-        self.states = encode_prompts(model, tokenizer, self.prompts)
+        with adapters_off(model):  # adapters need not start as the identity
+            self.states = encode_prompts(model, tokenizer, self.prompts)
         self._row = {prompt: row for row, prompt in enumerate(self.prompts)}
 
     def current_states(self, core: RobustDualEncoder) -> Tensor:
@@ -114,9 +117,10 @@ class BatchForward:
         with torch.no_grad():
             text_features = self.text.features(core, self.text.prompts)
             text_tangent = core.hier_head.text_tangent(text_features)
-            captions = None
+            captions = keys = None
             if "captions" in self.objective.attack_needs:
                 captions = self.text.features(core, batch.captions)
+                keys = _keys(batch.captions, captions.device)
         patches = "patches" in self.objective.attack_needs
 
         def view(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> View:
@@ -138,6 +142,7 @@ class BatchForward:
                 levels,
                 None if tokens is None else tokens.float(),
                 captions,
+                caption_keys=keys,
                 logit_bias=core.logit_offset,
             )
 
@@ -179,6 +184,8 @@ class BatchForward:
             "head": core.hier_head,
             "caption_features": of(batch.captions),
             "attacked_caption_features": of(batch.attacked_captions),
+            "caption_keys": _keys(batch.captions, out.image_features.device),
+            "attacked_caption_keys": _keys(batch.attacked_captions, out.image_features.device),
         }
         chunks = len(images)
         parts = zip(
@@ -224,3 +231,11 @@ class BatchForward:
             self.reference.logit_scale,
             None if tokens is None else tokens.float(),
         )
+
+
+def _keys(texts: Sequence[str] | None, device: torch.device) -> Tensor | None:
+    """(B,) int64, a hash of each text that is the same in every process."""
+    if texts is None:
+        return None
+    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], device=device)

@@ -195,7 +195,11 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def perturb(self, batch: Batch, targets: Targets) -> list[Perturbation]:
-        """Training perturbations of a batch, (B, 3, H, W) in [0, 1], against the current weights."""
+        """Training perturbations of a batch, (B, 3, H, W) in [0, 1], against the current weights.
+
+        Raises:
+            ValueError: in the first step, no pixel of the batch moved: nothing adversarial would be trained.
+        """
         check_pixels(batch.pixels)
         if self.attack is None:
             return [Perturbation(batch.pixels)]
@@ -209,9 +213,15 @@ class RobustCLIPTrainer(EvaluatingTrainer):
                 return loss if text_delta is None else loss.sum() + 0 * text_delta.sum()
 
             shape = (len(self.forward.text.prompts), core.embedding_dim)
-            return self.attack.perturb(
+            found = self.attack.perturb(
                 loss_fn, batch.pixels, shape, self.objective.num_levels, self._generator()
             )
+        if self.state.global_step == 0 and all(torch.equal(p.pixels, batch.pixels) for p in found):
+            raise ValueError(
+                "the attack moved no pixel in the first step: its inner loss has no gradient at the start. "
+                "One that is least at the clean image needs a random_start other than 'zero'"
+            )
+        return found
 
     def _batch(self, inputs: dict) -> Batch:
         """Pixels, labels and, where the objective needs them, captions: the data's or the class prompts."""

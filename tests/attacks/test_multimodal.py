@@ -69,10 +69,11 @@ def test_verdicts_are_those_of_what_is_returned(order, encode_image, encoder, ba
     assert (result.adversarial - pixels).abs().max() <= 16 / 255 + 1e-6
     assert all(a != b for a, b in zip(result.prompts, PROMPTS))
     with torch.no_grad():
-        images = [encode_image(pixels), encode_image(result.adversarial)]
+        found = (pixels, result.adversarial, result.pair_adversarial)
+        images = [encode_image(each) for each in found]
     texts = [encoder(PROMPTS), encoder(result.prompts)]
     pairs = (result.clean_correct, result.image_correct, result.text_correct, result.pair_correct)
-    for verdict, (text, image) in zip(pairs, [(0, 0), (0, 1), (1, 0), (1, 1)]):
+    for verdict, (text, image) in zip(pairs, [(0, 0), (0, 1), (1, 0), (1, 2)]):
         assert torch.equal(verdict, predict(images[image], texts[text]) == labels)
     assert torch.equal(result.robust_correct, torch.stack(pairs).all(0))
     assert result.clean_correct.sum() == 20 and result.robust_correct.sum() < 20
@@ -93,6 +94,24 @@ def test_orders_differ_in_what_the_pixels_are_attacked_against(encode_image, enc
         result = attack(order)(encode_image, encoder, PROMPTS, pixels, labels, generator=seeded())
         assert result.prompts == prompts
         torch.testing.assert_close(result.adversarial, expected.adversarial)
+
+
+def test_the_independent_pair_is_judged_on_the_last_iterate(encode_image, encoder, batch, seeded):
+    """The iterate that first breaks an image stands next to the boundary; MMCoA's mode 3 goes on."""
+    pixels, labels = batch
+    result = attack("independent")(encode_image, encoder, PROMPTS, pixels, labels, generator=seeded())
+    scale = encoder.module.logit_scale.detach().exp()
+    texts = F.normalize(encoder(PROMPTS), dim=-1)
+
+    def loss(x):
+        logits = scale * F.normalize(encode_image(x), dim=-1) @ texts.T
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    with torch.no_grad():
+        first, last = loss(result.adversarial), loss(result.pair_adversarial)
+    assert last.mean() > first.mean() + 0.5
+    first_text = attack("text_first")(encode_image, encoder, PROMPTS, pixels, labels)
+    assert first_text.pair_adversarial is first_text.adversarial
 
 
 @pytest.mark.parametrize("kind", [PGD, UniversalHierarchicalAttack])

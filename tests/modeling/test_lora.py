@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, CLIPModel
 
 from hf_hierrobust.modeling import CorruptSideFileError, RobustCLIPModel, adapters_off, add_lora, lora_config
+from hf_hierrobust.modeling.fingerprints import fingerprints
 from hf_hierrobust.modeling.lora import adapter_layers, adapter_parameters, merged_state
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError, load_side_files
-from hf_hierrobust.modeling.trainable import FrozenWeightsError, MovementCheck, fingerprints, set_trainable
+from hf_hierrobust.modeling.trainable import FrozenWeightsError, MovementCheck, set_trainable
 
 peft = pytest.importorskip("peft")
 
@@ -153,6 +154,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             add_lora(model, peft.LoraConfig(**options))
         assert not adapter_layers(model) and all(p.requires_grad for p in model.parameters())
+
+    @pytest.mark.parametrize("start", ["pissa", "olora"])
+    def test_starts_that_rewrite_base_weights(self, tiny_clip_dir, start):
+        model = RobustCLIPModel.from_pretrained(tiny_clip_dir)
+        config = lora_config(["vision"])
+        config.init_lora_weights = start
+        with pytest.raises(ValueError, match=f"init_lora_weights='{start}', which rewrote .* base weights"):
+            add_lora(model, config)
 
     def test_adapters_twice(self, tiny_clip_dir):
         model = with_lora(tiny_clip_dir)

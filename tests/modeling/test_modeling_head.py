@@ -124,8 +124,9 @@ def test_calibrate_uses_batch_medians(head):
 
 
 def test_calibrate_to_a_tangent_norm():
-    head, images, texts = HierHead(DIM), features(64, 0, 40.0), features(4, 1, 0.01)
-    head.calibrate(images, texts, torch.arange(64) % 4, 100.0, tangent_norm=0.4, vic_factor=0.5)
+    head = HierHead(DIM, tangent_norm=0.4, vic_factor=0.5)
+    images, texts = features(64, 0, 40.0), features(4, 1, 0.01)
+    head.calibrate(images, texts, torch.arange(64) % 4, 100.0)
     assert head.image_tangent(images).norm(dim=1).median().item() == pytest.approx(0.4, rel=1e-5)
     assert head.text_tangent(texts).norm(dim=1).median().item() == pytest.approx(0.4, rel=1e-5)
     assert head.log_image_scale.requires_grad

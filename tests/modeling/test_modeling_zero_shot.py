@@ -128,7 +128,8 @@ class TestHyperbolic:
         with torch.no_grad():
             images, texts = model.encode_image((pixels - 0.5) / 0.5), model.project_text(states)
             labels = torch.zeros(16, dtype=torch.long)
-            model.hier_head.calibrate(images, texts, labels, 100.0, tangent_norm=0.4)
+            model.hier_head.configure(**model.hier_head.constants | {"tangent_norm": 0.4})
+            model.hier_head.calibrate(images, texts, labels, 100.0)
         return model
 
     def test_is_the_distance_of_the_lifted_features(self, calibrated, processor, states, pixels):

@@ -26,11 +26,13 @@ from hf_hierrobust.modeling import (
     text_inputs,
 )
 from hf_hierrobust.modeling.encoders import FAMILIES
+from hf_hierrobust.modeling.fingerprints import fingerprints
+from hf_hierrobust.modeling.hier_head import HierHead
 from hf_hierrobust.modeling.lora import adapter_layers, adapter_parameters
 from hf_hierrobust.modeling.reference import ReferenceModel
 from hf_hierrobust.modeling.side_files import load_side_files
 from hf_hierrobust.modeling.sources import MODEL_TYPES
-from hf_hierrobust.modeling.trainable import fingerprints, set_trainable
+from hf_hierrobust.modeling.trainable import set_trainable
 
 PROMPTS = ["this is a photo of a cat", "oak", "this is a photo of a rose animal"]
 HIER = ("vision", "text_projection", "hier_head")
@@ -140,7 +142,7 @@ class TestStockTransformers:
 def test_checkpoint_names_the_stock_class_and_holds_no_head(saved, model):
     config = json.loads((saved / "config.json").read_text())
     assert config["architectures"] == ["SiglipModel"] and config["model_type"] == "siglip"
-    assert config["hier_robust"].keys() == {"curvature", "ball_margin", "max_tangent_norm"}
+    assert config["hier_robust"].keys() == set(HierHead.CONSTANTS)
     keys = load_file(saved / "model.safetensors").keys()
     assert {"logit_bias", "text_model.head.weight"} < keys and not any("hier" in key for key in keys)
     (saved / "README.md").touch()

@@ -98,6 +98,21 @@ def test_a_mean_over_the_batch_counts_once_an_image_in_the_attack():
     torch.testing.assert_close(inner.sum(), len(batch.labels) * tree + 3 * flat.sum())
 
 
+def test_members_without_an_attack_train_on_the_clean_images():
+    composite, batch = set_up(Composite(members={"tecoa": {}, "clean": {}}, weights={"clean": 0.5}))
+    assert "clean" in composite.needs
+    targets = batch.targets()
+    terms = composite.loss([batch.view()], targets)
+    alone, _ = set_up(OBJECTIVES.get("clean")())
+    assert torch.equal(terms["clean/ce"], 0.5 * alone.loss([targets.clean], targets)["ce"])
+    assert not torch.isclose(terms["clean/ce"], 0.5 * terms["tecoa/ce"])
+    tecoa, _ = set_up(OBJECTIVES.get("tecoa")())
+    steering = composite.inner_loss(batch.view(), batch.attack_targets())
+    assert torch.equal(steering, tecoa.inner_loss(batch.view(), batch.attack_targets()))
+    text_only, _ = set_up(Composite(members={"tecoa": {}, "mmcoa": {"lambda_image": 0}}))
+    assert torch.equal(text_only.inner_loss(batch.view(), batch.attack_targets()), steering)
+
+
 def test_with_a_perturbation_a_level_flat_members_train_on_the_leaves_one():
     composite, batch = set_up(Composite(members={"hier_robust": {}, "pmg_aft": {}}))
     views = [batch.view("clean", levels=(1,)), batch.view(levels=(0,))]

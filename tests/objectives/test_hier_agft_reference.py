@@ -238,6 +238,18 @@ def test_soft_cross_entropy_is_the_expectation_over_masked_softmaxes(spread):
     assert_same(loss.sum(), expected.sum(), [scores])
 
 
+def test_a_joined_node_far_above_its_level_is_no_negative_in_fp32():
+    scores = torch.tensor([[-110.0, -120.0, 0.0, -300.0]], requires_grad=True)
+    joined = torch.tensor([[True, False], [True, False]])
+    loss = soft_cross_entropy(scores, torch.tensor([[1.0, 0.0]]), joined)
+    exact = scores.detach().double().requires_grad_()
+    expected = exact[:, [0, 1, 3]].logsumexp(1) - exact[:, 0]
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(loss.double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=0, atol=1e-5)
+
+
 def test_what_it_needs_and_what_trains():
     assert make({}, KINDS)[0].needs == {"tree", "text_nodes", "reference"}
     assert "reference" in make({"label_weight": 1}, KINDS)[0].needs

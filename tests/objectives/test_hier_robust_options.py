@@ -102,9 +102,12 @@ def test_an_uncalibrated_head_is_refused():
         objective.inner_loss(view_of(images, texts, HierHead(DIM)), Targets(labels))
 
 
-def test_another_geometry_than_the_heads_is_refused():
-    objective = HierRobust(curvature=0.5)
+@pytest.mark.parametrize("option", [{"curvature": 0.5}, {"vic_factor": 0.3}, {"tangent_norm": 3.0}])
+def test_other_constants_than_the_heads_are_refused(option):
+    objective = HierRobust(**option)
     objective.setup(CLASSES, forest_of([KINDS]))
     images, texts, labels, head = make_batch(objective.nodes.names)
-    with pytest.raises(ValueError, match=r"'curvature': 0\.5.*was calibrated with .*'curvature': 1\.0"):
+    ((name, value),) = option.items()
+    held = f"'{name}': {head.constants[name]}"
+    with pytest.raises(ValueError, match=rf"'{name}': {value}.*was calibrated with .*{held}"):
         objective.calibrate(view_of(images, texts, head), labels)

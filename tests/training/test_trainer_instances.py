@@ -260,3 +260,11 @@ def test_the_card_states_optimizer_adapters_and_every_tree(tiny_clip_dir, tiny_t
     facts = card_facts(adam)
     assert (facts.hyperparameters["adam_beta2"], facts.hyperparameters["lora_r"]) == (0.98, 4)
     assert not facts.visual_prompt and not facts.trees
+
+
+def test_an_attack_that_cannot_start_is_refused(tiny_clip_dir, tmp_path):
+    """FARE's loss is least, and flat, at the clean image: a zero start would train on nothing."""
+    zero = {"random_start": "zero"}
+    with pytest.raises(ValueError, match=r"moved no pixel in the first step.*random_start other"):
+        train(tiny_clip_dir, tmp_path, objective="fare", attack_args=zero)
+    train(tiny_clip_dir, tmp_path, objective="tecoa", attack_args=zero)

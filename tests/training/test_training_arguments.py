@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_hierrobust.attacks import PGD, UniversalHierarchicalAttack
-from hf_hierrobust.objectives import FARE, Clean, HierRobust, MMCoA, TeCoA
+from hf_hierrobust.objectives import FARE, Clean, Composite, HierRobust, MMCoA, TeCoA
 from hf_hierrobust.training import RobustTrainingArguments
 
 
@@ -64,7 +64,7 @@ def test_objective_options_come_as_json_or_as_a_mapping(tmp_path):
 
 
 def test_attack_defaults_are_the_papers(tmp_path):
-    """HierRobust: 3 steps from Gaussian noise; TeCoA: 2 steps, FARE: 10; all with a step of eps."""
+    """HierRobust: 3 steps from Gaussian noise; TeCoA: 2; with a step of eps. FARE: 10 of 1/255."""
     args = arguments(tmp_path, eps="4/255")
     universal, pgd = args.build_attack(HierRobust()), args.build_attack(TeCoA())
     assert (universal.num_steps, universal.random_start, universal.text_eps) == (3, "gaussian", 2e-4)
@@ -73,6 +73,11 @@ def test_attack_defaults_are_the_papers(tmp_path):
         assert attack.threat.eps == attack.step_size == pytest.approx(4 / 255)
     assert args.build_attack(Clean()) is None
     assert args.build_attack(FARE()).num_steps == args.build_attack(MMCoA()).num_steps == 10
+    assert args.build_attack(FARE()).step_size == pytest.approx(1 / 255)
+    assert arguments(tmp_path, eps="0.5/255").build_attack(FARE()).step_size == pytest.approx(0.5 / 255)
+    assert arguments(tmp_path, norm="l2", eps="2").build_attack(FARE()).step_size == 2
+    assert args.build_attack(Composite(members={"fare": {}})).step_size == pytest.approx(1 / 255)
+    assert args.build_attack(Composite(members={"fare": {}, "tecoa": {}})).step_size == args.threat.eps
     assert arguments(tmp_path, num_steps=3).build_attack(FARE()).num_steps == 3
     assert arguments(tmp_path, attack="pgd").build_attack(HierRobust()).num_steps == 2
 

@@ -23,7 +23,7 @@ from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling import RobustSiglipModel, load_robust_model, text_inputs
 from hf_hierrobust.objectives import OBJECTIVES
-from hf_hierrobust.objectives.contrastive import positive_pairs, sigmoid_pairs
+from hf_hierrobust.objectives.contrastive import pair_losses, positive_pairs
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
@@ -94,15 +94,26 @@ class TestPairs:
     def test_copies_of_a_caption_match_each_others_images(self):
         generator = torch.Generator().manual_seed(0)
         images, texts = (torch.randn(4, 6, generator=generator, dtype=torch.float64) for _ in range(2))
-        texts[2] = texts[0]
-        positives = positive_pairs("diagonal", torch.zeros(4, dtype=torch.long))
-        to_texts, to_images = sigmoid_pairs(images, texts, torch.tensor(10.0), torch.tensor(-2.0), positives)
+        texts[2] = texts[0] * (1 + 1e-7)  # encoded in another batch, a copy is not equal to the last bit
+        positives, keys = positive_pairs("diagonal", torch.zeros(4)), torch.tensor([7, 8, 7, 9])
+        to_texts, to_images = pair_losses(
+            images, texts, torch.tensor(10.0), torch.tensor(-2.0), positives, keys
+        )
         cosines = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
         signs = 2 * torch.eye(4, dtype=torch.float64) - 1
         signs[0, 2] = signs[2, 0] = 1
         expected = F.softplus(-signs * (10 * cosines - 2)).sum(1)
         torch.testing.assert_close(to_texts, expected)
         torch.testing.assert_close(to_images.mean(), expected.mean())
+
+    def test_captions_are_known_by_their_text(self, tiny_siglip_dir, tmp_path):
+        trainer = make_trainer(tiny_siglip_dir, tmp_path, objective="mmcoa")
+        pixels, labels = first_batch(trainer)
+        with torch.no_grad():
+            (view,), _ = views_of(trainer, pixels, labels)
+        for keys in (view.caption_keys, view.attacked_caption_keys):
+            assert torch.equal(keys[:, None] == keys, labels[:, None] == labels)
+        assert not set(view.caption_keys.tolist()) & set(view.attacked_caption_keys.tolist())
 
     def test_mmcoa_counts_pairs_of_a_class_as_positives(self, tiny_siglip_dir, tmp_path):
         trainer = make_trainer(tiny_siglip_dir, tmp_path, objective="mmcoa")
