@@ -69,7 +69,9 @@ def collect(folder: Path, options: dict) -> dict:
     """Numbers of one finished cell."""
     records = json.loads((folder / "results.json").read_text())["records"]
     state = folder / "trainer_state.json"
-    history = json.loads(state.read_text())["log_history"] if state.exists() else []
+    # Of a resumed run only the last part was timed.
+    timed = state.exists() and not (folder / "resumed").exists()
+    history = json.loads(state.read_text())["log_history"] if timed else []
     runtime = next((entry for entry in reversed(history) if "train_runtime" in entry), {})
     paths = (
         "zero_shot",
@@ -105,6 +107,8 @@ def run_cells(cells: dict[str, dict], work: Path, target: Path, config: Path, on
         prepare(folder, options)
         if not (folder / "results.json").exists():
             print(f"{target.stem}/{name}", flush=True)
+            if any(folder.glob("checkpoint-*")):
+                (folder / "resumed").touch()
             run_cell(folder, options, config)
         found = json.loads(target.read_text()) if target.exists() else {}
         found[name] = collect(folder, options)

@@ -1,6 +1,6 @@
 """HierRobust against TeCoA on CIFAR-100: learning-rate search, comparison, ablations; one process a cell.
 
-    python benchmarks/hier_cifar100.py STAGE --model ../shared/models/clip-small --data ../shared/data
+    python benchmarks/hier_cifar100.py STAGE --model path/to/clip --data path/to/data
 
 Every cell is a run of ``hf-hierrobust train`` in its own folder. A cell that has results of the same options
 and revision is not run again, one that was interrupted resumes from its last checkpoint, and the collected

@@ -165,7 +165,7 @@ class Attack:
         with frozen(model), frozen(search_model):
             with torch.no_grad():
                 logits = model(pixels)
-            _check_labels(labels, logits)
+            check_labels(labels, *logits.shape)
             # An arg-max over NaN is a verdict about nothing.
             _refuse_nan(logits, "the model's logits are NaN")
             clean = logits.argmax(1) == labels
@@ -214,13 +214,18 @@ def input_gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...
     return gradients
 
 
-def _check_labels(labels: Tensor, logits: Tensor) -> None:
-    if labels.shape != logits.shape[:1]:
+def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
+    """Refuse labels that are not one class an image.
+
+    Raises:
+        ValueError: not of shape (num_images,), or outside 0..num_classes-1.
+    """
+    if labels.shape != (num_images,):
         # (B, 1) would broadcast against the (B,) predictions instead of failing.
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({len(logits)},), one per image")
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({num_images},), one per image")
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise ValueError(f"labels span [{low}, {high}] but the model has {logits.shape[1]} classes")
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels span [{low}, {high}] but there are {num_classes} classes")
 
 
 def _refuse_nan(values: Tensor, what: str) -> None:

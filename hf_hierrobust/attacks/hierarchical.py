@@ -1,6 +1,6 @@
 """Hierarchical attacks: HierRobust's universal perturbation, its two ablation rivals, superclass attacks.
 
-Source: HierRobust (2604.18867), inner maximisation; methods OC-10 and OC-17.
+Source: HierRobust (2604.18867), inner maximisation; OC-10 and OC-17 (docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Attack, attackable, frozen
+from .base import Attack, attackable, check_labels, frozen
 from .pgd import PGD
 from .text_base import TextAttack, check_texts
 from .text_scores import PromptCrossEntropy, coordinate_kl
@@ -126,7 +126,7 @@ class MultimodalAttack:
                 another number of attacked prompts.
         """
         prompts, pixels = check_texts(prompts, "prompts"), attackable(pixels)
-        _check_labels(labels, len(pixels), len(prompts))
+        check_labels(labels, len(pixels), len(prompts))
         if attacked_prompts is not None and len(attacked_prompts) != len(prompts):
             raise ValueError(
                 f"attacked_prompts has {len(attacked_prompts)} texts but there are {len(prompts)} prompts"
@@ -214,11 +214,3 @@ class _Classifier:
 
 def _logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
     return scale * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
-
-
-def _check_labels(labels: Tensor, num_images: int, num_prompts: int) -> None:
-    if labels.shape != (num_images,):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({num_images},), one per image")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_prompts:
-        raise ValueError(f"labels span [{low}, {high}] but there are {num_prompts} prompts")

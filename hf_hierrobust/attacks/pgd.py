@@ -112,7 +112,7 @@ class PGD(Attack):
         levels: int = 1,
         generator: torch.Generator | None = None,
     ) -> list[Perturbation]:
-        """Maximise a loss over the pixels of a batch and return the last iterate (methods §0.3).
+        """Maximise a loss over the pixels of a batch and return the last iterate.
 
         The caller freezes the model (`frozen`) and chooses the precision.
 

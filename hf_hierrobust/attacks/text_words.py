@@ -188,6 +188,7 @@ class BertAttack(ImportanceAttack):
     The masked LM is loaded at the first attack and kept, and so are a caption's candidates.
 
     Args:
+        num_words, num_candidates, semantic_filter, min_similarity: see `WordAttack`.
         model_name: folder or Hub id of any `AutoModelForMaskedLM`.
         threshold: least probability of a substitute for a word of one token; None keeps all.
         max_tokens: of the masked LM, special tokens included; words beyond are not attacked.
@@ -229,6 +230,7 @@ class SynonymAttack(ImportanceAttack):
     """Substitutes are the word's WordNet synonyms, over all its senses; no language model is needed.
 
     Args:
+        num_words, num_candidates, semantic_filter, min_similarity: see `WordAttack`.
         wordnet_path: see `hierarchy.WordNet`; None looks where that does.
 
     Raises:

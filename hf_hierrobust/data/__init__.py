@@ -1,6 +1,6 @@
 """Images and class names: loading, batching to pixels in [0, 1], and zero-shot class sets."""
 
-from .class_sets import ClassSet, UnmatchedLabelError, available_class_sets, load_class_set, normalise_name
+from .class_sets import ClassSet, UnmatchedLabelError, available_class_sets, load_class_set
 from .collator import (
     MixedSizesError,
     PixelCollator,
@@ -46,7 +46,6 @@ __all__ = [
     "label_names",
     "load_class_set",
     "load_images",
-    "normalise_name",
     "representative_rows",
     "shuffled_stream",
     "split_holdout",

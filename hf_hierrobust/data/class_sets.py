@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..hierarchy.checks import normalise
+
 if TYPE_CHECKING:
     from .collator import PixelDataset, PixelStream
 
@@ -33,11 +35,6 @@ _JSON_KEYS = (
 
 class UnmatchedLabelError(ValueError):
     """A dataset's label names do not lead to exactly one class each."""
-
-
-def normalise_name(name: str) -> str:
-    """Fold what carries no meaning (case, ``_``, ``-``, blanks): ``"Shih-Tzu"`` is ``"shih tzu"``."""
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ class ClassSet:
         for position, label in enumerate(dataset_label_names):
             found: set[int] = set()
             for text in (label, *map(str.strip, label.split(","))):
-                hit = exact.get(text) or normalised.get(normalise_name(text)) or set()
+                hit = exact.get(text) or normalised.get(normalise(text)) or set()
                 found = (found & hit) or found or hit
             if len(found) > 1 and same_size and position in found:
                 found = {position}
@@ -189,7 +186,7 @@ class ClassSet:
             exact[alias].update(_indices(target))
         normalised: dict[str, set[int]] = defaultdict(set)
         for name, indices in exact.items():
-            normalised[normalise_name(name)] |= indices
+            normalised[normalise(name)] |= indices
         return dict(exact), dict(normalised)
 
     def _mismatch(self, unmatched: list[str], ambiguous: list[str], total: int, known: list[str]) -> str:
@@ -197,7 +194,7 @@ class ClassSet:
             f"{len(unmatched) + len(ambiguous)} of {total} dataset labels do not fit class set {self.name!r}:"
         ]
         for label in unmatched[:10]:
-            nearest = difflib.get_close_matches(normalise_name(label), known, n=3)
+            nearest = difflib.get_close_matches(normalise(label), known, n=3)
             lines.append(f"  {label!r} is unknown, nearest: {', '.join(map(repr, nearest)) or 'none'}")
         if len(unmatched) > 10:
             lines.append(f"  ... and {len(unmatched) - 10} more: {unmatched[10:30]}")

@@ -159,7 +159,7 @@ class PixelCollator:
 
     Args:
         image_processor: of the model (or a processor that holds one); only ``resolution="model"`` uses it.
-        resolution: threat space of the attack. ``"native"`` keeps each image's own size (methods OC-1),
+        resolution: threat space of the attack. ``"native"`` keeps each image's own size (OC-1),
             ``"model"`` applies the processor's own resize and crop with its PIL backend.
         class_map: LongTensor (C,) from dataset label to class index (`ClassSet.index_map`).
 

@@ -83,7 +83,7 @@ class RobustnessRecord:
         objective: training objective, or "none" for an untouched base.
         class_set, num_classes: name of the class list, and how many classes this level chooses between.
         level, level_name: 0 = leaves, l = l-th superclass level; `level_name` is "leaf", "superclass", ...
-        classifier: whose logits were attacked: "cosine", "hyperbolic", "rollup", "path" (methods OC-22).
+        classifier: whose logits were attacked: "cosine", "hyperbolic", "rollup", "path" (OC-22).
         attack: constants: name, norm, eps (pixel scale), space ("native" | "model"), and where they exist
             step_size, num_steps, restarts, random_start, loss, resolution; `eps_text` ("4/255") is added.
         sample_ids: see `describe_samples`; its count equals `num_samples`.

@@ -16,6 +16,7 @@ from ..attacks import PGD, Attack, TextAttack
 from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
+from ..modeling.fingerprints import weights_hash
 from ..modeling.kernels import fast_kernels
 from ..naming import public_name
 from ..threat import ThreatModel
@@ -134,17 +135,26 @@ def evaluate_model(
     """Attack every classifier of a model on every set at every budget.
 
     Args:
+        model, processor: of one checkpoint, the model in evaluation mode.
+        sets: what to measure; their trees give the levels above the leaves.
+        plan: the attacks and their budgets.
         model_name, objective: for the records.
-        classifiers: names to keep (see `LevelClassifier`); None evaluates all that the model offers.
+        template: prompt template in place of each class set's own.
+        classifiers: names to keep (see `LevelClassifier`); None evaluates the usual ones that the model has.
+        batch_size: images a batch.
         bf16_search: attack gradients under bf16 autocast; verdicts stay fp32.
         seed: of random starts.
 
     Returns:
         One record per set, level, classifier and budget; with a text attack, for the leaves' cosine
         classifier also one with attacked prompts alone and one per budget with both attacked.
+
+    Raises:
+        ValueError: an unknown classifier, a prompt longer than the text encoder's context, labels outside the
+            classes, or a model whose logits are NaN.
     """
     pipeline, records = PixelPipeline(processor.image_processor), []
-    dtype = torch.bfloat16 if bf16_search else None
+    dtype, model_hash = torch.bfloat16 if bf16_search else None, weights_hash(model)
     for data in sets:
         found = level_classifiers(
             model,
@@ -178,6 +188,7 @@ def evaluate_model(
                 "tree": data.tree.name if data.tree else None,
                 "tree_hash": data.tree.hash if data.tree else None,
                 "templates_hash": class_set.templates_hash,
+                "model_hash": model_hash,
                 "seed": seed,
                 "sample_ids": identities[threat.space],
             }

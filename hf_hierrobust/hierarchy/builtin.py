@@ -27,6 +27,9 @@ def load_tree(spec: str | Path | LabelTree | Forest) -> Forest:
 
     A builtin name wins over a file of that name. The trees of a list get the first one's leaf order.
 
+    Args:
+        spec: the name, path or list; a tree or forest comes back as a forest.
+
     Raises:
         TreeError: neither a builtin tree nor a file (the message lists the builtin ones), an invalid file, or
             trees over different classes.

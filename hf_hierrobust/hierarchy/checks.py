@@ -13,7 +13,7 @@ class TreeError(ValueError):
 
 def normalise(name: str) -> str:
     """Form in which class names are compared: lower case, ``_``, ``-`` and blanks as one space."""
-    return re.sub(r"[\s_-]+", " ", name).strip().lower()
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:

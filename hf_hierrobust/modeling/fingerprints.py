@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -16,3 +17,9 @@ def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         name: int(tensor.detach().view(_BITS[tensor.element_size()]).sum(dtype=torch.int64))
         for name, tensor in tensors.items()
     }
+
+
+def weights_hash(model: nn.Module) -> str:
+    """16 hexadecimal digits that tell which weights were measured, whatever their folder is called."""
+    found = sorted(fingerprints(model.state_dict()).items())
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]

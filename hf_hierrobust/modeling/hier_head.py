@@ -198,7 +198,7 @@ class HierHead(nn.Module):
 
 
 def matched_kappa(a: float, b: float, cosine: float, curvature: float, logit_scale: float) -> float:
-    """Temperature at which ``-kappa d_r`` has slope ``logit_scale`` in the cosine (methods §1.5, derived).
+    """Temperature at which ``-kappa d_r`` has slope ``logit_scale`` in the cosine (OC-8).
 
     Args:
         a, b: norms of the image and the text point in the ball.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .fingerprints import fingerprints
 from .lora import adapter_layers, adapters_off
+from .modes import evaluating
 from .visual_prompts import remove_visual_prompt, visual_prompt_off
 
 if TYPE_CHECKING:
@@ -119,12 +120,5 @@ def _copy_of(model: RobustDualEncoder) -> RobustDualEncoder:
 @contextmanager
 def _original(model: RobustDualEncoder) -> Iterator[None]:
     """Adapters and prompt off, evaluation mode; all restored."""
-    modes = {module: module.training for module in model.modules()}
-    with adapters_off(model), visual_prompt_off(model):
-        try:
-            model.eval()
-            yield
-        finally:
-            # One by one: parts of a training model, such as a frozen text trunk, may be in evaluation mode.
-            for module, mode in modes.items():
-                module.training = mode
+    with adapters_off(model), visual_prompt_off(model), evaluating(model):
+        yield

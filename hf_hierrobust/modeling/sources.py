@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from transformers import AutoConfig
 from transformers.utils import cached_file
@@ -31,8 +32,15 @@ def dual_encoder_type(name_or_path, **hub) -> str:
     """The checkpoint's model type, one of `MODEL_TYPES`.
 
     Raises:
+        FileNotFoundError: a local path without a checkpoint.
         ValueError: it is of another type, which is named.
     """
+    path = Path(name_or_path).expanduser() / hub.get("subfolder", "")
+    if (path.is_absolute() or str(name_or_path).startswith(".")) and not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"model_name_or_path={str(name_or_path)!r} holds no checkpoint (no config.json there): give the "
+            "folder of a saved model, or a Hub id"
+        )
     model_type = AutoConfig.from_pretrained(name_or_path, **hub).model_type
     if model_type not in MODEL_TYPES:
         raise ValueError(

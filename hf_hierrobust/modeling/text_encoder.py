@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from .modes import evaluating
 
 
 class TokenBatch(NamedTuple):
@@ -97,7 +98,7 @@ class TextEncoder:
         unique, rows = _unique(map(tuple, ids))
         order = sorted(range(len(unique)), key=lambda row: len(unique[row]))
         parts = []
-        with _evaluating(self.module):
+        with evaluating(self.module):
             for start in range(0, len(order), self.batch_size):
                 batch = self._pad([unique[row] for row in order[start : start + self.batch_size]])
                 parts.append(self._features(batch))
@@ -221,15 +222,3 @@ def _unique(items: Iterable) -> tuple[list, list[int]]:
     place: dict = {}
     rows = [place.setdefault(item, len(place)) for item in items]
     return list(place), rows
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    # One by one: parts of a training model, such as a frozen tower, may be in evaluation mode.
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .dual_encoder import RobustDualEncoder
+from .modes import evaluating
 from .pixels import PixelPipeline
 from .text_encoder import text_inputs
 
@@ -23,10 +24,12 @@ def encode_prompts(
     prompts: Sequence[str] | Sequence[Sequence[str]],
     batch_size: int = 256,
 ) -> Tensor:
-    """Pooled states of the text trunk, before the projection.
+    """Pooled states of the text trunk, before the projection; every module's mode stays as it was.
 
     Args:
+        model, tokenizer: of one checkpoint.
         prompts: N prompts, or N lists of T prompts (one per template).
+        batch_size: prompts a forward.
 
     Returns:
         (N, w), or (N, T, w) for several templates. They stay valid while the trunk is frozen; the
@@ -42,17 +45,12 @@ def encode_prompts(
         raise ValueError("every class needs the same number of prompts (one per template)")
     flat = [prompt for row in rows for prompt in row]
     check_prompt_lengths(tokenizer, flat, model.config.text_config.max_position_embeddings)
-    modes, states = {module: module.training for module in model.modules()}, []
-    model.eval()
-    try:
+    parts = []
+    with evaluating(model):
         for start in range(0, len(flat), batch_size):
             batch = text_inputs(model, tokenizer, flat[start : start + batch_size])
-            states.append(model.pool_text(**batch).float())
-    finally:
-        # One by one: parts of a training model, such as a frozen text trunk, may be in evaluation mode.
-        for module, mode in modes.items():
-            module.training = mode
-    states = torch.cat(states)
+            parts.append(model.pool_text(**batch).float())
+    states = torch.cat(parts)
     return states if len(rows[0]) == 1 else states.view(len(rows), len(rows[0]), -1)
 
 

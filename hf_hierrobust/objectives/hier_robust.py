@@ -2,7 +2,7 @@
 
 Notation of the paper: HITA is the sum of level losses (eq. 10), HNSA its extra negatives, vic the
 neighbourhood term (eq. 12), the gaps order norms by depth (eqs. 11 and 13), eq. 14 is the total.
-Fields named OC-n are decisions where the sources are silent.
+OC-n are decisions where the sources are silent, see docs/decisions.md.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ class CompTGA(TGAZSR):
     """TGA-ZSR with complementary maps: ``A_class (1 - A_nonclass)``, the second towards a negated prompt.
 
     Args:
+        alpha, beta: as in `TGAZSR`, with this paper's values.
         negative_template: the negated prompt; ``{}`` is the class name.
     """
 

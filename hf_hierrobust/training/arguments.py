@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
+from ..data.class_sets import DEFAULT_TEMPLATE
 from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts
 from ..threat import ThreatModel, parse_eps
@@ -83,7 +84,7 @@ class RobustTrainingArguments(TrainingArguments):
         metadata={"help": "Resolution of the perturbation: 'native' images or the 'model' input."},
     )
     template: str = field(
-        default="This is a photo of a {}.", metadata={"help": "Prompt template of classes and superclasses."}
+        default=DEFAULT_TEMPLATE, metadata={"help": "Prompt template of classes and superclasses."}
     )
     robust_eval_samples: int = field(
         default=512, metadata={"help": "Images of the evaluation set to attack at each evaluation."}

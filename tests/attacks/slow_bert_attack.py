@@ -23,7 +23,7 @@ def slow_kl(a, b):
 
 
 def slow_attack(text, encoder, mlm_dir, k, num_words=1, quirks=False):
-    """Returns (text, KL), following methods.md §3 and, without quirks, OC-18."""
+    """Returns (text, KL), following MMCoA and, without quirks, OC-18."""
     tokenizer, mlm = AutoTokenizer.from_pretrained(mlm_dir), AutoModelForMaskedLM.from_pretrained(mlm_dir)
     words, spans, pieces = text.split(" "), [], []
     for word in words:

@@ -160,7 +160,7 @@ class TestLabels:
     @pytest.mark.parametrize(("wrong", "span"), [(4, "[0, 4]"), (-1, "[-1, 3]")])
     def test_outside_the_classes(self, net, images, labels, wrong, span):
         labels[7], labels[8] = 0 if wrong > 0 else 3, wrong
-        message = re.escape(f"labels span {span} but the model has 4 classes")
+        message = re.escape(f"labels span {span} but there are 4 classes")
         with pytest.raises(ValueError, match=message):
             attack()(net, images, labels)
 

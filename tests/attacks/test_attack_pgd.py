@@ -16,7 +16,7 @@ L2 = ThreatModel(norm="l2", eps=0.3)
 
 
 def plain_pgd(loss, pixels, delta, eps, step, steps):
-    """The operator of methods §0.3, one line after the other."""
+    """The projected ascent of Madry et al., one line after the other."""
     delta = delta.clamp(-eps, eps)
     delta = torch.max(torch.min(delta, 1 - pixels), -pixels)
     for _ in range(steps):

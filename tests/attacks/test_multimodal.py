@@ -153,7 +153,7 @@ def test_bad_input(encode_image, encoder, batch):
         (("a dog", pixels, labels), TypeError, "prompts is one string"),
         ((PROMPTS, pixels * 255, labels), ValueError, "divide 8-bit images by 255"),
         ((PROMPTS, pixels, labels[:, None]), ValueError, r"labels have shape \(24, 1\)"),
-        ((PROMPTS[:2], pixels, labels * 0 + 3), ValueError, r"\[3, 3\] but there are 2 prompts"),
+        ((PROMPTS[:2], pixels, labels * 0 + 3), ValueError, r"\[3, 3\] but there are 2 classes"),
     ):
         with pytest.raises(error, match=message):
             run(encode_image, encoder, *arguments)

@@ -198,6 +198,11 @@ def test_a_model_that_is_no_dual_encoder(refused, tmp_path):
     refused(ValueError, "'bert' checkpoint, not a dual encoder", model_name_or_path=tmp_path / "bert")
 
 
+def test_a_model_folder_that_is_not_there(refused, tmp_path):
+    words = "model_name_or_path=.*nowhere' holds no checkpoint"
+    refused(FileNotFoundError, words, model_name_or_path=tmp_path / "nowhere")
+
+
 # ---- output directories ----
 
 

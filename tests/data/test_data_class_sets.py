@@ -12,8 +12,8 @@ from hf_hierrobust.data import (
     label_names,
     load_class_set,
     load_images,
-    normalise_name,
 )
+from hf_hierrobust.hierarchy.checks import normalise
 
 SIZES = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "tinyimagenet": 200, "caltech101": 101}
 
@@ -77,8 +77,8 @@ def test_labels_outside_the_set_are_listed_with_the_nearest_names():
     assert "'cat'" not in message and "aliases" in message
 
 
-def test_normalise_name():
-    assert normalise_name(" Shih-Tzu ") == normalise_name("shih_tzu") == "shih tzu"
+def test_names_are_compared_in_one_form():
+    assert normalise(" Shih-Tzu ") == normalise("shih_tzu") == "shih tzu"
 
 
 def test_prompts_have_one_text_per_class_and_template():

@@ -226,6 +226,7 @@ def test_there_is_one_valid_record_per_classifier_and_budget(records, tmp_path):
         assert flags["clean"].float().mean() == pytest.approx(record.clean_accuracy)
         assert flags["robust"].sum() == round(10 * record.robust_accuracy)
         assert not (flags["robust"] & ~flags["clean"]).any()
+    assert len({record.model_hash for record in records}) == 1 and records[0].model_hash
     by_eps = {r.attack["eps_text"] for r in records}
     assert by_eps == {"1/255", "16/255"}
 
@@ -286,6 +287,7 @@ def test_local_paths_stay_private(clip, tmp_path):
 def test_a_record_stands_beside_its_own_base(clip, records, tiny_clip_dir):
     stock = (RobustCLIPModel.from_pretrained(tiny_clip_dir).eval(), *clip[1:])
     base = measure(stock, model_name="org/base", objective="none")
+    assert base[0].model_hash != records[0].model_hash  # the head's constants are part of the model
     assert len(base) == 3 * 2
     paired = with_base(records, base)
     assert [replace(r, base=None) for r in paired] == records

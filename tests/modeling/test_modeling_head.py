@@ -72,7 +72,7 @@ def test_lift_is_the_clipped_exponential_map():
     ],
 )
 def test_matched_kappa_golden_values(a, b, kappa):
-    """Methods §1.5, cosine 0.25, curvature -1, CLIP's multiplier 100."""
+    """Computed beforehand in float64: cosine 0.25, curvature -1, CLIP's multiplier 100."""
     tolerance = 0.05 if isinstance(kappa, float) else 0.5
     assert matched_kappa(a, b, 0.25, 1.0, 100.0) == pytest.approx(kappa, abs=tolerance)
 
