@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from hf_hierrobust.evaluation.metrics import wilson_interval
@@ -13,12 +14,18 @@ ZERO_SHOT = {"cifar10": "CIFAR-10", "tinyimagenet": "Tiny-ImageNet", "caltech101
 
 
 class Results:
-    """Records of all cells, by method, averaged over seeds."""
+    """Records of all cells, by method, averaged over seeds.
 
-    def __init__(self, path: Path):
-        self.cells = defaultdict(list)
+    Args:
+        path: collected cells.
+        order: names of the methods, in the order of the rows; others come last.
+    """
+
+    def __init__(self, path: Path, order: Sequence[str] = ()):
+        found = defaultdict(list)
         for name, cell in json.loads(path.read_text()).items():
-            self.cells[name.rsplit("-seed", 1)[0]].append(cell)
+            found[name.rsplit("-seed", 1)[0]].append(cell)
+        self.cells = {name: found[name] for name in dict.fromkeys((*order, *sorted(found))) if name in found}
 
     @property
     def methods(self) -> list[str]:
@@ -65,28 +72,33 @@ def best_superclass(results: Results, method: str) -> str:
     )
 
 
+def columns(results: Results, method: str) -> dict[str, dict[str, list[dict]]]:
+    """Records of a method on each of the five tasks, by budget."""
+    tasks = {"CIFAR-100": ("cifar100", 0, "cosine")}
+    tasks["20 superclasses"] = ("cifar100", 1, best_superclass(results, method))
+    tasks |= {title: (name, 0, "cosine") for name, title in ZERO_SHOT.items()}
+    return {
+        title: {eps: results.records(method, *where, "pgd", eps) for eps in BUDGETS}
+        for title, where in tasks.items()
+    }
+
+
 def leaf_table(results: Results, steps: dict[str, dict]) -> str:
     """CIFAR-100, one row a method; ``steps`` holds each one's time of a step over TeCoA's."""
-    head = ["method", "seeds", "leaf clean"]
+    head = ["method", "seeds", "leaf, clean"]
     for eps in BUDGETS:
-        head += [f"PGD-20 {eps}", f"+ CW {eps}"]
-    head += [
-        "superclass clean",
-        *(f"PGD-20 + CW {eps}" for eps in BUDGETS),
-        "by",
-        "text",
-        "joint 4/255",
-        "step",
-    ]
+        head += [f"PGD-20 {eps}", f"and CW {eps}"]
+    head += [f"superclass prompts {BUDGETS[-1]}", "best superclasses, clean", *BUDGETS, "by"]
+    head += ["prompts attacked", f"and pixels {BUDGETS[-1]}", "time of a step"]
     rows = []
     for method in results.methods:
-        leaf = {eps: results.records(method, "cifar100", 0, "cosine", "pgd", eps) for eps in BUDGETS}
+        leaf, above = (columns(results, method)[task] for task in ("CIFAR-100", "20 superclasses"))
         row = [method, str(len(results.cells[method])), entry(leaf[BUDGETS[0]], "clean_accuracy")]
         for eps in BUDGETS:
             row += [entry(leaf[eps], "after_ce"), entry(leaf[eps])]
-        by = best_superclass(results, method)
-        above = {eps: results.records(method, "cifar100", 1, by, "pgd", eps) for eps in BUDGETS}
-        row += [entry(above[BUDGETS[0]], "clean_accuracy"), *(entry(above[eps]) for eps in BUDGETS), by]
+        row.append(entry(results.records(method, "cifar100", 1, "cosine", "pgd", BUDGETS[-1])))
+        row += [entry(above[BUDGETS[0]], "clean_accuracy"), *(entry(above[eps]) for eps in BUDGETS)]
+        row.append(best_superclass(results, method))
         row.append(entry(results.records(method, "cifar100", 0, "cosine", "text", None)))
         row.append(entry(results.records(method, "cifar100", 0, "cosine", "joint", BUDGETS[-1])))
         row.append(f"{steps[method]['median']:.2f}" if method in steps else "–")
@@ -95,15 +107,19 @@ def leaf_table(results: Results, steps: dict[str, dict]) -> str:
 
 
 def zero_shot_table(results: Results) -> str:
+    """The three sets that no method trained on, and the mean over all five tasks."""
     head = ["method"]
-    for title in ZERO_SHOT.values():
-        head += [f"{title} clean", *(f"{eps}" for eps in BUDGETS)]
+    for title in (*ZERO_SHOT.values(), "mean of the five"):
+        head += [f"{title}, clean", *BUDGETS]
     rows = []
     for method in results.methods:
-        row = [method]
-        for dataset in ZERO_SHOT:
-            found = [results.records(method, dataset, 0, "cosine", "pgd", eps) for eps in BUDGETS]
-            row += [entry(found[0], "clean_accuracy"), *(entry(records) for records in found)]
+        row, found = [method], columns(results, method)
+        for title in ZERO_SHOT.values():
+            row.append(entry(found[title][BUDGETS[0]], "clean_accuracy"))
+            row += [entry(found[title][eps]) for eps in BUDGETS]
+        for eps, key in ((BUDGETS[0], "clean_accuracy"), *((eps, "robust_accuracy") for eps in BUDGETS)):
+            means = [value(task[eps], key) for task in found.values()]
+            row.append(f"{100 * sum(means) / len(means):.1f}")
         rows.append(row)
     return markdown(head, rows)
 
@@ -114,45 +130,51 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def draw(results: Results, path: Path) -> None:
-    """Leaf against superclass robustness at the largest budget, one point a method."""
+    """A panel for each task, a line for each method: clean, and robust at both budgets with intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), constrained_layout=True)
-    for ax, (title, of) in zip(
-        axes,
-        {
-            "20 superclasses, best classifier": lambda m: results.records(
-                m, "cifar100", 1, best_superclass(results, m), "pgd", BUDGETS[-1]
-            ),
-            "CIFAR-10, zero-shot": lambda m: results.records(m, "cifar10", 0, "cosine", "pgd", BUDGETS[-1]),
-        }.items(),
-    ):
-        for method in results.methods:
-            leaf = value(results.records(method, "cifar100", 0, "cosine", "pgd", BUDGETS[-1]))
-            other = value(of(method))
-            if leaf is None or other is None:
-                continue
-            ours = method.startswith("hier")
-            ax.plot(100 * leaf, 100 * other, "o", color="tab:blue" if ours else "tab:gray", ms=7)
-            ax.annotate(
-                method, (100 * leaf, 100 * other), xytext=(5, 4), textcoords="offset points", fontsize=8
-            )
-        ax.set(xlabel="CIFAR-100 leaves, robust accuracy (%)", ylabel=f"{title}, robust accuracy (%)")
-        ax.grid(alpha=0.3)
-    figure.suptitle(f"Worst case of PGD-20 and CW-PGD-20 at {BUDGETS[-1]}")
+    methods = results.methods
+    tasks = [*columns(results, methods[0])]
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(14, 0.38 * len(methods) + 1.9), sharey=True, layout="constrained"
+    )
+    kinds = {
+        "clean": (BUDGETS[0], "clean_accuracy", "tab:gray"),
+        **{
+            f"robust at {eps}": (eps, "robust_accuracy", colour)
+            for eps, colour in zip(BUDGETS, ("tab:orange", "tab:blue"))
+        },
+    }
+    for ax, task in zip(axes, tasks):
+        for label, (eps, key, colour) in kinds.items():
+            for place, method in enumerate(methods):
+                records = columns(results, method)[task][eps]
+                mean, count = value(records, key), records[0]["num_samples"]
+                low, high = wilson_interval(round(mean * count), count)
+                spread = [[100 * (mean - low)], [100 * (high - mean)]]
+                ax.errorbar(100 * mean, place, xerr=spread, fmt="o", ms=5, color=colour, lw=1.2)
+            ax.plot([], [], "o", color=colour, label=label)
+        ax.set(title=task, xlabel="accuracy (%)", xlim=(0, None))
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].invert_yaxis()
+    figure.suptitle("Worst case of PGD-20 and CW-PGD-20, 95 % intervals over 1,000 images a set")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
     figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
-def write_table(source: Path, speed: Path, target: Path) -> None:
+def write_table(source: Path, speed: Path, target: Path, order: Sequence[str]) -> None:
     """Write ``target.md`` and ``target.png``, and print the tables.
 
     Args:
         source, speed: results of compare_methods.py and of step_time.py.
+        order: names of the methods, in the order of the rows.
     """
-    results = Results(source)
+    results = Results(source, order)
     steps = json.loads(speed.read_text())["ratio"] if speed.exists() else {}
     text = leaf_table(results, steps) + "\n\n" + zero_shot_table(results) + "\n"
     print(text)
