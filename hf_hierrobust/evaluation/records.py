@@ -196,9 +196,13 @@ def load_records(path: str | Path) -> list[RobustnessRecord]:
 
 
 def attack_label(attack: Mapping[str, Any]) -> str:
-    """Short name of an attack's constants, such as "pgd-20, linf, eps 1/255, step 1/255"."""
+    """Short name of an attack's constants, such as "pgd-20 (ce+margin), linf, eps 1/255, step 1/255".
+
+    Cross-entropy alone, the usual loss, is not named.
+    """
     steps = f"-{attack['num_steps']}" if attack.get("num_steps") else ""
-    parts = [f"{attack['name']}{steps}", attack["norm"], f"eps {attack['eps_text']}"]
+    loss = f" ({attack['loss']})" if attack.get("loss") not in (None, "ce") else ""
+    parts = [f"{attack['name']}{steps}{loss}", attack["norm"], f"eps {attack['eps_text']}"]
     if attack.get("step_size"):
         parts.append(f"step {eps_text(attack['norm'], attack['step_size'])}")
     if (attack.get("restarts") or 1) > 1:

@@ -249,7 +249,10 @@ def test_sample_hash_follows_ids_and_order():
 def test_budgets_are_written_as_papers_write_them():
     assert format_eps(4 / 255) == "4/255"
     assert make_record(attack=PGD | {"norm": "l2", "eps": 0.5}).attack["eps_text"] == "0.5"
-    assert attack_label(make_record().attack) == "pgd-20, linf, eps 4/255, step 1/255"
+    attack = make_record().attack
+    assert attack_label(attack) == "pgd-20, linf, eps 4/255, step 1/255"
+    worst = attack_label(attack | {"loss": "ce+margin", "restarts": 2})
+    assert worst == "pgd-20 (ce+margin), linf, eps 4/255, step 1/255, 2 restarts"
     restarted = make_record(
         attack={"name": "apgd-ce", "norm": "linf", "eps": 1 / 255, "space": "model", "restarts": 5}
     )
