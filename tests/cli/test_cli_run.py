@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_data import make_images
 from tiny_runs import checkpoint_weights, furthest
 from transformers import AutoProcessor, CLIPModel
@@ -72,11 +73,8 @@ def config(tiny_clip_dir, data_dir, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def resumed(config, tmp_path_factory) -> tuple[Path, str]:
-    """Output folder and words of a run that was killed in the middle and resumed by ``accelerate launch``."""
-    output = tmp_path_factory.mktemp("runs") / "tiny-hier"
-    argv = ["--config", str(config), "--output_dir", str(output)]
+def kill_and_resume(argv: list[str], output: Path) -> str:
+    """What a run said that was killed in the middle and resumed by ``accelerate launch``."""
     process, deadline = start(argv), time.monotonic() + 120
     while not (output / "checkpoint-4").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -88,7 +86,14 @@ def resumed(config, tmp_path_factory) -> tuple[Path, str]:
     process = start([*argv, "--resume_from_checkpoint", "true"], LAUNCHER)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    return output, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def resumed(config, tmp_path_factory) -> tuple[Path, str]:
+    """Output folder of such a run, and its words."""
+    output = tmp_path_factory.mktemp("runs") / "tiny-hier"
+    return output, kill_and_resume(["--config", str(config), "--output_dir", str(output)], output)
 
 
 def accuracies(folder: Path) -> list[tuple]:
@@ -105,6 +110,18 @@ def test_a_killed_and_resumed_run_ends_where_an_uninterrupted_one_does(resumed, 
     losses = [[e["loss"] for e in s["log_history"] if "loss" in e] for s in state]
     assert losses[0] == losses[1] and len(losses[0]) == STEPS
     assert accuracies(output) == accuracies(tmp_path)
+
+
+def test_a_killed_adapter_run_ends_where_an_uninterrupted_one_does(config, tmp_path):
+    pytest.importorskip("peft")
+    flags = {"lora_r": 2, "eval_base": "false", "figures": "false", "eval_samples": 4}
+    argv = ["--config", str(config), *(word for k, v in flags.items() for word in (f"--{k}", str(v)))]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    kill_and_resume([*argv, "--output_dir", str(killed)], killed)
+    main([*argv, "--output_dir", str(whole)], objective="hier_robust")
+    assert furthest(checkpoint_weights(killed), checkpoint_weights(whole)) == 0
+    adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (killed, whole)]
+    assert furthest(*adapters) == 0
 
 
 def test_records_cover_every_classifier_with_the_base_beside_it(resumed):
