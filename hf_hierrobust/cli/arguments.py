@@ -41,6 +41,10 @@ class RunArguments:
     shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the class labels."})
+    unlabelled: bool = field(
+        default=False,
+        metadata={"help": "The training images have no labels: for fare, agft and advflyp, which use none."},
+    )
     caption_column: str | None = field(
         default=None, metadata={"help": "Column of the training captions; by default the class prompts."}
     )

@@ -48,11 +48,12 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
-        evaluation = with_label_ids_of(evaluation, label_names(train))
-    names = label_names(evaluation if train is None else train)
+    labelled = [evaluation] if train is None or args.unlabelled else [train, evaluation]
+    names = label_names(labelled[0])
+    labelled[-1] = evaluation = with_label_ids_of(evaluation, names)
     class_set = _class_set(args, names)
     num_labels = len(names) if names is not None else len(class_set)
-    for dataset in (evaluation, *([] if train is None else [train])):
+    for dataset in labelled:
         validate_labels(dataset, num_labels)
     label_map = class_set.index_map(names) if names is not None else None
     path = _model_path(args, training_args.seed)
@@ -151,6 +152,7 @@ def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:
             config=args.dataset_config,
             streaming=args.streaming,
             caption_column=args.caption_column,
+            labelled=not args.unlabelled,
             **_columns(args),
         )
     if args.skip_train_samples:
@@ -162,9 +164,11 @@ def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:
     if args.streaming:
         train = train if args.max_train_samples is None else first_n(train, args.max_train_samples)
         return shuffled_stream(train, seed, args.shuffle_buffer)
-    if args.max_train_samples is not None:
-        train = train.select(representative_rows(label_array(train), args.max_train_samples)[0])
-    return train
+    if args.max_train_samples is None:
+        return train
+    if args.unlabelled:
+        return first_n(train, args.max_train_samples)
+    return train.select(representative_rows(label_array(train), args.max_train_samples)[0])
 
 
 def _training_images(

@@ -51,7 +51,8 @@ def decode_image(example: Mapping[str, Any], row: int, source: str = "dataset") 
 class PixelDataset(torch.utils.data.Dataset):
     """Map-style view of a dataset of `load_images`: item i is ``{"image", "label", "row"}``.
 
-    A dataset with a text column ``caption`` adds ``"caption"``, a string.
+    A dataset with a text column ``caption`` adds ``"caption"``, a string. One without a column ``label`` has
+    items without; ``labelled`` is then False and ``labels`` are all -1.
 
     ``image`` is an RGB PIL image, or with `preload` a uint8 tensor (3, H, W): every image is then decoded
     once, here, instead of once an epoch (N*3*H*W bytes of memory). ``row`` is the row in the source where the
@@ -59,7 +60,7 @@ class PixelDataset(torch.utils.data.Dataset):
 
     Raises:
         TypeError: a stream (use `PixelStream`).
-        ValueError: no columns ``image`` and ``label``.
+        ValueError: no column ``image``.
         EmptyDatasetError: no rows.
         UnreadableImageError: on access or preload, naming the row.
         EmptyCaptionError: a row without one, where there are captions, naming the row.
@@ -71,11 +72,12 @@ class PixelDataset(torch.utils.data.Dataset):
             raise TypeError(
                 "PixelDataset needs random access; wrap a streamed dataset in PixelStream instead."
             )
-        _require_columns(dataset)
+        _require_images(dataset)
         if len(dataset) == 0:
             raise EmptyDatasetError(f"{source} has no rows.")
         self.source = source
-        self.labels, self.label_names = label_array(dataset), label_names(dataset)
+        self.labelled, self.label_names = "label" in dataset.column_names, label_names(dataset)
+        self.labels = label_array(dataset) if self.labelled else np.full(len(dataset), -1)
         has_rows = "row" in dataset.column_names
         self.rows = (
             np.asarray(dataset.with_format("numpy")["row"][:]) if has_rows else np.arange(len(dataset))
@@ -93,7 +95,9 @@ class PixelDataset(torch.utils.data.Dataset):
             image = self.pixels[index]
         else:
             image = decode_image(self._images[int(index)], row, self.source)
-        item = {"image": image, "label": int(self.labels[index]), "row": row}
+        item = {"image": image, "row": row}
+        if self.labelled:
+            item["label"] = int(self.labels[index])
         return item if self.captions is None else item | {"caption": self.captions[index]}
 
     def _read_captions(self, dataset: hf.Dataset) -> list[str]:
@@ -117,7 +121,7 @@ class PixelDataset(torch.utils.data.Dataset):
 
 
 class PixelStream(torch.utils.data.IterableDataset):
-    """Streamed counterpart of `PixelDataset`, with captions where the stream has them.
+    """Streamed counterpart of `PixelDataset`, with labels and captions where the stream has them.
 
     Without a ``row`` column, ``row`` counts the examples that this process or worker has read, from 0.
 
@@ -130,21 +134,27 @@ class PixelStream(torch.utils.data.IterableDataset):
     def __init__(
         self, dataset: hf.IterableDataset, *, num_classes: int | None = None, source: str = "stream"
     ):
-        _require_columns(dataset)
+        _require_images(dataset)
         self.source, self.num_classes, self.label_names = source, num_classes, label_names(dataset)
+        self.labelled = dataset.column_names is None or "label" in dataset.column_names
         self._dataset = _undecoded(dataset)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for position, example in enumerate(self._dataset):
-            row, label = example.get("row", position), example["label"]
-            if label is None:
-                raise LabelRangeError(f"row {row} of {self.source} has no label; drop such rows first.")
-            if self.num_classes is not None:
-                check_label_range(np.array([label]), self.num_classes, np.array([row]))
-            item = {"image": decode_image(example, row, self.source), "label": int(label), "row": row}
+            row = example.get("row", position)
+            item = {"image": decode_image(example, row, self.source), "row": row}
+            if self.labelled:
+                item["label"] = self._label(example, row)
             if "caption" in example:
                 item["caption"] = checked_caption(example["caption"], row, self.source)
             yield item
+
+    def _label(self, example: Mapping[str, Any], row: int) -> int:
+        if example["label"] is None:
+            raise LabelRangeError(f"row {row} of {self.source} has no label; drop such rows first.")
+        if self.num_classes is not None:
+            check_label_range(np.array([example["label"]]), self.num_classes, np.array([row]))
+        return int(example["label"])
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on, so that a shuffled stream gives a new order each epoch."""
@@ -155,7 +165,8 @@ class PixelCollator:
     """Collate examples ``{"image", "label"}`` into ``{"pixels", "labels"}``.
 
     ``pixels`` is float32 (B, 3, H, W) in [0, 1], before any normalisation, which belongs inside the attacked
-    function; ``labels`` is int64 (B,). Examples with a ``caption`` add ``captions``, a list of B texts.
+    function; ``labels`` is int64 (B,), -1 for examples without ``label``. Examples with a ``caption`` add
+    ``captions``, a list of B texts.
 
     Args:
         image_processor: of the model (or a processor that holds one); only ``resolution="model"`` uses it.
@@ -195,8 +206,9 @@ class PixelCollator:
         rows = [int(example.get("row", index)) for index, example in enumerate(examples)]
         images = [example["image"] for example in examples]
         pixels = self._native(images, rows) if self.resolution == "native" else self._resized(images)
-        labels = torch.tensor([example["label"] for example in examples], dtype=torch.long)
-        if self.class_map is not None:
+        labelled = "label" in examples[0]
+        labels = torch.tensor([example["label"] if labelled else -1 for example in examples])
+        if labelled and self.class_map is not None:
             # an unlabelled -1 would otherwise silently pick the last class
             check_label_range(labels.numpy(), len(self.class_map), np.array(rows))
             labels = self.class_map[labels]
@@ -223,11 +235,10 @@ class PixelCollator:
         return batch["pixel_values"].to(torch.float32)
 
 
-def _require_columns(dataset: hf.Dataset | hf.IterableDataset) -> None:
+def _require_images(dataset: hf.Dataset | hf.IterableDataset) -> None:
     names = dataset.column_names
-    missing = [name for name in ("image", "label") if names is not None and name not in names]
-    if missing:
-        raise ValueError(f"the dataset lacks {missing}, it has {names}; load_images gives these columns.")
+    if names is not None and "image" not in names:
+        raise ValueError(f"the dataset has no column 'image' but {names}; load_images gives it that name.")
 
 
 def _undecoded(dataset):

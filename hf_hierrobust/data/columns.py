@@ -17,9 +17,14 @@ class EmptyCaptionError(ValueError):
 
 
 def standard_columns(
-    features: hf.Features, image: str | None, label: str | None, caption: str | None, where: str
+    features: hf.Features,
+    image: str | None,
+    label: str | None,
+    caption: str | None,
+    where: str,
+    labelled: bool = True,
 ) -> dict[str, str]:
-    """Column of ``image``, ``label`` and, if one is requested, ``caption``.
+    """Column of ``image``, of ``label`` if the images are labelled, and of ``caption`` if one is requested.
 
     Args:
         image, label, caption: requested names, or None.
@@ -28,10 +33,9 @@ def standard_columns(
     Raises:
         MissingColumnError: no (single) column can serve, or one would have to serve twice.
     """
-    columns = {
-        "image": image_column_name(features, image, where),
-        "label": label_column_name(features, label, where),
-    }
+    columns = {"image": image_column_name(features, image, where)}
+    if labelled:
+        columns["label"] = label_column_name(features, label, where)
     if caption is not None:
         if caption in columns.values():
             raise MissingColumnError(f"caption_column={caption!r} of {where} is its image or label column.")

@@ -31,6 +31,7 @@ def load_images(
     image_column: str | None = None,
     label_column: str | None = None,
     caption_column: str | None = None,
+    labelled: bool = True,
     streaming: bool = False,
     max_samples: int | None = None,
     cache_dir: str | None = None,
@@ -45,11 +46,13 @@ def load_images(
         config: configuration name of a Hub dataset.
         image_column, label_column: needed only where the columns cannot be told by type or usual name.
         caption_column: text column to keep as ``caption``; None keeps none.
+        labelled: False looks for no labels, for objectives that need none.
         streaming: read rows as they come instead of preparing an Arrow copy.
         max_samples: keep the first rows only.
 
     Returns:
-        Dataset with ``image`` (PIL on access), ``label`` (ClassLabel where names are known, else integers),
+        Dataset with ``image`` (PIL on access), ``label`` (ClassLabel where names are known, else integers;
+        absent if not labelled),
         ``caption`` where asked for and, unless streaming, ``row``: the position in the source, which survives
         any later selection.
 
@@ -65,7 +68,7 @@ def load_images(
     if features is None:
         # some streamed formats declare nothing: the first rows tell
         features = dataset._resolve_features().features
-    columns = standard_columns(features, image_column, label_column, caption_column, where)
+    columns = standard_columns(features, image_column, label_column, caption_column, where, labelled)
     dataset = dataset.select_columns(list(columns.values()))
     for new, old in columns.items():
         if old != new:
@@ -75,10 +78,11 @@ def load_images(
     if isinstance(dataset, hf.Dataset):
         if len(dataset) == 0:
             raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
-        dataset = _integer_labels(dataset, features[columns["label"]])
+        if labelled:
+            dataset = _integer_labels(dataset, features[columns["label"]])
         dataset = dataset.add_column("row", np.arange(len(dataset)))
     else:
-        if is_text(features[columns["label"]]):
+        if labelled and is_text(features[columns["label"]]):
             raise MissingColumnError(
                 f"label column {columns['label']!r} of {where} holds text, whose classes a stream cannot "
                 "know in advance; use streaming=False or a ClassLabel column."

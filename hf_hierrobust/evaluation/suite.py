@@ -100,7 +100,13 @@ class EvaluationSet:
         return DataLoader(Subset(self.dataset, rows), batch_size=batch_size, collate_fn=collator)
 
     def rows(self) -> tuple[list[int], str]:
-        """Rows to evaluate and how they were chosen."""
+        """Rows to evaluate and how they were chosen.
+
+        Raises:
+            ValueError: the images have no labels.
+        """
+        if not getattr(self.dataset, "labelled", True):
+            raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         count = len(self.dataset) if self.num_samples is None else self.num_samples
         return representative_rows(self.dataset.labels, count)
 

@@ -70,6 +70,10 @@ class AdvFLYP(Objective):
     def attack_needs(self) -> frozenset[str]:
         return frozenset({"captions"})
 
+    @property
+    def uses_labels(self) -> bool:
+        return self.positives == "class"
+
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         """Half the sum of both directions' pre-training losses, (B,)."""
         positives = positive_pairs(self.positives, targets.labels, self._gather)

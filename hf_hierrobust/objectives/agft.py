@@ -52,6 +52,10 @@ class AGFT(Objective):
     def needs(self) -> frozenset[str]:
         return frozenset({"reference", "text_nodes"})
 
+    @property
+    def uses_labels(self) -> bool:
+        return False
+
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         original = (self.gamma * self.scale * self.leaf_logits(targets.reference)).softmax(-1)
         return F.cross_entropy(self.scale * self.leaf_logits(view), original, reduction="none")

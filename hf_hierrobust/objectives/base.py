@@ -83,7 +83,7 @@ class Targets(NamedTuple):
     """What a batch is trained towards; beside the labels only what the objective's ``needs`` name.
 
     Attributes:
-        labels: (B,) leaf indices.
+        labels: (B,) leaf indices; -1 for images without, where the objective uses none.
         reference: the original model on the clean images.
         attacked_reference: the original model on the adversarial images of each view; not in the attack.
         clean: the trained model on the clean images, with gradients; not in the attack.
@@ -172,6 +172,11 @@ class Objective:
     def attack_needs(self) -> frozenset[str]:
         """What the inner loss reads of `needs` that costs extra in every step: ``patches``, ``captions``."""
         return frozenset()
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the images must have class labels, for the loss or the attack."""
+        return True
 
     @property
     def num_levels(self) -> int:

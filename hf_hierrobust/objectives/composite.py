@@ -75,6 +75,10 @@ class Composed(Objective):
         return frozenset().union(*(part.attack_needs for part in self._attacked().values()))
 
     @property
+    def uses_labels(self) -> bool:
+        return any(part.uses_labels for part in self.parts.values())
+
+    @property
     def num_levels(self) -> int:
         return max(part.num_levels for part in self.parts.values())
 

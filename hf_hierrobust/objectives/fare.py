@@ -58,6 +58,10 @@ class FARE(Objective):
         clean = self.clean_weight > 0 or self.target == "own"
         return frozenset({"reference"} | ({"clean"} if clean else set()))
 
+    @property
+    def uses_labels(self) -> bool:
+        return False
+
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         return squared_distance(view.image_features, targets.reference.image_features)
 

@@ -57,6 +57,28 @@ def prepare(
     return trained, text, ReferenceModel(model, text.states) if wanted else None
 
 
+def check_labelled(objective: Objective, train: Dataset | None, evaluation: Dataset | None) -> None:
+    """Refuse images without labels where the objective or the evaluation needs them.
+
+    Raises:
+        ValueError: see above; or captions are needed, and there are no labels to make class prompts of.
+    """
+    if not getattr(evaluation, "labelled", True):
+        raise ValueError("eval_dataset has no labels to measure accuracy by")
+    if getattr(train, "labelled", True):
+        return
+    if objective.uses_labels:
+        raise ValueError(
+            f"objective {objective.name!r} needs class labels, which train_dataset lacks under its options: "
+            "train fare, agft or advflyp, or give labelled images"
+        )
+    if "captions" in objective.needs and getattr(train, "captions", ()) is None:
+        raise ValueError(
+            f"objective {objective.name!r} needs captions, but train_dataset has neither captions nor labels "
+            "to make class prompts of: give caption_column"
+        )
+
+
 def common_label_map(class_set: ClassSet, train: Dataset | None, evaluation: Dataset | None) -> Tensor:
     """Class index (C,) of each label of the training and the evaluation data, by name where they have names.
 
@@ -65,7 +87,7 @@ def common_label_map(class_set: ClassSet, train: Dataset | None, evaluation: Dat
     Raises:
         ValueError: the two number their labels differently, or names that fit no class.
     """
-    first = evaluation if train is None else train
+    first = train if train is not None and getattr(train, "labelled", True) else evaluation
     names = [getattr(data, "label_names", None) for data in (first, evaluation)]
     if None not in names and names[0] != names[1]:
         raise ValueError(

@@ -32,7 +32,7 @@ from .checkpoints import (
     remove_earlier_run,
 )
 from .forward import Batch, BatchForward
-from .preparation import common_label_map, prepare
+from .preparation import check_labelled, common_label_map, prepare
 from .robust_evaluation import EvaluatingTrainer
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         processor: the checkpoint's processor; it is saved with every checkpoint.
         class_set: classes of the training labels.
         forest: class trees, for objectives that need them.
-        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`;
+        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`, the training images
+            without labels if the objective uses none;
             ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation: the first,
             or seeded random ones where the first cover less than half the classes.
         objective, attack, text_attack: instances, in place of the names in ``args``.
@@ -86,6 +87,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
     ):
         self.objective = objective if objective is not None else args.build_objective()
         self.objective.setup(class_set.class_names, forest)
+        check_labelled(self.objective, train_dataset, eval_dataset)
         self.attack = attack if attack is not None else args.build_attack(self.objective)
         self.text_attack = None
         if "attacked_captions" in self.objective.needs:
@@ -232,6 +234,8 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         encoder = TextEncoder(core, self.processing_class.tokenizer)
         captions = inputs.get("captions")
         if captions is None:
+            if labels.min() < 0:
+                raise ValueError("images with neither caption nor label: there is no text to train on")
             captions = [self.forward.text.prompts[label] for label in labels.tolist()]
         else:
             captions = encoder.fit(captions)

@@ -310,6 +310,19 @@ def test_a_stream_checks_labels_as_it_goes(command, tmp_path):
         list(run.train_dataset)
 
 
+def test_training_images_without_labels(command, tmp_path):
+    bare = write(tmp_path, "bare", {"image": [IMAGE] * 6}, datasets.Features({"image": datasets.Image()}))
+    options = {"train_file": bare, "objective": "fare", "unlabelled": "true", "tree": None}
+    run = load(command, **options, max_train_samples=4)
+    assert len(run.train_dataset) == 4 and not run.train_dataset.labelled
+    assert run.class_set.class_names == tuple(PATHS) and run.eval_sets[0].dataset.labelled
+    build_trainer(run)
+    with pytest.raises(ValueError, match="'tecoa' needs class labels"):
+        build_trainer(load(command, **options | {"objective": "tecoa"}))
+    with pytest.raises(ValueError, match="no column that is clearly the label"):
+        load(command, **options | {"unlabelled": "false"})
+
+
 def test_a_class_set_in_another_order_than_the_labels(command, tmp_path):
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps({"class_names": ["rose", "oak", "dog", "cat"]}))

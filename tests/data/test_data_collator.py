@@ -208,6 +208,16 @@ def test_class_map_relabels_and_refuses_labels_outside(pngs):
         collate([{"image": noise(), "label": -1, "row": 9}])
 
 
+def test_images_without_labels(pngs):
+    data = PixelDataset(pngs.remove_columns("label"))
+    assert not data.labelled and PixelDataset(pngs).labelled
+    assert (data.labels == -1).all() and "label" not in data[0]
+    collate = PixelCollator(class_map=torch.arange(3))
+    assert collate([data[0], data[1]])["labels"].tolist() == [-1, -1]
+    stream = list(PixelStream(pngs.remove_columns("label").to_iterable_dataset()))
+    assert "label" not in stream[0] and collate(stream[:2])["labels"].tolist() == [-1, -1]
+
+
 def test_bad_arguments(pngs):
     with pytest.raises(ValueError, match="'native' or 'model', got 'big'"):
         PixelCollator(None, "big")
@@ -221,7 +231,7 @@ def test_bad_arguments(pngs):
         PixelCollator()([{"image": torch.zeros(3, 4, 4), "label": 0}])
     with pytest.raises(TypeError, match="PixelStream"):
         PixelDataset(pngs.to_iterable_dataset())
-    with pytest.raises(ValueError, match=r"lacks \['image'\].*load_images"):
+    with pytest.raises(ValueError, match=r"has no column 'image' but .*load_images"):
         PixelDataset(pngs.rename_column("image", "img"))
     with pytest.raises(EmptyDatasetError, match="no rows"):
         PixelDataset(pngs.select([]))

@@ -9,12 +9,13 @@ import pytest
 import torch
 from tiny_data import CLASSES, make_images
 from tiny_runs import furthest, group_of, inner_loss_of, make_trainer, perturb, views_of, weights
+from whole_batch import set_up
 
 from hf_hierrobust.attacks import ATTACKS, Perturbation
 from hf_hierrobust.data import PixelCollator, PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling.trainable import GROUPS
-from hf_hierrobust.objectives import OBJECTIVES, HierRobust, Objective, TeCoA
+from hf_hierrobust.objectives import OBJECTIVES, AdvFLYP, Composite, HierAGFT, HierRobust, Objective, TeCoA
 from hf_hierrobust.registry import Registry
 
 NAMES = OBJECTIVES.names()
@@ -266,3 +267,24 @@ def test_tecoa_is_cross_entropy_of_clips_own_logits(tiny_clip_dir, tmp_path, fix
 def test_hier_robust_can_freeze_the_text_projection(train_text_projection):
     groups = HierRobust(train_text_projection=train_text_projection).trained_groups
     assert ("text_projection" in groups) == train_text_projection and "vision" in groups
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_objective_that_uses_no_labels_does_not_read_them(name):
+    objective, batch = set_up(OBJECTIVES.get(name)())
+    assert objective.uses_labels == (name not in ("fare", "agft", "advflyp"))
+    if objective.uses_labels:
+        return
+    blind = torch.full_like(batch.labels, -1)
+    for of, targets in (
+        (lambda t: sum(objective.loss([batch.view()], t).values()), batch.targets()),
+        (lambda t: objective.inner_loss(batch.view(), t), batch.attack_targets()),
+    ):
+        assert torch.equal(of(targets._replace(labels=blind)), of(targets))
+
+
+def test_options_and_members_decide():
+    assert AdvFLYP(positives="class").uses_labels
+    assert not Composite(members={"fare": {}, "agft": {}}).uses_labels
+    assert Composite(members={"fare": {}, "tecoa": {}}).uses_labels
+    assert HierAGFT(label_weight=0.0).uses_labels
