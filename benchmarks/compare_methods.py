@@ -39,7 +39,7 @@ METHODS = {
 """``hier`` is HierRobust by cosine, every image by itself: the better of its variants (hier_cifar100.py)."""
 SEARCHED = {"tecoa": "tecoa", "hier": "hier-cosine", "hier-forest": "hier-cosine-forest"}
 """Methods whose rate hier_cifar100.py has searched in the same way, and their names there."""
-LORA = {"lora_r": 8, "learning_rate": 2e-3}
+LORA = {f"{name}-lora": METHODS[name] | {"lora_r": 8} for name in ("hier", "agft")}
 ATTACK = {"eps": "4/255", "num_steps": 2, "step_size": "4/255"}
 SEEDS = (0, 1)
 # The base has seen these images, the fine-tuned models have not: good for choosing, not for reporting.
@@ -59,7 +59,7 @@ def search(args: argparse.Namespace) -> dict[str, dict]:
     """
     return {
         f"{name}-{rate:.2g}": method | ATTACK | HELD_BACK | {"learning_rate": rate}
-        for name, method in METHODS.items()
+        for name, method in (METHODS | LORA).items()
         if name not in SEARCHED
         for rate in (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
     }
@@ -101,7 +101,7 @@ def recipe(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def main_table(args: argparse.Namespace) -> dict[str, dict]:
-    """The table's rows: base, every method with two seeds, LoRA rows with one."""
+    """The table's rows: base, every method with two seeds, LoRA with the first."""
     sets = {name: f"{args.data}/{name}/test.parquet" for name in ("cifar10", "tinyimagenet", "caltech101")}
     test = ATTACK | {
         "eval_eps": "1/255,4/255",
@@ -114,14 +114,12 @@ def main_table(args: argparse.Namespace) -> dict[str, dict]:
     }
     found = {"base": test | {"command": "evaluate"}}
     for seed in SEEDS:
-        for name, method in METHODS.items():
+        for name, method in (METHODS if seed else METHODS | LORA).items():
             if args.only and f"{name}-seed{seed}" not in args.only:
                 continue  # its rate may not be known yet
             search = "hier_cifar100_search" if name in SEARCHED else "compare_methods_search"
             rate = chosen_rate(RESULTS / f"{search}.json", SEARCHED.get(name, name))
             found[f"{name}-seed{seed}"] = test | method | {"seed": seed, "learning_rate": rate}
-    for name in ("hier", "agft"):
-        found[f"{name}-lora-seed0"] = test | METHODS[name] | LORA
     return found
 
 
@@ -171,7 +169,7 @@ def main() -> None:
         from compare_table import write_table
 
         speed, target = RESULTS / "step_time.json", RESULTS / "compare_methods"
-        write_table(RESULTS / "compare_methods_main.json", speed, target, ("base", *METHODS))
+        write_table(RESULTS / "compare_methods_main.json", speed, target, ("base", *METHODS, *LORA))
         return
     missing = [name for name in ("model", "mlm", "data") if getattr(args, name) is None]
     if missing:
