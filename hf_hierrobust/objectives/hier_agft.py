@@ -63,7 +63,7 @@ class HierAGFT(TreeObjective):
     gamma: float = 1.0
     scale: float = 1.0
     label_weight: float = 0.5
-    embedding_weight: float = 10.0
+    embedding_weight: float = 3.0
 
     def __post_init__(self):
         super().__post_init__()

@@ -85,7 +85,7 @@ def reference(
     gamma=1.0,
     scale=1.0,
     label_weight=0.5,
-    embedding_weight=10.0,
+    embedding_weight=3.0,
     hnsa="none",
     score="cosine",
     level_weights=None,
