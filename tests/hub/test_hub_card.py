@@ -189,7 +189,7 @@ def test_a_forests_trees_are_all_named():
 def test_a_visual_prompt_is_not_claimed_to_load_in_stock_transformers():
     header, body = split_card(render_card(make_facts(visual_prompt=True)))
     assert header["library_name"] == "hf_hierrobust"
-    assert "load_robust_model" in body and "undefended base model's" in body
+    assert "load_robust_model" in body and "not the model that was measured" in body
     for claim in ("stock `transformers` checkpoint", "pipeline(", "AutoModel."):
         assert claim not in body
     compile(re.search(r"```python\n(.*?)```", body, re.DOTALL).group(1), "card", "exec")
