@@ -137,7 +137,8 @@ def draw(results: Results, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     methods = results.methods
-    tasks = [*columns(results, methods[0])]
+    found = {method: columns(results, method) for method in methods}
+    tasks = [*found[methods[0]]]
     figure, axes = plt.subplots(
         1, len(tasks), figsize=(14, 0.38 * len(methods) + 1.9), sharey=True, layout="constrained"
     )
@@ -151,7 +152,7 @@ def draw(results: Results, path: Path) -> None:
     for ax, task in zip(axes, tasks):
         for label, (eps, key, colour) in kinds.items():
             for place, method in enumerate(methods):
-                records = columns(results, method)[task][eps]
+                records = found[method][task][eps]
                 mean, count = value(records, key), records[0]["num_samples"]
                 low, high = wilson_interval(round(mean * count), count)
                 spread = [[100 * (mean - low)], [100 * (high - mean)]]

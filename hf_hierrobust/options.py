@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def check_numbers(options: object, *names: str, positive: bool = False) -> None:
@@ -12,12 +12,12 @@ def check_numbers(options: object, *names: str, positive: bool = False) -> None:
     Raises:
         ValueError: naming the first option that is not.
     """
-    for name in names:
-        value = getattr(options, name)
+
+    def fits(value: object) -> bool:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < 0 or (positive and value == 0):
-            wanted = "a positive number" if positive else "a number, at least 0"
-            raise ValueError(f"{name}={value!r} must be {wanted}")
+        return number and (value > 0 if positive else value >= 0)
+
+    _check(options, names, fits, "a positive number" if positive else "a number, at least 0")
 
 
 def check_counts(options: object, *names: str) -> None:
@@ -26,10 +26,20 @@ def check_counts(options: object, *names: str) -> None:
     Raises:
         ValueError: naming the first option that is not.
     """
-    for name in names:
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be an integer, at least 1")
+
+    def fits(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+    _check(options, names, fits, "an integer, at least 1")
+
+
+def check_flag(options: object, *names: str) -> None:
+    """Each named attribute is True or False; the text ``"false"`` would count as true.
+
+    Raises:
+        ValueError: naming the first that is anything else.
+    """
+    _check(options, names, lambda value: isinstance(value, bool), "true or false")
 
 
 def check_choice(options: object, name: str, choices: Sequence[str]) -> None:
@@ -43,13 +53,8 @@ def check_choice(options: object, name: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
 
 
-def check_flag(options: object, *names: str) -> None:
-    """Each named attribute is True or False; the text ``"false"`` would count as true.
-
-    Raises:
-        ValueError: naming the first that is anything else.
-    """
+def _check(options: object, names: Sequence[str], fits: Callable[[object], bool], wanted: str) -> None:
     for name in names:
         value = getattr(options, name)
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} must be true or false")
+        if not fits(value):
+            raise ValueError(f"{name}={value!r} must be {wanted}")

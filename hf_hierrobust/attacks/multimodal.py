@@ -155,7 +155,8 @@ class MultimodalAttack:
             if self.order == "independent" and hasattr(self.image_attack, "perturb"):
                 paired = self._last_iterate(classifier, pixels, labels, generator)
             with torch.no_grad():
-                attacked_image, paired_image = encode_image(adversarial), encode_image(paired)
+                attacked_image = encode_image(adversarial)
+                paired_image = attacked_image if paired is adversarial else encode_image(paired)
         correct = [
             _logits(features, prompt_features, scale).argmax(1) == labels
             for features, prompt_features in (

@@ -99,6 +99,7 @@ def level_classifiers(
         ValueError: a name that no classifier has.
     """
     check_classifiers(names or ())
+    wanted = names or USUAL_CLASSIFIERS
     tree = tree and tree.align(class_set.class_names)
     levels = level_prompts(class_set, tree, template)
     states = [encode_prompts(model, tokenizer, prompts) for prompts in levels]
@@ -107,20 +108,20 @@ def level_classifiers(
     found = []
     for score in scores:
         suffix = "" if score == "cosine" else "-hyperbolic"
-        joined = ZeroShotClassifier(model, pipeline, torch.cat(states), score)
         own = [ZeroShotClassifier(model, pipeline, level_states, score) for level_states in states]
         for level, to_node in enumerate(maps):
             found.append((level, score, own[level], to_node))
             if level > 0:
                 rolled = _Derived(own[0], _roller(to_node, len(levels[level])))
                 found.append((level, f"rollup{suffix}", rolled, to_node))
-            if tree and names and f"path{suffix}" in names:
+            if tree and f"path{suffix}" in wanted:
+                joined = ZeroShotClassifier(model, pipeline, torch.cat(states), score)
                 path = _Derived(joined, _path(maps, [len(prompts) for prompts in levels], level))
                 found.append((level, f"path{suffix}", path, to_node))
     found = [
         LevelClassifier(level, name, classifier, classifier.with_autocast(torch.bfloat16), to_node)
         for level, name, classifier, to_node in found
-        if name in (names or USUAL_CLASSIFIERS)
+        if name in wanted
     ]
     return sorted(found, key=lambda c: c.level)
 

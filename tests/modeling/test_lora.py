@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
+from lora_models import BOTH, HIER, trained, with_lora
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, CLIPModel
 
 from hf_hierrobust.modeling import CorruptSideFileError, RobustCLIPModel, adapters_off, add_lora, lora_config
 from hf_hierrobust.modeling.fingerprints import fingerprints
-from hf_hierrobust.modeling.lora import adapter_layers, adapter_parameters, merged_state
+from hf_hierrobust.modeling.lora import adapter_layers, merged_state
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError, load_side_files
 from hf_hierrobust.modeling.trainable import FrozenWeightsError, MovementCheck, set_trainable
 
 peft = pytest.importorskip("peft")
-
-HIER = ("vision", "text_projection", "hier_head")
-BOTH = ("vision", "text", "text_projection")
-
-
-def with_lora(directory, groups=HIER, config=None, **options) -> RobustCLIPModel:
-    model = RobustCLIPModel.from_pretrained(directory).eval()
-    add_lora(model, config or lora_config(groups, **{"r": 4, **options}), seed=3)
-    set_trainable(model, groups)
-    return model
-
-
-def trained(directory, *args, **kwargs) -> RobustCLIPModel:
-    """Adapters away from their start, as after training."""
-    model = with_lora(directory, *args, **kwargs)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for part in adapter_parameters(model).values():
-            for parameter in part.values():
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -122,56 +101,6 @@ class TestPlacement:
         with pytest.raises(ValueError, match=r"adapters of text_model\..* are of no group in \['vision'\]"):
             set_trainable(model, ["vision"])
         assert [p.requires_grad for p in model.parameters()] == flags
-
-
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("groups", "options", "message"),
-        [
-            (("vision",), {"towers": ["text"]}, r"towers \['text'\] must be among .* \['vision'\]"),
-            (("vision",), {"towers": []}, "must be among"),
-            (("hier_head",), {}, "none of them"),
-            (("vision",), {"r": 0}, "r=0"),
-            (("vision",), {"r": 2.5}, "r=2.5"),
-            (("vision",), {"dropout": 1.0}, "dropout=1.0"),
-        ],
-    )
-    def test_options(self, groups, options, message):
-        with pytest.raises(ValueError, match=message):
-            lora_config(groups, **options)
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"target_modules": ["q_proj"], "bias": "all"}, "bias='all'"),
-            ({"target_modules": ["q_proj"], "modules_to_save": ["hier_head"]}, "its own file"),
-            ({"target_modules": ["q_proj"], "trainable_token_indices": [1]}, "cannot be merged"),
-            ({"target_modules": ["qkv"]}, "qkv"),
-        ],
-    )
-    def test_configurations(self, tiny_clip_dir, options, message):
-        model = RobustCLIPModel.from_pretrained(tiny_clip_dir)
-        with pytest.raises(ValueError, match=message):
-            add_lora(model, peft.LoraConfig(**options))
-        assert not adapter_layers(model) and all(p.requires_grad for p in model.parameters())
-
-    @pytest.mark.parametrize("start", ["pissa", "olora"])
-    def test_starts_that_rewrite_base_weights(self, tiny_clip_dir, start):
-        model = RobustCLIPModel.from_pretrained(tiny_clip_dir)
-        config = lora_config(["vision"])
-        config.init_lora_weights = start
-        with pytest.raises(ValueError, match=f"init_lora_weights='{start}', which rewrote .* base weights"):
-            add_lora(model, config)
-
-    def test_adapters_twice(self, tiny_clip_dir):
-        model = with_lora(tiny_clip_dir)
-        with pytest.raises(ValueError, match="adapters already"):
-            add_lora(model, lora_config(HIER))
-
-    def test_peft_missing(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "peft", None)
-        with pytest.raises(ImportError, match=r"hf_hierrobust\[peft\]"):
-            lora_config(["vision"])
 
 
 class TestAdaptersOff:
