@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .modes import evaluating
+from .prefixes import pack_prefixes
 
 
 class TokenBatch(NamedTuple):
@@ -34,7 +35,8 @@ class TextEncoder:
     Args:
         model: a dual encoder with ``get_text_features`` and ``text_model``, such as CLIP or SigLIP.
         tokenizer: its tokenizer.
-        batch_size: texts a forward; batches are sorted by length, so that little is padded.
+        batch_size: texts a forward. Where the text tower is causal, a beginning that texts share is encoded
+            once (`prefixes`); elsewhere each is padded as its family asks.
 
     Raises:
         ValueError: the model has no text tower.
@@ -96,12 +98,12 @@ class TextEncoder:
     def encode_ids(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings (N, D) of unpadded token ids, none longer than ``context``; equal ones encoded once."""
         unique, rows = _unique(map(tuple, ids))
-        order = sorted(range(len(unique)), key=lambda row: len(unique[row]))
-        parts = []
+        order = sorted(range(len(unique)), key=unique.__getitem__)  # those that begin alike in one batch
         with evaluating(self.module):
-            for start in range(0, len(order), self.batch_size):
-                batch = self._pad([unique[row] for row in order[start : start + self.batch_size]])
-                parts.append(self._features(batch))
+            parts = [
+                self._encode([unique[row] for row in order[start : start + self.batch_size]])
+                for start in range(0, len(order), self.batch_size)
+            ]
         place = torch.empty(len(order), dtype=torch.long)
         place[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(parts)[place[torch.tensor(rows)].to(self.device)]
@@ -175,6 +177,30 @@ class TextEncoder:
     def _features(self, batch: TokenBatch) -> Tensor:
         mask = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
         return self.module.get_text_features(input_ids=batch.input_ids, **mask).pooler_output.float()
+
+    def _encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        kernel = self.module.config.text_config._attn_implementation
+        if not self._trims or kernel not in ("eager", "sdpa"):  # the two that take any mask
+            return self._features(self._pad(ids))
+        pack = pack_prefixes([self._pooled(row) for row in ids], self.context, self.tokenizer.pad_token_id)
+        mask = pack.visible.to(self.device)
+        if kernel == "eager":  # adds its mask
+            dtype = self.module.dtype
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        states = self.module.text_model(
+            input_ids=pack.input_ids.to(self.device),
+            attention_mask=mask,
+            position_ids=pack.position_ids.to(self.device),
+        ).last_hidden_state
+        row, column = pack.ends.to(self.device).unbind(1)
+        return self.module.text_projection(states[row, column]).float()
+
+    def _pooled(self, ids: Sequence[int]) -> Sequence[int]:
+        """The ids up to the token that CLIP pools at; those after it do not matter under causal attention."""
+        end = self.module.config.text_config.eos_token_id
+        # transformers keeps a wrong id, 2, in old checkpoints and pools at the highest id there.
+        end = max(ids) if end == 2 else end
+        return ids[: ids.index(end) + 1] if end in ids else ids[:1]
 
     def _pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
         width = max(map(len, ids)) if self._trims else self.context

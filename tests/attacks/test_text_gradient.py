@@ -18,6 +18,9 @@ VOCABULARY = ["cat", "dog", "oak", "rose", "animal", "plant", "thing", "photo", 
 class LinearEncoder(TextEncoder):
     """Features are linear in the token embeddings, with a different map at each place."""
 
+    def _encode(self, ids):
+        return self._features(self._pad(ids))
+
     def _features(self, batch):
         embeddings = self._table(batch.input_ids) * batch.attention_mask[:, :, None]
         maps = torch.randn(self.context, 32, 8, generator=torch.Generator().manual_seed(0))
