@@ -93,7 +93,8 @@ def recipe(args: argparse.Namespace) -> dict[str, dict]:
             "objective_args": {"members": members, "weights": {"fare": weight}}
         }
     cells = {name: method | TREE for name, method in cells.items()}
-    cells |= {name: METHODS[name] for name in ("tecoa", "pmg_aft", "hier", "fare")}
+    cells |= {name: METHODS[name] for name in ("tecoa", "pmg_aft", "hier", "fare", "agft")}
+    cells["agft-uncalibrated"] = {"objective": "agft", "objective_args": {"gamma": 1.0, "scale": 1.0}}
     zero_shot = {"zero_shot": f"tinyimagenet={args.data}/tinyimagenet/train.parquet"}
     # The same 1,000 held-back images, named so that the split exists in the smaller set too.
     common = ATTACK | HELD_BACK | {"eval_split": "train[80%:]"} | zero_shot
