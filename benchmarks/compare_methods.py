@@ -31,12 +31,14 @@ METHODS = {
     "tga_zsr": {"objective": "tga_zsr"},
     "mmcoa": {"objective": "mmcoa", "text_attack": "bert"},
     "agft": {"objective": "agft"},
+    "agft-uncalibrated": {"objective": "agft", "objective_args": {"gamma": 1.0, "scale": 1.0}},
     "hier": {"objective": "hier_robust", "objective_args": COSINE} | TREE,
     "hier-forest": {"objective": "hier_robust", "objective_args": COSINE} | FOREST,
     "hier_agft": {"objective": "hier_agft"} | TREE,
     "hier_mmcoa": {"objective": "hier_mmcoa", "text_attack": "bert"} | TREE,
 }
-"""``hier`` is HierRobust by cosine, every image by itself: the better of its variants (hier_cifar100.py)."""
+"""``agft`` has the paper's constants, ``agft-uncalibrated`` the argument defaults of its code. ``hier`` is
+HierRobust by cosine, every image by itself: the better of its variants (hier_cifar100.py)."""
 SEARCHED = {"tecoa": "tecoa", "hier": "hier-cosine", "hier-forest": "hier-cosine-forest"}
 """Methods whose rate hier_cifar100.py has searched in the same way, and their names there."""
 LORA = {f"{name}-lora": METHODS[name] | {"lora_r": 8} for name in ("hier", "agft")}
@@ -93,8 +95,8 @@ def recipe(args: argparse.Namespace) -> dict[str, dict]:
             "objective_args": {"members": members, "weights": {"fare": weight}}
         }
     cells = {name: method | TREE for name, method in cells.items()}
-    cells |= {name: METHODS[name] for name in ("tecoa", "pmg_aft", "hier", "fare", "agft")}
-    cells["agft-uncalibrated"] = {"objective": "agft", "objective_args": {"gamma": 1.0, "scale": 1.0}}
+    others = ("tecoa", "pmg_aft", "hier", "fare", "agft", "agft-uncalibrated")
+    cells |= {name: METHODS[name] for name in others}
     zero_shot = {"zero_shot": f"tinyimagenet={args.data}/tinyimagenet/train.parquet"}
     # The same 1,000 held-back images, named so that the split exists in the smaller set too.
     common = ATTACK | HELD_BACK | {"eval_split": "train[80%:]"} | zero_shot
