@@ -41,7 +41,9 @@ METHODS = {
 HierRobust by cosine, every image by itself: the better of its variants (hier_cifar100.py)."""
 SEARCHED = {"tecoa": "tecoa", "hier": "hier-cosine", "hier-forest": "hier-cosine-forest"}
 """Methods whose rate hier_cifar100.py has searched in the same way, and their names there."""
-LORA = {f"{name}-lora": METHODS[name] | {"lora_r": 8} for name in ("hier", "agft")}
+LORA = {f"{name}-lora": METHODS[name] | {"lora_r": 8} for name in ("hier", "agft", "agft-uncalibrated")}
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+LORA_RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 ATTACK = {"eps": "4/255", "num_steps": 2, "step_size": "4/255"}
 SEEDS = (0, 1)
 # The base has seen these images, the fine-tuned models have not: good for choosing, not for reporting.
@@ -57,13 +59,14 @@ HELD_BACK = {
 def search(args: argparse.Namespace) -> dict[str, dict]:
     """One pass of every other method on held-back training images.
 
-    Run are 5e-4, 1e-3 and 2e-3, and the rate further out (``--only``) where its neighbour was the best.
+    Run are 5e-4, 1e-3 and 2e-3, under LoRA 2e-3, 4e-3 and 8e-3, and the rate further out (``--only``) where
+    its neighbour was the best.
     """
     return {
         f"{name}-{rate:.2g}": method | ATTACK | HELD_BACK | {"learning_rate": rate}
         for name, method in (METHODS | LORA).items()
         if name not in SEARCHED
-        for rate in (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+        for rate in (LORA_RATES if name in LORA else RATES)
     }
 
 
