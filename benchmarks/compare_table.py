@@ -10,6 +10,7 @@ from pathlib import Path
 from hf_hierrobust.evaluation.metrics import wilson_interval
 
 BUDGETS = ("1/255", "4/255")
+PROMPTS = "superclass prompts"
 ZERO_SHOT = {"cifar10": "CIFAR-10", "tinyimagenet": "Tiny-ImageNet", "caltech101": "Caltech-101"}
 
 
@@ -73,9 +74,9 @@ def best_superclass(results: Results, method: str) -> str:
 
 
 def columns(results: Results, method: str) -> dict[str, dict[str, list[dict]]]:
-    """Records of a method on each of the five tasks, by budget."""
-    tasks = {"CIFAR-100": ("cifar100", 0, "cosine")}
-    tasks["20 superclasses"] = ("cifar100", 1, best_superclass(results, method))
+    """Records of a method on each of the five tasks and by superclass prompts alone, by budget."""
+    tasks = {"CIFAR-100": ("cifar100", 0, "cosine"), PROMPTS: ("cifar100", 1, "cosine")}
+    tasks["superclasses, best"] = ("cifar100", 1, best_superclass(results, method))
     tasks |= {title: (name, 0, "cosine") for name, title in ZERO_SHOT.items()}
     return {
         title: {eps: results.records(method, *where, "pgd", eps) for eps in BUDGETS}
@@ -88,16 +89,17 @@ def leaf_table(results: Results, steps: dict[str, dict]) -> str:
     head = ["method", "seeds", "leaf, clean"]
     for eps in BUDGETS:
         head += [f"PGD-20 {eps}", f"and CW {eps}"]
-    head += [f"superclass prompts {BUDGETS[-1]}", "best superclasses, clean", *BUDGETS, "by"]
+    head += [f"{PROMPTS}, clean", *BUDGETS, "best superclasses, clean", *BUDGETS, "by"]
     head += ["prompts attacked", f"and pixels {BUDGETS[-1]}", "time of a step"]
     rows = []
     for method in results.methods:
-        leaf, above = (columns(results, method)[task] for task in ("CIFAR-100", "20 superclasses"))
+        found = columns(results, method)
+        leaf = found["CIFAR-100"]
         row = [method, str(len(results.cells[method])), entry(leaf[BUDGETS[0]], "clean_accuracy")]
         for eps in BUDGETS:
             row += [entry(leaf[eps], "after_ce"), entry(leaf[eps])]
-        row.append(entry(results.records(method, "cifar100", 1, "cosine", "pgd", BUDGETS[-1])))
-        row += [entry(above[BUDGETS[0]], "clean_accuracy"), *(entry(above[eps]) for eps in BUDGETS)]
+        for task in (found[PROMPTS], found["superclasses, best"]):
+            row += [entry(task[BUDGETS[0]], "clean_accuracy"), *(entry(task[eps]) for eps in BUDGETS)]
         row.append(best_superclass(results, method))
         row.append(entry(results.records(method, "cifar100", 0, "cosine", "text", None)))
         row.append(entry(results.records(method, "cifar100", 0, "cosine", "joint", BUDGETS[-1])))
@@ -118,7 +120,7 @@ def zero_shot_table(results: Results) -> str:
             row.append(entry(found[title][BUDGETS[0]], "clean_accuracy"))
             row += [entry(found[title][eps]) for eps in BUDGETS]
         for eps, key in ((BUDGETS[0], "clean_accuracy"), *((eps, "robust_accuracy") for eps in BUDGETS)):
-            means = [value(task[eps], key) for task in found.values()]
+            means = [value(task[eps], key) for title, task in found.items() if title != PROMPTS]
             row.append(f"{100 * sum(means) / len(means):.1f}")
         rows.append(row)
     return markdown(head, rows)
@@ -140,7 +142,7 @@ def draw(results: Results, path: Path) -> None:
     found = {method: columns(results, method) for method in methods}
     tasks = [*found[methods[0]]]
     figure, axes = plt.subplots(
-        1, len(tasks), figsize=(14, 0.38 * len(methods) + 1.9), sharey=True, layout="constrained"
+        1, len(tasks), figsize=(16, 0.38 * len(methods) + 1.9), sharey=True, layout="constrained"
     )
     kinds = {
         "clean": (BUDGETS[0], "clean_accuracy", "tab:gray"),
