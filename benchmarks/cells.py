@@ -92,28 +92,28 @@ def collect(folder: Path, options: dict) -> dict:
 
 
 def run_cells(cells: dict[str, dict], work: Path, target: Path, config: Path, only: list[str] | None) -> None:
-    """Run the cells that have no results yet and merge all their numbers into ``target``.
+    """Run the cells that have no results yet and write the numbers of each into a file of its own.
 
     Args:
         cells: name -> options.
+        target: folder of the results, ``NAME.json`` each, so that stages may run side by side.
         only: names to run; None runs all.
     """
     work.mkdir(parents=True, exist_ok=True)
-    target.parent.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for name, options in cells.items():
         if only is not None and name not in only:
             continue
         folder = work / name
         prepare(folder, options)
         if not (folder / "results.json").exists():
-            print(f"{target.stem}/{name}", flush=True)
+            print(f"{target.name}/{name}", flush=True)
             if any(folder.glob("checkpoint-*")):
                 (folder / "resumed").touch()
             run_cell(folder, options, config)
-        found = json.loads(target.read_text()) if target.exists() else {}
-        found[name] = collect(folder, options)
-        target.write_text(json.dumps(found, indent=1) + "\n")
-        for record in found[name]["records"]:
+        found = collect(folder, options)
+        (target / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        for record in found["records"]:
             print(
                 f"  {record['dataset']:14} level {record['level']} {record['classifier']:18} "
                 f"{record['attack']['eps_text']:6} clean {100 * record['clean_accuracy']:5.1f} "
@@ -122,10 +122,15 @@ def run_cells(cells: dict[str, dict], work: Path, target: Path, config: Path, on
             )
 
 
+def load_cells(folder: Path) -> dict[str, dict]:
+    """Collected numbers of a stage, by the name of the cell."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
 def chosen_rate(search: Path, method: str) -> float:
     """Learning rate of a method with the best robust leaf accuracy of a search, over its classifiers."""
     found = {}
-    for name, cell in json.loads(search.read_text()).items():
+    for name, cell in load_cells(search).items():
         if name.rsplit("-", 1)[0] == method:
             leaf = [r["robust_accuracy"] for r in cell["records"] if r["level"] == 0]
             found[max(leaf)] = cell["options"]["learning_rate"]

@@ -124,7 +124,7 @@ def main_table(args: argparse.Namespace) -> dict[str, dict]:
             if args.only and f"{name}-seed{seed}" not in args.only:
                 continue  # its rate may not be known yet
             search = "hier_cifar100_search" if name in SEARCHED else "compare_methods_search"
-            rate = chosen_rate(RESULTS / f"{search}.json", SEARCHED.get(name, name))
+            rate = chosen_rate(RESULTS / search, SEARCHED.get(name, name))
             found[f"{name}-seed{seed}"] = test | method | {"seed": seed, "learning_rate": rate}
     return found
 
@@ -175,7 +175,7 @@ def main() -> None:
         from compare_table import write_table
 
         speed, target = RESULTS / "step_time.json", RESULTS / "compare_methods"
-        write_table(RESULTS / "compare_methods_main.json", speed, target, ("base", *METHODS, *LORA))
+        write_table(RESULTS / "compare_methods_main", speed, target, ("base", *METHODS, *LORA))
         return
     missing = [name for name in ("model", "mlm", "data") if getattr(args, name) is None]
     if missing:
@@ -189,7 +189,7 @@ def main() -> None:
         # Held-back images are rows of the training file; the training rows end before them.
         source = train if "eval_split" in options else args.data / "cifar100/test.parquet"
         cells[name] = files | {"eval_file": source, "num_train_epochs": args.passes} | options
-    target = RESULTS / f"compare_methods_{args.stage}.json"
+    target = RESULTS / f"compare_methods_{args.stage}"
     run_cells(cells, args.work / args.stage, target, CONFIG, args.only)
 
 

@@ -1,4 +1,4 @@
-"""Markdown tables and one figure of ``results/compare_methods_main.json``."""
+"""Markdown tables and one figure of ``results/compare_methods_main``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+from cells import load_cells
 
 from hf_hierrobust.evaluation.metrics import wilson_interval
 
@@ -18,13 +20,13 @@ class Results:
     """Records of all cells, by method, averaged over seeds.
 
     Args:
-        path: collected cells.
+        folder: collected cells.
         order: names of the methods, in the order of the rows; others come last.
     """
 
-    def __init__(self, path: Path, order: Sequence[str] = ()):
+    def __init__(self, folder: Path, order: Sequence[str] = ()):
         found = defaultdict(list)
-        for name, cell in json.loads(path.read_text()).items():
+        for name, cell in load_cells(folder).items():
             found[name.rsplit("-seed", 1)[0]].append(cell)
         self.cells = {name: found[name] for name in dict.fromkeys((*order, *sorted(found))) if name in found}
 

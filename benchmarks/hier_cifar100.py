@@ -4,7 +4,7 @@
 
 Every cell is a run of ``hf-hierrobust train`` in its own folder. A cell that has results of the same options
 and revision is not run again, one that was interrupted resumes from its last checkpoint, and the collected
-numbers of a stage go to ``benchmarks/results/hier_cifar100_STAGE.json``.
+numbers of a stage go to ``benchmarks/results/hier_cifar100_STAGE/``.
 
 Stages:
     search        learning rate of each method, on held-back training images
@@ -112,7 +112,7 @@ def main_table(data: Path) -> dict[str, dict]:
     found = {"base": test | {"command": "evaluate", "eval_classifiers": "cosine,rollup"}}
     for seed in (0, 1):
         for name, method in METHODS.items():
-            rate = chosen_rate(RESULTS / "hier_cifar100_search.json", name)
+            rate = chosen_rate(RESULTS / "hier_cifar100_search", name)
             # A head that cosine training never touched is no classifier.
             own = ",hyperbolic,rollup-hyperbolic" if name in ("hier", "hier-forest") else ""
             found[f"{name}-seed{seed}"] = (
@@ -133,7 +133,7 @@ def stress(data: Path) -> dict[str, dict]:
         "bf16_search": False,
         "seed": 0,
     }
-    search = RESULTS / "hier_cifar100_search.json"
+    search = RESULTS / "hier_cifar100_search"
     return {
         name: method
         | strong
@@ -193,7 +193,7 @@ def main() -> None:
     if stage == "main" and args.passes != 3:
         stage = f"main_{args.passes}passes"
         found = {name: options | {"num_train_epochs": args.passes} for name, options in found.items()}
-    run_cells(found, args.work / stage, RESULTS / f"hier_cifar100_{stage}.json", CONFIG, args.only)
+    run_cells(found, args.work / stage, RESULTS / f"hier_cifar100_{stage}", CONFIG, args.only)
 
 
 if __name__ == "__main__":

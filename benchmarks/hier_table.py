@@ -1,4 +1,4 @@
-"""Markdown table of ``results/hier_cifar100_main.json``.
+"""Markdown table of ``results/hier_cifar100_main``.
 
     python benchmarks/hier_table.py            # prints the table, writes results/hier_cifar100_main.md
 
@@ -10,17 +10,17 @@ TeCoA by the same classifier, or by cosine where TeCoA has none: mean over image
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
 
 import torch
+from cells import RESULTS, load_cells
+from hier_cifar100 import METHODS
 
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.evaluation.metrics import wilson_interval
 
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = {
     ("cifar100", 0, "cosine"): "leaf, cosine",
     ("cifar100", 0, "hyperbolic"): "leaf, −κd",
@@ -33,17 +33,15 @@ COLUMNS = {
 }
 
 
-def load(path: Path) -> tuple[dict, list[str]]:
-    """(method, column, eps) -> per-seed records; and the methods in order."""
-    cells, order = defaultdict(list), []
-    for name, cell in json.loads(path.read_text()).items():
+def load(folder: Path) -> dict:
+    """(method, column, eps) -> per-seed records."""
+    cells = defaultdict(list)
+    for name, cell in load_cells(folder).items():
         method = name.rsplit("-seed", 1)[0]
-        if method not in order:
-            order.append(method)
         for record in cell["records"]:
             column = (record["dataset"], record["level"], record["classifier"])
             cells[method, column, record["attack"]["eps_text"]].append(record)
-    return cells, order
+    return cells
 
 
 def entry(records: list[dict], kind: str, interval: bool = True) -> str:
@@ -95,8 +93,7 @@ def table(cells: dict, order: list[str], budgets: tuple[str, ...] = ("1/255", "4
 
 
 def main() -> None:
-    cells, order = load(RESULTS / "hier_cifar100_main.json")
-    text = table(cells, order)
+    text = table(load(RESULTS / "hier_cifar100_main"), ["base", *METHODS])
     print(text)
     (RESULTS / "hier_cifar100_main.md").write_text(text + "\n")
 
