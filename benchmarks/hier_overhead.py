@@ -23,6 +23,7 @@ from transformers import CLIPConfig
 from hf_hierrobust.data import ClassSet
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
+from hf_hierrobust.modeling.kernels import fast_kernels
 from hf_hierrobust.modeling.tiny import build_processor, build_tokenizer
 from hf_hierrobust.objectives import HierRobust, Objective, TeCoA
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
@@ -124,10 +125,11 @@ def random_batch(args: argparse.Namespace, device: torch.device) -> dict:
 
 
 def step(trainer: RobustCLIPTrainer, batch: dict) -> None:
-    """One full training step."""
+    """One full training step, with the kernels of training."""
     trainer.model.train()
     trainer.optimizer.zero_grad()
-    trainer.compute_loss(trainer.model_prepared, batch).backward()
+    with fast_kernels(trainer.model, torch.bfloat16 if trainer.args.bf16 else None):
+        trainer.compute_loss(trainer.model_prepared, batch).backward()
     trainer.optimizer.step()
 
 

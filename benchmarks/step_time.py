@@ -86,7 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainers = {name: build(name, args, directory) for name in dict.fromkeys(["tecoa", *args.methods])}
         first = trainers["tecoa"]
-        size = first.model.config.vision_config.image_size
+        # The table perturbs CIFAR's own 32 pixels, and the attacked function enlarges them.
+        size = 32 if args.model else first.model.config.vision_config.image_size
         shape = argparse.Namespace(batch=args.batch, image_size=size, classes=len(first.class_set))
         batch = random_batch(shape, first.args.device)
         steps = {name: partial(step, trainer, batch) for name, trainer in trainers.items()}

@@ -20,8 +20,9 @@ def fast_kernels(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[
     Args:
         dtype: autocast type of the scope; None is fp32.
     """
-    before = model.config._attn_implementation
-    if model.device.type != "cpu" or dtype != torch.bfloat16 or before == "eager":
+    configs = {"": model.config, **{name: getattr(model.config, name) for name in model.config.sub_configs}}
+    before = {name: config._attn_implementation for name, config in configs.items()}  # towers may differ
+    if model.device.type != "cpu" or dtype != torch.bfloat16 or set(before.values()) == {"eager"}:
         yield
         return
     model.set_attn_implementation("eager")

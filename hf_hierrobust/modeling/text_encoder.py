@@ -198,7 +198,8 @@ class TextEncoder:
     def _pooled(self, ids: Sequence[int]) -> Sequence[int]:
         """The ids up to the token that CLIP pools at; those after it do not matter under causal attention."""
         end = self.module.config.text_config.eos_token_id
-        # transformers keeps a wrong id, 2, in old checkpoints and pools at the highest id there.
+        # transformers keeps a wrong id, 2, in old checkpoints and pools at the highest id there; that of the
+        # padding, were it higher, is out of the way here.
         end = max(ids) if end == 2 else end
         return ids[: ids.index(end) + 1] if end in ids else ids[:1]
 

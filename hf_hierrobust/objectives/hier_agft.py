@@ -90,12 +90,14 @@ class HierAGFT(TreeObjective):
 
     def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
         """Terms ``alignment`` and ``embedding``, weighted, summed over views."""
-        terms = [self._terms(view, targets) for view in views]
-        return {name: sum(view[name].mean() for view in terms) for name in terms[0]}
+        found = [self._terms(view, targets) for view in views]
+        names = dict.fromkeys(name for terms in found for name in terms)
+        return {name: sum(terms[name].mean() for terms in found if name in terms) for name in names}
 
     def _terms(self, view: View, targets: Targets) -> dict[str, Tensor]:
         terms = {"alignment": self._alignment(view, targets)}
-        if self.embedding_weight:
+        # The anchor has no level: where each level has a perturbation of its own, it counts at the leaves'.
+        if self.embedding_weight and (view.levels is None or 0 in view.levels):
             original = targets.reference.image_features
             size = squared_distance(original, torch.zeros_like(original))
             distance = squared_distance(view.image_features, original)

@@ -125,6 +125,9 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
+        self.text_encoder = None
+        if self.objective.needs & _CAPTIONS:
+            self.text_encoder = TextEncoder(self._core(), processor.tokenizer)
         self.forward = BatchForward(
             self.objective, self.pipeline, text, reference, self.accelerator.autocast, self._encode
         )
@@ -230,18 +233,18 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         pixels, labels, needs = inputs["pixels"], inputs["labels"], self.objective.needs
         if not needs & _CAPTIONS:
             return Batch(pixels, labels)
-        core, attacked = self._core(), None
-        encoder = TextEncoder(core, self.processing_class.tokenizer)
-        captions = inputs.get("captions")
+        captions, attacked = inputs.get("captions"), None
         if captions is None:
             if labels.min() < 0:
                 raise ValueError("images with neither caption nor label: there is no text to train on")
             captions = [self.forward.text.prompts[label] for label in labels.tolist()]
         else:
-            captions = encoder.fit(captions)
+            captions = self.text_encoder.fit(captions)
         if "attacked_captions" in needs:
-            with frozen(core):
-                attacked = tuple(self.text_attack(captions, encoder, generator=self._generator()).texts)
+            # Outside model(...) nothing is autocast unless one asks for it.
+            with frozen(self._core()), self.accelerator.autocast():
+                found = self.text_attack(captions, self.text_encoder, generator=self._generator())
+            attacked = tuple(found.texts)
         return Batch(pixels, labels, tuple(captions), attacked)
 
     def _encode(self, core: RobustDualEncoder, pixel_values: Tensor) -> Tensor:

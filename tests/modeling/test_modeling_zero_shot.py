@@ -244,6 +244,13 @@ class TestFastKernels:
             raise RuntimeError("stop")
         assert self.kinds(model) == {"sdpa"}
 
+    def test_each_tower_gets_its_own_back(self, model):
+        model.set_attn_implementation({"text_config": "eager"})
+        with fast_kernels(model, torch.bfloat16):
+            assert self.kinds(model) == {"eager"}
+        configs = (model.config, model.vision_model.config, model.text_model.config)
+        assert [config._attn_implementation for config in configs] == ["sdpa", "sdpa", "eager"]
+
     def test_fp32_and_eager_models_keep_theirs(self, model):
         with fast_kernels(model, None):
             assert self.kinds(model) == {"sdpa"}

@@ -212,6 +212,18 @@ def test_levels_of_a_view_and_several_views_add_up():
     torch.testing.assert_close(objective.loss(parts, targets)["alignment"], whole.mean())
 
 
+def test_views_of_single_levels_count_the_anchor_once():
+    objective, batch = make({}, KINDS)
+    targets = batch.targets()
+    whole = objective.loss([batch.view()], targets)
+    parts = [batch.view(levels=levels) for levels in ((0,), (1,), (2,))]
+    for name, value in objective.loss(parts, targets).items():
+        torch.testing.assert_close(value, whole[name])
+    upper = sum(objective.inner_loss(view, targets) for view in parts[1:])
+    leaves = objective.inner_loss(parts[0], targets)
+    torch.testing.assert_close(leaves + upper, objective.inner_loss(batch.view(), targets))
+
+
 def test_the_text_perturbation_acts_on_the_tangents():
     objective, batch = make({}, KINDS)
     delta = 0.3 * torch.ones(1, DIM, dtype=torch.float64)

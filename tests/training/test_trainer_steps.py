@@ -80,6 +80,16 @@ def test_bf16_reaches_the_inner_loop(tiny_clip_dir, tmp_path):
     assert seen == {torch.bfloat16}
 
 
+def test_bf16_reaches_the_text_attack(tiny_clip_dir, tmp_path):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, objective="mmcoa", text_attack="gradient", bf16=True)
+    seen = set()
+    hook = trainer.model.text_projection.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
+    pixels, labels = first_batch(trainer)
+    trainer._batch({"pixels": pixels, "labels": labels})
+    hook.remove()
+    assert seen == {torch.bfloat16}
+
+
 def test_random_starts_follow_seed_step_and_rank_only(tiny_clip_dir, tmp_path):
     """Not the global generator, which data loaders and users move."""
     trainer = make_trainer(tiny_clip_dir, tmp_path)
