@@ -33,6 +33,19 @@ def check_counts(options: object, *names: str) -> None:
     _check(options, names, fits, "an integer, at least 1")
 
 
+def check_between(options: object, name: str, low: float, high: float) -> None:
+    """The named attribute is a number from ``low`` to ``high``.
+
+    Raises:
+        ValueError: if it is not.
+    """
+
+    def fits(value: object) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+    _check(options, [name], fits, f"a number in [{low:g}, {high:g}]")
+
+
 def check_flag(options: object, *names: str) -> None:
     """Each named attribute is True or False; the text ``"false"`` would count as true.
 

@@ -103,6 +103,9 @@ class TextAttack:
             scores[torch.tensor(rows, device=clean.device)],
         )
 
+    def prepare(self) -> None:
+        """Load what the attack needs besides the encoder, so that a missing model shows before a long run."""
+
     def run(
         self,
         texts: list[str],

@@ -50,7 +50,7 @@ class MaskedLM:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name)
             self.model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a model of another kind
             raise OSError(
                 f"the masked language model model_name={name!r} cannot be loaded ({error}). Offline, give "
                 "the folder of one, or attack with 'gradient' or 'synonym', which need none"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..options import check_choice, check_counts, check_numbers
+from ..options import check_choice, check_counts, check_flag, check_numbers
 from .base import frozen
 from .text_base import check_texts
 from .text_scores import LabelFreeScore, TextScore
@@ -65,6 +65,7 @@ class EmbeddingPGD:
         check_choice(self, "random_start", ("uniform", "zero"))
         check_numbers(self, "eps", positive=True)
         check_counts(self, "num_steps")
+        check_flag(self, "special_tokens")
         if self.step_size is not None:
             check_numbers(self, "step_size", positive=True)
 

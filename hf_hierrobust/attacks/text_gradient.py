@@ -46,6 +46,11 @@ class GradientAttack(WordAttack):
     name: ClassVar[str] = "gradient"
     vocabulary: Sequence[str] | None = None
 
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.vocabulary, str):
+            raise ValueError(f"vocabulary={self.vocabulary!r} is one text: give a list of words")
+
     def propose(
         self, sentences: list[Sentence], clean: Tensor, encoder: TextEncoder, score: TextScore
     ) -> list[list[Proposal]]:

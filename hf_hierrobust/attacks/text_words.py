@@ -5,6 +5,7 @@ Source: BERT-Attack (2004.09984) as used by MMCoA (2404.19287), its text attack,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..options import check_counts
+from ..options import check_between, check_counts, check_flag
 from .text_base import TEXT_ATTACKS, TextAttack
 from .text_candidates import Candidates, MaskedLM, Synonyms
 from .text_scores import TextScore
@@ -57,8 +58,12 @@ class WordAttack(TextAttack):
 
     def __post_init__(self):
         check_counts(self, "num_words", "num_candidates")
-        if not -1 <= self.min_similarity <= 1:
-            raise ValueError(f"min_similarity={self.min_similarity} is no cosine: choose a value in [-1, 1]")
+        check_between(self, "min_similarity", -1, 1)
+        if self.semantic_filter is not None and not callable(self.semantic_filter):
+            raise ValueError(
+                f"semantic_filter={self.semantic_filter!r} must be a function from texts to embeddings: "
+                "build the attack in Python"
+            )
 
     def propose(
         self, sentences: list[Sentence], clean: Tensor, encoder: TextEncoder, score: TextScore
@@ -160,11 +165,14 @@ class ImportanceAttack(WordAttack):
         """The source of candidates; called once."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        if self._source is None:
+            self._source = self.load()
+
     def propose(
         self, sentences: list[Sentence], clean: Tensor, encoder: TextEncoder, score: TextScore
     ) -> list[list[Proposal]]:
-        if self._source is None:
-            self._source = self.load()
+        self.prepare()
         proposals = [
             [Proposal(word, options) for word, options in enumerate(candidates) if options]
             for candidates in self._source(sentences, encoder.device)
@@ -185,7 +193,7 @@ class ImportanceAttack(WordAttack):
 class BertAttack(ImportanceAttack):
     """MMCoA's text attack (2404.19287), corrected (OC-18): substitutes come from a masked language model.
 
-    The masked LM is loaded at the first attack and kept, and so are a caption's candidates.
+    The masked LM is loaded by `prepare` or the first attack and kept, and so are a caption's candidates.
 
     Args:
         num_words, num_candidates, semantic_filter, min_similarity: see `WordAttack`.
@@ -197,7 +205,7 @@ class BertAttack(ImportanceAttack):
             their punctuation, and a combination of tokens need not make one word.
 
     Raises:
-        OSError: at the first attack, the masked LM is not to be had.
+        OSError: when it is to be loaded, the masked LM is not to be had.
     """
 
     name: ClassVar[str] = "bert"
@@ -208,12 +216,13 @@ class BertAttack(ImportanceAttack):
 
     def __post_init__(self):
         super().__post_init__()
+        check_flag(self, "official_quirks")
+        check_counts(self, "max_tokens")
         if self.max_tokens < 3:
             raise ValueError(f"max_tokens={self.max_tokens} leaves no room for a word: choose at least 3")
-        if not self.official_quirks and self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(
-                f"threshold={self.threshold} is no probability: choose a value in [0, 1], or official_quirks"
-            )
+        if self.threshold is not None:  # a probability; as published a logit
+            bound = math.inf if self.official_quirks else 1
+            check_between(self, "threshold", -bound if self.official_quirks else 0, bound)
 
     def parse(self, text: str) -> Sentence:
         return Sentence.parse(text, keep_punctuation=self.official_quirks)
@@ -234,7 +243,7 @@ class SynonymAttack(ImportanceAttack):
         wordnet_path: see `hierarchy.WordNet`; None looks where that does.
 
     Raises:
-        FileNotFoundError, ImportError: at the first attack, WordNet or nltk is missing.
+        FileNotFoundError, ImportError: when it is to be loaded, WordNet or nltk is missing.
     """
 
     name: ClassVar[str] = "synonym"

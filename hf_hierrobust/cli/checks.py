@@ -19,16 +19,20 @@ PRELOAD_BYTES = 2 << 30
 
 
 def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool = True) -> None:
-    """Build every attack of the evaluation once, and look for what its figures need.
+    """Build every attack of the evaluation once and load its models, and look for what its figures need.
 
     Args:
         trains_head: whether the model will have a calibrated hyperbolic head to evaluate.
 
     Raises:
         ValueError: a budget, step size, loss or classifier that does not exist.
-        ImportError: figures are wanted but matplotlib is missing.
+        OSError, ImportError: figures or the text attack need something that is missing.
     """
     plan = args.plan(threat)
+    if plan.text_attack is not None:
+        plan.text_attack.prepare()
+    elif args.eval_text_attack_args:
+        raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
     for one in plan.threats:
         plan.attacks(one)
     names = args.classifiers

@@ -77,7 +77,8 @@ def label_column_name(features: hf.Features, requested: str | None, where: str) 
     named = [name for name in LABEL_COLUMNS if name in others]
     if len(typed) == 1 or (named and not typed):
         return (typed or named)[0]
-    raise MissingColumnError(_no_column("label", "label_column", features, where))
+    wanted = "label_column (or unlabelled, for objectives that use no labels)"
+    raise MissingColumnError(_no_column("label", wanted, features, where))
 
 
 def caption_column_name(features: hf.Features, requested: str, where: str) -> str:

@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,7 +122,7 @@ class RobustnessRecord:
     intervals: dict[str, list[float]] = field(default_factory=dict)
     base: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=environment_versions)
-    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     wall_seconds: float | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] | None = None

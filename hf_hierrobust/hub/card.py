@@ -127,6 +127,7 @@ def render_card(facts: CardFacts) -> str:
         figures=[
             {"path": path, "caption": PurePosixPath(path).stem.replace("_", " ")} for path in facts.figures
         ],
+        template=facts.hyperparameters.get("template", "a photo of a {}."),
         threat_model=_without_directories(facts.threat_model),
         datasets=[name for name, _ in datasets],
         hyperparameters=[

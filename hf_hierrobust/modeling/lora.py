@@ -52,7 +52,7 @@ def lora_config(
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: rank or dropout out of range, or a tower that the objective does not train.
+        ValueError: rank, scale or dropout out of range, or a tower that the objective does not train.
     """
     trained = [tower for tower in TOWERS if tower in groups]
     towers = trained if towers is None else list(towers)
@@ -62,6 +62,8 @@ def lora_config(
         )
     if isinstance(r, bool) or not isinstance(r, int) or r < 1:
         raise ValueError(f"lora r={r!r} must be a whole number, at least 1")
+    if alpha is not None and alpha <= 0:
+        raise ValueError(f"lora alpha={alpha} must be positive; by default it is twice the rank")
     if not 0 <= dropout < 1:
         raise ValueError(f"lora dropout={dropout} must be in [0, 1)")
     projections = ["text_projection"] if "text_projection" in groups else []

@@ -60,7 +60,7 @@ def check_prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
     Raises:
         ValueError: names the longest prompt, if it has more than ``context`` tokens.
     """
-    ids = tokenizer(list(prompts), truncation=False, padding=False)["input_ids"]
+    ids = tokenizer(list(prompts), truncation=False, padding=False, verbose=False)["input_ids"]
     longest = max(range(len(ids)), key=lambda i: len(ids[i]))
     if len(ids[longest]) > context:
         raise ValueError(

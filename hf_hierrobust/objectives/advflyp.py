@@ -36,7 +36,8 @@ class AdvFLYP(Objective):
     Args:
         lambda_logit, lambda_feature: weights of the two anchors; 0 and 0 is the plain version.
         positives: ``"diagonal"``, the paper's, or ``"class"``, see `MMCoA`.
-        gather_negatives: contrast with the pairs of all processes, not only this one's.
+        gather_negatives: contrast with the pairs of all processes, not only this one's. Accumulated batches
+            never contrast with each other.
     """
 
     name: ClassVar[str] = "advflyp"

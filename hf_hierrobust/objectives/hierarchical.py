@@ -56,10 +56,16 @@ class TreeObjective(Objective):
         check_numbers(self, "vic_factor", "curvature", "max_tangent_norm", positive=True)
         check_numbers(self, "ball_margin")
         check_flag(self, "train_text_projection", "train_scales")
-        if self.level_weights is not None and not all(
-            isinstance(weight, int | float) and 0 <= weight < math.inf for weight in self.level_weights
+        weights = self.level_weights
+        if weights is not None and not (
+            isinstance(weights, (list, tuple))
+            and all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in weights)
+            and all(0 <= w < math.inf for w in weights)
+            and any(weights)
         ):
-            raise ValueError(f"level_weights={self.level_weights!r} must be finite numbers, not negative")
+            raise ValueError(
+                f"level_weights={weights!r} must be a list of finite numbers, none negative and one above 0"
+            )
         if self.tangent_norm is not None:
             check_numbers(self, "tangent_norm", positive=True)
 

@@ -36,7 +36,8 @@ class MMCoA(Objective):
             them (our choice); ``"diagonal"``, only the pair itself, the released code's. The two differ where
             a class has several captions; on class prompts their sum over a batch is the same (of the softmax;
             SigLIP's loss takes equal captions as matches under both).
-        gather_negatives: contrast with the pairs of all processes, not only this one's.
+        gather_negatives: contrast with the pairs of all processes, not only this one's. Accumulated batches
+            never contrast with each other.
     """
 
     name: ClassVar[str] = "mmcoa"

@@ -131,7 +131,7 @@ class RobustTrainingArguments(TrainingArguments):
             ATTACKS.get(self.attack)
         if self.text_attack is not None:
             TEXT_ATTACKS.get(self.text_attack)
-        if self.lora_r is None and (self.lora_alpha or self.lora_dropout or self.lora_towers):
+        if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_towers):
             raise ValueError("lora_alpha, lora_dropout and lora_towers need lora_r, the adapters' rank")
         if self.hub_token is not None:
             raise ValueError("hub_token is written to disk in clear with the arguments: use HF_TOKEN instead")
@@ -167,6 +167,11 @@ class RobustTrainingArguments(TrainingArguments):
         elif name == "pgd":
             options["num_steps"] = 2  # PGD's own default is for evaluation
         cls = ATTACKS.get(name)
+        if taken := sorted({"threat", "eps", "norm"} & self.attack_args.keys()):
+            raise ValueError(
+                f"attack_args: {', '.join(taken)} is set by the arguments norm, eps and threat_space; "
+                "leave it out"
+            )
         if unused := sorted(cls.evaluation_only & self.attack_args.keys()):
             raise ValueError(
                 f"attack_args: {', '.join(unused)} has no effect in training, which maximises the "

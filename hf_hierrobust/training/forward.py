@@ -132,16 +132,16 @@ class BatchForward:
                     features = self.encode(core, pixel_values)
             features = features.float()
             return View(
-                features,
-                text_features,
-                core.hier_head.image_tangent(features),
-                text_tangent,
-                core.logit_multiplier,
-                core.hier_head,
-                text_delta,
-                levels,
-                None if tokens is None else tokens.float(),
-                captions,
+                image_features=features,
+                text_features=text_features,
+                image_tangent=core.hier_head.image_tangent(features),
+                text_tangent=text_tangent,
+                logit_scale=core.logit_multiplier,
+                head=core.hier_head,
+                text_delta=text_delta,
+                levels=levels,
+                patch_features=None if tokens is None else tokens.float(),
+                caption_features=captions,
                 caption_keys=keys,
                 logit_bias=core.logit_offset,
             )

@@ -93,6 +93,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         if "attacked_captions" in self.objective.needs:
             default = self.objective.default_text_attack
             self.text_attack = text_attack or args.build_text_attack(default)
+            self.text_attack.prepare()
         elif args.text_attack is not None or args.text_attack_args:
             raise ValueError(
                 f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
@@ -127,6 +128,11 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         self.model_accepts_loss_kwargs = False
         self.text_encoder = None
         if self.objective.needs & _CAPTIONS:
+            if args.train_batch_size * args.world_size == 1:
+                raise ValueError(
+                    f"per_device_train_batch_size=1: {self.objective.name!r} contrasts the pairs of a batch, "
+                    "and one has no other; take at least 2 (accumulation adds no negatives)"
+                )
             self.text_encoder = TextEncoder(self._core(), processor.tokenizer)
         self.forward = BatchForward(
             self.objective, self.pipeline, text, reference, self.accelerator.autocast, self._encode

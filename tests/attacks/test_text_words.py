@@ -252,7 +252,12 @@ def test_registered_names_and_bad_input(attack, encoder, mlm_dir):
         ({"num_candidates": 0}, "num_candidates=0"),
         ({"min_similarity": 2}, "min_similarity=2"),
         ({"max_tokens": 2}, "max_tokens=2"),
-        ({"threshold": 3.0}, "threshold=3.0 is no probability"),
+        ({"threshold": 3.0}, r"threshold=3.0 must be a number in \[0, 1\]"),
+        ({"threshold": "0.3"}, "threshold='0.3' must be a number"),
+        ({"max_tokens": "30"}, "max_tokens='30' must be an integer"),
+        ({"min_similarity": "0.4"}, "min_similarity='0.4' must be a number"),
+        ({"official_quirks": "false"}, "official_quirks='false' must be true or false"),
+        ({"semantic_filter": "all-MiniLM-L6-v2"}, "semantic_filter='all-MiniLM-L6-v2' must be a function"),
     ],
 )
 def test_bad_options(options, message):

@@ -70,6 +70,11 @@ def refused(command):
         ({"eval_template": "very " * 40 + "{}"}, r"prompt 'very .* tokens but the text encoder's context is"),
         ({"text_attack": "synonym"}, "text_attack: 'hier_robust' trains on no attacked captions"),
         ({"eval_text_attack": "gradient", "eval_classifiers": "rollup"}, "leaves out: add it"),
+        ({"eval_text_attack_args": '{"num_words": 2}'}, "but no eval_text_attack that takes them"),
+        ({"attack_args": '{"eps": "4/255"}'}, "attack_args: eps is set by the arguments norm, eps"),
+        ({"objective_args": '{"level_weights": [0, 0]}'}, r"level_weights=\[0, 0\] must be a list"),
+        ({"objective_args": '{"level_weights": 1}'}, "level_weights=1 must be a list"),
+        ({"lora_r": "2", "lora_alpha": "0"}, "lora alpha=0.0 must be positive"),
         ({"tree": "induced"}, "tree='induced' needs at least 8 classes to group, got 4"),
         ({"resume_from_checkpoint": "nowhere"}, "nowhere.*not a whole checkpoint"),
     ],
@@ -83,6 +88,18 @@ def test_wrong_options(changes, words, refused):
 def test_eval_options_are_checked_even_if_the_base_is_not_evaluated(refused):
     """They would otherwise be read for the first time after the training."""
     refused(ValueError, "eval_eps='8'", eval_eps="8", eval_base="false")
+
+
+@pytest.mark.parametrize("prefix", ["", "eval_"])
+def test_a_missing_or_wrong_masked_language_model_is_noticed_before_training(
+    prefix, refused, tiny_clip_dir, tmp_path
+):
+    for folder in (tmp_path / "nowhere", tiny_clip_dir):  # the second holds a model of another kind
+        options = {f"{prefix}text_attack_args": json.dumps({"model_name": str(folder)})}
+        if prefix:
+            options |= {"eval_text_attack": "bert", "eval_base": "false"}
+        words = "masked language model model_name=.* cannot be loaded"
+        refused(OSError, words, objective="mmcoa" if not prefix else "hier_robust", **options)
 
 
 def test_missing_matplotlib_is_noticed_before_training(refused, monkeypatch):

@@ -81,7 +81,7 @@ def test_bf16_reaches_the_inner_loop(tiny_clip_dir, tmp_path):
 
 
 def test_bf16_reaches_the_text_attack(tiny_clip_dir, tmp_path):
-    trainer = make_trainer(tiny_clip_dir, tmp_path, objective="mmcoa", text_attack="gradient", bf16=True)
+    trainer = make_trainer(tiny_clip_dir, tmp_path, objective="mmcoa", bf16=True)
     seen = set()
     hook = trainer.model.text_projection.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
     pixels, labels = first_batch(trainer)

@@ -7,6 +7,7 @@ import torch
 from tiny_data import CLASSES
 from tiny_runs import first_batch, furthest, make_trainer, weights
 
+from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling.lora import adapters_off, has_adapters
 from hf_hierrobust.training import RobustTrainingArguments
 
@@ -52,6 +53,14 @@ def test_visual_prompts_by_arguments_train_nothing_else(tiny_clip_dir, tmp_path)
     rest = before.keys() - prompt
     assert prompt and furthest({k: before[k] for k in prompt}, {k: after[k] for k in prompt}) > 0
     assert furthest({k: before[k] for k in rest}, {k: after[k] for k in rest}) == 0
+
+
+@pytest.mark.parametrize("name", ["mmcoa", "advflyp", "hier_mmcoa"])
+def test_pairs_need_others_to_contrast_with(name, tiny_clip_dir, tiny_tree, tmp_path):
+    words = f"per_device_train_batch_size=1: '{name}' contrasts the pairs of a batch"
+    options = {"objective": name, "tree": Forest((tiny_tree,)), "per_device_train_batch_size": 1}
+    with pytest.raises(ValueError, match=words):
+        make_trainer(tiny_clip_dir, tmp_path, **options)
 
 
 def test_captions_default_to_the_class_prompts(tiny_clip_dir, tmp_path):

@@ -59,6 +59,29 @@ def test_the_training_attack_raises_the_inner_loss(name, tiny_siglip_dir, tiny_t
     assert found > max(others)
 
 
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_adapters_bf16_and_accumulation_go_together(name, tiny_siglip_dir, tiny_tree, tmp_path):
+    pytest.importorskip("peft")
+    trainer = make_trainer(
+        tiny_siglip_dir,
+        tmp_path,
+        objective=name,
+        tree=Forest((tiny_tree,)),
+        optim="adamw_torch",
+        lora_r=2,
+        bf16=True,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        max_steps=1,
+    )
+    before = weights(trainer.model)
+    trainer.train()  # with the check that adapters move and base weights do not
+    after = weights(trainer.model)
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert any("lora_" in n for n in moved)
+    assert not any("base_layer" in n or "original_module" in n for n in moved)
+
+
 @pytest.mark.parametrize("name", ["tga_zsr", "mmcoa"])
 def test_bf16_is_close_to_fp32(name, tiny_siglip_dir, tmp_path):
     losses = []
