@@ -72,7 +72,7 @@ def test_options_are_the_fields_one_can_set():
         ({"lambda_gap": -1.0}, "lambda_gap=-1.0"),
         ({"vic_factor": 0.0}, "vic_factor=0.0"),
         ({"tangent_norm": -0.5}, "tangent_norm=-0.5"),
-        ({"level_weights": (1.0, -0.5)}, "level_weights=.* must be finite numbers, not negative"),
+        ({"level_weights": (1.0, -0.5)}, "level_weights=.* must be a list of finite numbers, none negative"),
         ({"level_reduction": "max"}, "level_reduction='max'.*mean, sum"),
         ({"train_scales": "false"}, "train_scales='false' must be true or false"),
         ({"sync_midpoints": 1}, "sync_midpoints=1 must be true or false"),
