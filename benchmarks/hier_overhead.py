@@ -21,10 +21,10 @@ from timing import compare, interleave
 from transformers import CLIPConfig
 
 from hf_hierrobust.data import ClassSet
+from hf_hierrobust.demo.tiny import build_processor, build_tokenizer
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.modeling.kernels import fast_kernels
-from hf_hierrobust.modeling.tiny import build_processor, build_tokenizer
 from hf_hierrobust.objectives import HierRobust, Objective, TeCoA
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 

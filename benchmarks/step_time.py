@@ -25,9 +25,9 @@ from timing import compare, interleave
 from transformers import AutoProcessor, CLIPConfig
 
 from hf_hierrobust.data import load_class_set
+from hf_hierrobust.demo.tiny import build_processor, build_tokenizer
 from hf_hierrobust.hierarchy import load_tree
 from hf_hierrobust.modeling import RobustCLIPModel
-from hf_hierrobust.modeling.tiny import build_processor, build_tokenizer
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 RESULT = Path(__file__).parent / "results" / "step_time.json"

@@ -42,13 +42,14 @@ from transformers import (
     CLIPModel,
 )
 
-from hf_hierrobust.attacks import PGD, BertAttack, coordinate_kl, frozen
-from hf_hierrobust.attacks.text_candidates import MaskedLM
-from hf_hierrobust.attacks.text_sentence import Sentence
+from hf_hierrobust.attacks import PGD, BertAttack, coordinate_kl
+from hf_hierrobust.attacks.text.candidates import MaskedLM
+from hf_hierrobust.attacks.text.sentence import Sentence
+from hf_hierrobust.classifiers import frozen
 from hf_hierrobust.data import load_class_set
+from hf_hierrobust.demo.tiny import build_tokenizer, tiny_clip_config
 from hf_hierrobust.modeling import TextEncoder
 from hf_hierrobust.modeling.kernels import fast_kernels
-from hf_hierrobust.modeling.tiny import build_tokenizer, tiny_clip_config
 from hf_hierrobust.threat import ThreatModel
 
 ADJECTIVES = [

@@ -18,11 +18,11 @@ class Registry(Generic[T]):
 
     Args:
         kind: word for messages, e.g. ``"objective"``.
-        package: dotted name of the folder whose modules register themselves on import.
+        packages: dotted names of the folders whose modules register themselves on import.
     """
 
-    def __init__(self, kind: str, package: str):
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, *packages: str):
+        self.kind, self.packages = kind, packages
         self._classes: dict[str, type[T]] = {}
         self._scanned = False
 
@@ -38,9 +38,10 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         if not self._scanned:
-            package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+            for folder in self.packages:
+                package = importlib.import_module(folder)
+                for module in pkgutil.iter_modules(package.__path__):
+                    importlib.import_module(f"{folder}.{module.name}")
             self._scanned = True
         return sorted(self._classes)
 

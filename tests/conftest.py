@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from cli_fixtures import command, data_dir  # noqa: F401
 from tiny_data import PATHS, make_images, make_tiny_clip, make_tiny_siglip
 
 

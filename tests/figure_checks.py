@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from hf_hierrobust.evaluation.figure_io import MAX_PNG_BYTES
+from hf_hierrobust.reports.figure_io import MAX_PNG_BYTES
 
 
 def check_png(path, size=None) -> np.ndarray:

@@ -13,25 +13,41 @@ PACKAGE = Path(hf_hierrobust.__file__).parent
 
 # Room -> rooms it may import. `training.card`'s names for the rest of the package are the rooms' own.
 ARROWS = {
-    "__init__": set(),  # lazy: names rooms in strings and under TYPE_CHECKING only
+    "__init__": set(),  # lazy: names rooms in its stub only
     "threat": set(),
     "registry": set(),
     "files": set(),
     "naming": set(),
     "options": set(),
+    "modes": set(),
     "geometry": set(),
     "hierarchy": set(),
+    "adapters": {"modes"},
     "data": {"hierarchy"},
-    "modeling": {"geometry"},
-    "attacks": {"threat", "registry", "naming", "options", "hierarchy"},
+    "modeling": {"geometry", "modes", "adapters"},
+    "classifiers": {"data", "hierarchy", "modeling"},
+    "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "options", "registry"},
-    "evaluation": {"files", "naming", "threat", "attacks", "modeling", "data", "hierarchy"},
+    "evaluation": {
+        "files",
+        "naming",
+        "threat",
+        "adapters",
+        "attacks",
+        "classifiers",
+        "modeling",
+        "data",
+        "hierarchy",
+    },
+    "reports": {"evaluation"},
     "hub": {"files", "naming", "evaluation"},
     "training": {
         "naming",
         "options",
         "threat",
+        "adapters",
         "attacks",
+        "classifiers",
         "objectives",
         "modeling",
         "data",
@@ -39,19 +55,25 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "cli": {
+    "demo": {"modes"},
+    "runs": {
         "naming",
         "options",
         "threat",
-        "training",
-        "evaluation",
-        "modeling",
-        "data",
-        "hierarchy",
+        "adapters",
         "attacks",
+        "classifiers",
+        "data",
+        "demo",
+        "evaluation",
+        "hierarchy",
+        "modeling",
+        "reports",
+        "training",
     },
+    "cli": {"adapters", "evaluation", "runs", "training"},
 }
-LIGHT = {"files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {"modes", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}
 

@@ -19,7 +19,7 @@ def make_tiny_clip(directory: Path, seed: int = 0) -> str:
     """A randomly initialised two-layer CLIP with tokenizer and processor, as stock transformers saves it."""
     from transformers import CLIPModel
 
-    from hf_hierrobust.modeling.tiny import build_processor, build_tokenizer, tiny_clip_config
+    from hf_hierrobust.demo.tiny import build_processor, build_tokenizer, tiny_clip_config
 
     tokenizer = build_tokenizer(WORDS)
     torch.manual_seed(seed)

@@ -10,10 +10,10 @@ import torch
 from tiny_data import CLASSES, make_images
 from transformers import AutoProcessor
 
+from hf_hierrobust.adapters.trainable import GROUPS
 from hf_hierrobust.attacks import Perturbation, TextAttack
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.modeling import load_robust_model
-from hf_hierrobust.modeling.trainable import GROUPS
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 DEFAULTS = {

@@ -1,21 +1,17 @@
 """Attacks on any callable from pixels in [0, 1] to logits, on texts and on both; training perturbations."""
 
-from .base import ATTACKS, Attack, AttackResult, NanError, Perturbation, check_pixels, frozen
-from .criteria import cross_entropy, margin, misclassified, roll_up
-from .hierarchical import (
-    LeafAttack,
-    PerLevelAttack,
-    SuperclassAttack,
-    SuperclassView,
-    UniversalHierarchicalAttack,
-)
-from .multimodal import MultimodalAttack, MultimodalResult
-from .pgd import PGD
-from .text_base import TEXT_ATTACKS, TextAttack, TextAttackResult
-from .text_embedding import EmbeddingAttackResult, EmbeddingPGD
-from .text_gradient import GradientAttack
-from .text_scores import CaptionCrossEntropy, LabelFreeScore, PromptCrossEntropy, coordinate_kl
-from .text_words import BertAttack, SynonymAttack
+from .image.base import ATTACKS, Attack, AttackResult, NanError, check_pixels
+from .image.criteria import cross_entropy, margin, misclassified
+from .image.pgd import PGD
+from .image.superclass import SuperclassAttack, SuperclassView
+from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
+from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
+from .text.gradient import GradientAttack
+from .text.multimodal import MultimodalAttack, MultimodalResult
+from .text.scores import CaptionCrossEntropy, LabelFreeScore, PromptCrossEntropy, coordinate_kl
+from .text.words import BertAttack, SynonymAttack
+from .training.base import Perturbation
+from .training.universal import LeafAttack, PerLevelAttack, UniversalHierarchicalAttack
 
 __all__ = [
     "ATTACKS",
@@ -45,8 +41,6 @@ __all__ = [
     "check_pixels",
     "coordinate_kl",
     "cross_entropy",
-    "frozen",
     "margin",
     "misclassified",
-    "roll_up",
 ]

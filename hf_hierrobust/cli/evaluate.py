@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..evaluation import records_table, save_records
+from ..runs.arguments import RunArguments
+from ..runs.stages import evaluate_run, load_run
 from ..training import OutputDirError, RobustTrainingArguments
-from .arguments import RunArguments
 from .config import parse_with_config
-from .stages import evaluate_run, load_run
 
 
 def main(argv: list[str] | None = None) -> None:

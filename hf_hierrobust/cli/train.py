@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+from ..adapters import visual_prompt_off
 from ..evaluation import records_table
-from ..modeling import visual_prompt_off
+from ..runs.arguments import RunArguments
+from ..runs.stages import build_trainer, evaluate_run, load_run, report
 from ..training import RobustTrainingArguments, prepare_output_dir
-from .arguments import RunArguments
 from .config import parse_with_config
-from .stages import build_trainer, evaluate_run, load_run, report
 
 
 def main(argv: list[str] | None = None, **defaults) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from hf_hierrobust.hierarchy.tree import LabelTree
+    from ..hierarchy.tree import LabelTree
 
 
 class PairedDifference(NamedTuple):

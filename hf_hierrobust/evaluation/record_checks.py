@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hf_hierrobust.naming import MACHINE_PATH
-from hf_hierrobust.threat import format_eps
-
+from ..naming import MACHINE_PATH
+from ..threat import format_eps
 from .flags import unpack_flags
 from .metrics import wilson_interval
 

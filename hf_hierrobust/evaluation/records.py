@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_hierrobust.files import write_atomically
-from hf_hierrobust.threat import format_eps
-
+from ..files import write_atomically
+from ..threat import format_eps
 from .record_checks import (
     check_flags,
     check_identity,

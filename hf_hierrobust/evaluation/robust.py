@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..attacks import Attack, frozen
-from ..attacks.base import Classifier
+from ..attacks import Attack
+from ..classifiers import frozen
+from ..classifiers.freezing import Classifier
 
 
 class Outcome(NamedTuple):

@@ -12,16 +12,16 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from ..adapters.fingerprints import weights_hash
 from ..attacks import PGD, Attack, TextAttack
+from ..classifiers.levels import LevelClassifier, level_classifiers
 from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
-from ..modeling.fingerprints import weights_hash
 from ..modeling.kernels import fast_kernels
 from ..naming import public_name
 from ..threat import ThreatModel
 from .flags import pack_flags
-from .hierarchical import LevelClassifier, level_classifiers
 from .records import RobustnessRecord, describe_samples
 from .robust import Outcome, attack_classifier
 from .text_attacks import attacked_prompts, both, prompt_classifier, text_only

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from ..attacks import TextAttack
+from ..classifiers import ZeroShotClassifier
 from ..data import ClassSet
-from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, ZeroShotClassifier, encode_prompts
+from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, encode_prompts
 from .robust import Outcome
 
 

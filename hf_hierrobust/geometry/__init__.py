@@ -4,8 +4,8 @@ The two charts share their function names, so they are used through their module
 ``from hf_hierrobust.geometry import polar``, then ``polar.pairwise_distance(...)``.
 """
 
-from hf_hierrobust.geometry import poincare, polar
-from hf_hierrobust.geometry.margins import (
+from . import poincare, polar
+from .margins import (
     SimplexMargins,
     classification_margin,
     euclidean_margin,
@@ -13,8 +13,8 @@ from hf_hierrobust.geometry.margins import (
     robust_radius,
     simplex_margins,
 )
-from hf_hierrobust.geometry.polar import Polar
-from hf_hierrobust.geometry.precision import full_precision
+from .polar import Polar
+from .precision import full_precision
 
 __all__ = [
     "Polar",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hf_hierrobust.geometry.precision import check_curvature
+from .precision import check_curvature
 
 
 class SimplexMargins(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_hierrobust.geometry.precision import (
+from .precision import (
     SQRT_EPS,
     accumulation_dtype,
     check_curvature,

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hf_hierrobust.geometry.poincare import check_points, invariant_mass
-from hf_hierrobust.geometry.precision import (
+from .poincare import check_points, invariant_mass
+from .precision import (
     SQRT_EPS,
     accumulation_dtype,
     check_curvature,

@@ -13,15 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .checks import (
-    TreeError,
-    check_display,
-    check_levels,
-    check_paths,
-    nearest,
-    normalise,
-    unique_pairs,
-)
+from .checks import TreeError, check_display, check_levels, check_paths, nearest, normalise, unique_pairs
 
 __all__ = ["LabelTree", "TreeError"]
 

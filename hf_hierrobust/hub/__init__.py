@@ -1,7 +1,7 @@
 """Publishing a run: its model card and the upload to the Hub."""
 
-from hf_hierrobust.hub.card import CardFacts, TreeFacts, render_card, write_card
-from hf_hierrobust.hub.push import UPLOAD_PATTERNS, check_folder, push_folder
+from .card import CardFacts, TreeFacts, render_card, write_card
+from .push import UPLOAD_PATTERNS, check_folder, push_folder
 
 __all__ = [
     "UPLOAD_PATTERNS",

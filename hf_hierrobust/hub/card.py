@@ -12,9 +12,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from hf_hierrobust.evaluation.records import RobustnessRecord, attack_label, records_table
-from hf_hierrobust.files import write_atomically
-from hf_hierrobust.naming import MACHINE_PATH, public_name
+from ..evaluation.records import RobustnessRecord, attack_label, records_table
+from ..files import write_atomically
+from ..naming import MACHINE_PATH, public_name
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 TASK = "zero-shot-image-classification"

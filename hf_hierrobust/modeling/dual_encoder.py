@@ -14,18 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 
+from ..adapters.lora import adapter_facts, has_adapters, merged_state
+from ..adapters.visual_prompts import VisualPrompts, remove_visual_prompt
 from .hier_head import HierHead
-from .lora import adapter_facts, has_adapters, merged_state
-from .side_files import (
-    PROMPT_FILE,
-    SIDE_FILE,
-    is_side_key,
-    load_prompt_file,
-    load_side_file,
-    save_side_files,
-)
+from .side_files import PROMPT_FILE, SIDE_FILE, is_side_key, load_prompt_file, load_side_file, save_side_files
 from .sources import companion_file, dual_encoder_type, hub_options
-from .visual_prompts import VisualPrompts, remove_visual_prompt
 
 CONFIG_KEY = "hier_robust"
 

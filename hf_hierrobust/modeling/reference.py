@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .fingerprints import fingerprints
-from .lora import adapter_layers, adapters_off
-from .modes import evaluating
-from .visual_prompts import remove_visual_prompt, visual_prompt_off
+from ..adapters.fingerprints import fingerprints
+from ..adapters.lora import adapter_layers, adapters_off
+from ..adapters.visual_prompts import remove_visual_prompt, visual_prompt_off
+from ..modes import evaluating
 
 if TYPE_CHECKING:
     from .dual_encoder import RobustDualEncoder

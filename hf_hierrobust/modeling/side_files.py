@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .lora import has_adapters, load_adapter, merged_state, save_adapter
+from ..adapters.lora import has_adapters, load_adapter, merged_state, save_adapter
 
 if TYPE_CHECKING:
     from .dual_encoder import RobustDualEncoder

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .modes import evaluating
+from ..modes import evaluating
 from .prefixes import pack_prefixes
 
 

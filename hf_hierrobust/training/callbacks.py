@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..adapters.trainable import MovementCheck, efficient_parts
 from ..modeling.reference import ReferenceModel
-from ..modeling.trainable import MovementCheck, efficient_parts
 
 
 class InvariantsCallback(TrainerCallback):

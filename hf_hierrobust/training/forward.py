@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ..adapters.lora import adapters_off
 from ..attacks import Perturbation
 from ..modeling import PixelPipeline, ReferenceModel, RobustDualEncoder, encode_prompts, text_inputs
-from ..modeling.lora import adapters_off
 from ..objectives import Objective, Reference, Targets, View
 
 

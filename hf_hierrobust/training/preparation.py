@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..adapters.lora import add_lora, lora_config
+from ..adapters.trainable import set_trainable
+from ..adapters.visual_prompts import add_visual_prompt
 from ..data import ClassSet
 from ..modeling import ReferenceModel, RobustDualEncoder
-from ..modeling.lora import add_lora, lora_config
-from ..modeling.trainable import set_trainable
-from ..modeling.visual_prompts import add_visual_prompt
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
 from .forward import TextSide

@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import PGD, misclassified
-from ..modeling import RobustDualEncoder, ZeroShotClassifier
+from ..classifiers import ZeroShotClassifier
+from ..modeling import RobustDualEncoder
 from .sharing import SharingTrainer
 
 

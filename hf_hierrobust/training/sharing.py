@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import Trainer
 
+from ..adapters.lora import adapter_layers
 from ..hub import push_folder, write_card
-from ..modeling.lora import adapter_layers
 from ..modeling.side_files import expected_files, is_side_key, load_side_files
 from .card import card_facts
 

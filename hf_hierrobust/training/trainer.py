@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers import ProcessorMixin, logging
 
-from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels, frozen
+from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels
+from ..classifiers import frozen
 from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
@@ -25,12 +26,7 @@ from ..modeling.kernels import fast_kernels
 from ..objectives import Objective, Targets
 from .arguments import RobustTrainingArguments
 from .callbacks import InvariantsCallback
-from .checkpoints import (
-    NonFiniteLossError,
-    last_good_checkpoint,
-    prepare_output_dir,
-    remove_earlier_run,
-)
+from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
 from .forward import Batch, BatchForward
 from .preparation import check_labelled, common_label_map, prepare
 from .robust_evaluation import EvaluatingTrainer

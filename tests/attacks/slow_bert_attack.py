@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from hf_hierrobust.attacks.text_sentence import STOP_WORDS
+from hf_hierrobust.attacks.text.sentence import STOP_WORDS
 
 
 def slow_embed(encoder, text):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_hierrobust.attacks import cross_entropy, margin, misclassified, roll_up
-from hf_hierrobust.attacks.criteria import resolve_loss
+from hf_hierrobust.attacks import cross_entropy, margin, misclassified
+from hf_hierrobust.attacks.image.criteria import resolve_loss
+from hf_hierrobust.classifiers import roll_up
 
 ANCESTORS = torch.tensor([2, 0, 0, 2, 1, 2])
 

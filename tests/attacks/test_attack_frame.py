@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_hierrobust.attacks import PGD, check_pixels, cross_entropy, frozen
-from hf_hierrobust.attacks.base import attackable
+from hf_hierrobust.attacks import PGD, check_pixels, cross_entropy
+from hf_hierrobust.attacks.image.base import attackable
+from hf_hierrobust.classifiers import frozen
 from hf_hierrobust.threat import ThreatModel
 
 

@@ -15,8 +15,8 @@ from hf_hierrobust.attacks import (
     SuperclassAttack,
     SuperclassView,
     UniversalHierarchicalAttack,
-    roll_up,
 )
+from hf_hierrobust.classifiers import roll_up
 from hf_hierrobust.geometry import polar
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.threat import ThreatModel

@@ -15,7 +15,7 @@ from hf_hierrobust.attacks import (
     UniversalHierarchicalAttack,
     coordinate_kl,
 )
-from hf_hierrobust.attacks.base import Attack
+from hf_hierrobust.attacks.image.base import Attack
 from hf_hierrobust.threat import ThreatModel
 
 PROMPTS = [f"a photo of a {name}" for name in ("cat", "dog", "oak", "rose")]

@@ -9,7 +9,7 @@ import torch
 from tiny_text import PROMPTS, tiny_encoder
 
 from hf_hierrobust.attacks import GradientAttack, coordinate_kl
-from hf_hierrobust.attacks.text_sentence import STOP_WORDS, Sentence
+from hf_hierrobust.attacks.text.sentence import STOP_WORDS, Sentence
 from hf_hierrobust.modeling import TextEncoder
 
 VOCABULARY = ["cat", "dog", "oak", "rose", "animal", "plant", "thing", "photo", "picture", "image", "the"]

@@ -9,14 +9,9 @@ import torch
 from slow_bert_attack import slow_attack, slow_embed, slow_kl
 from tiny_text import PROMPTS, make_tiny_mlm, tiny_encoder
 
-from hf_hierrobust.attacks import (
-    TEXT_ATTACKS,
-    BertAttack,
-    CaptionCrossEntropy,
-    SynonymAttack,
-)
-from hf_hierrobust.attacks.text_candidates import MaskedLM
-from hf_hierrobust.attacks.text_sentence import STOP_WORDS, Sentence
+from hf_hierrobust.attacks import TEXT_ATTACKS, BertAttack, CaptionCrossEntropy, SynonymAttack
+from hf_hierrobust.attacks.text.candidates import MaskedLM
+from hf_hierrobust.attacks.text.sentence import STOP_WORDS, Sentence
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, CLIPModel
 
+from hf_hierrobust.demo.tiny import build_tokenizer, tiny_clip_config
 from hf_hierrobust.modeling import TextEncoder
-from hf_hierrobust.modeling.tiny import build_tokenizer, tiny_clip_config
 
 WORDS = [
     *("this", "is", "a", "photo", "of", "picture", "image", "on", "the", "red", "green", "big", "small"),

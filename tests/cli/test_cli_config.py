@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_hierrobust.cli.arguments import RunArguments
 from hf_hierrobust.cli.config import ConfigError, parse_with_config
 from hf_hierrobust.data import available_class_sets
+from hf_hierrobust.runs.arguments import RunArguments
 from hf_hierrobust.training import RobustTrainingArguments
 
 

@@ -10,11 +10,12 @@ from tiny_data import CLASSES, PATHS, make_images
 from transformers import AutoProcessor
 
 from hf_hierrobust.attacks import TextAttack
+from hf_hierrobust.classifiers import ZeroShotClassifier
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.hierarchy import LabelTree
-from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, ZeroShotClassifier, encode_prompts
+from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
 from hf_hierrobust.threat import ThreatModel
 
 

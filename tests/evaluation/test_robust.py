@@ -10,9 +10,7 @@ import torch
 from torch import nn
 
 from hf_hierrobust.attacks import PGD, AttackResult
-from hf_hierrobust.evaluation import (
-    attack_classifier,
-)
+from hf_hierrobust.evaluation import attack_classifier
 from hf_hierrobust.threat import ThreatModel
 
 EPS = 8 / 255

@@ -9,20 +9,20 @@ import torch
 from tiny_data import CLASSES, PATHS, make_images
 from transformers import AutoProcessor, CLIPModel
 
-from hf_hierrobust.attacks import PGD, roll_up
+from hf_hierrobust.attacks import PGD
+from hf_hierrobust.classifiers import level_classifiers, roll_up
+from hf_hierrobust.classifiers.levels import CLASSIFIERS
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.evaluation import (
     AttackPlan,
     EvaluationSet,
     attack_classifier,
     evaluate_model,
-    level_classifiers,
     load_records,
     save_records,
     with_base,
 )
 from hf_hierrobust.evaluation.flags import unpack_flags
-from hf_hierrobust.evaluation.hierarchical import CLASSIFIERS
 from hf_hierrobust.geometry import poincare
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts

@@ -152,7 +152,8 @@ class TestStockTransformers:
     def test_zero_shot_pipeline(self, stock, model, saved):
         from PIL import Image
 
-        from hf_hierrobust.modeling import PixelPipeline, ZeroShotClassifier
+        from hf_hierrobust.classifiers import ZeroShotClassifier
+        from hf_hierrobust.modeling import PixelPipeline
 
         processor = AutoProcessor.from_pretrained(saved)
         image = Image.radial_gradient("L").resize((40, 40)).convert("RGB")

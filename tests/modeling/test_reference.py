@@ -8,16 +8,10 @@ import pytest
 import torch
 from transformers import AutoProcessor, CLIPModel
 
-from hf_hierrobust.modeling import (
-    ReferenceModel,
-    RobustCLIPModel,
-    add_lora,
-    add_visual_prompt,
-    encode_prompts,
-    lora_config,
-)
+from hf_hierrobust.adapters import add_lora, add_visual_prompt, lora_config
+from hf_hierrobust.adapters.trainable import set_trainable
+from hf_hierrobust.modeling import ReferenceModel, RobustCLIPModel, encode_prompts
 from hf_hierrobust.modeling.reference import ReferenceChangedError
-from hf_hierrobust.modeling.trainable import set_trainable
 
 GROUPS = ("vision", "text_projection", "hier_head")
 PROMPTS = ["this is a photo of a cat", "oak", "rose"]

@@ -10,18 +10,18 @@ from PIL import Image
 from tiny_data import make_images
 from transformers import AutoProcessor, SiglipModel
 
+from hf_hierrobust.adapters import add_visual_prompt
+from hf_hierrobust.adapters.trainable import GROUPS, set_trainable
+from hf_hierrobust.classifiers import ZeroShotClassifier
 from hf_hierrobust.data import PixelCollator, PixelDataset
 from hf_hierrobust.modeling import (
     PixelPipeline,
     ReferenceModel,
     RobustSiglipModel,
     TextEncoder,
-    ZeroShotClassifier,
-    add_visual_prompt,
     encode_prompts,
     text_inputs,
 )
-from hf_hierrobust.modeling.trainable import GROUPS, set_trainable
 
 PROMPTS = ["this is a photo of a cat", "oak", "this is a photo of a rose animal"]
 

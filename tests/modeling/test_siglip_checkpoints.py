@@ -14,25 +14,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, BertConfig, CLIPModel, Siglip2Config, SiglipModel
 
+from hf_hierrobust.adapters import add_lora, add_visual_prompt, lora_config
+from hf_hierrobust.adapters.fingerprints import fingerprints
+from hf_hierrobust.adapters.lora import adapter_layers, adapter_parameters
+from hf_hierrobust.adapters.trainable import set_trainable
 from hf_hierrobust.hub.push import check_folder
 from hf_hierrobust.modeling import (
     CorruptSideFileError,
     RobustCLIPModel,
     RobustSiglipModel,
-    add_lora,
-    add_visual_prompt,
     load_robust_model,
-    lora_config,
     text_inputs,
 )
 from hf_hierrobust.modeling.encoders import FAMILIES
-from hf_hierrobust.modeling.fingerprints import fingerprints
 from hf_hierrobust.modeling.hier_head import HierHead
-from hf_hierrobust.modeling.lora import adapter_layers, adapter_parameters
 from hf_hierrobust.modeling.reference import ReferenceModel
 from hf_hierrobust.modeling.side_files import load_side_files
 from hf_hierrobust.modeling.sources import MODEL_TYPES
-from hf_hierrobust.modeling.trainable import set_trainable
 
 PROMPTS = ["this is a photo of a cat", "oak", "this is a photo of a rose animal"]
 HIER = ("vision", "text_projection", "hier_head")

@@ -7,8 +7,8 @@ import torch
 from tiny_runs import first_batch, furthest, make_trainer, weights
 from transformers import CLIPModel
 
+from hf_hierrobust.adapters.lora import adapter_parameters
 from hf_hierrobust.hierarchy import Forest
-from hf_hierrobust.modeling.lora import adapter_parameters
 from hf_hierrobust.objectives import OBJECTIVES
 
 pytest.importorskip("peft", reason="needs the extra peft")

@@ -11,10 +11,10 @@ from tiny_data import CLASSES, make_images
 from tiny_runs import furthest, group_of, inner_loss_of, make_trainer, perturb, views_of, weights
 from whole_batch import set_up
 
+from hf_hierrobust.adapters.trainable import GROUPS
 from hf_hierrobust.attacks import ATTACKS, Perturbation
 from hf_hierrobust.data import PixelCollator, PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
-from hf_hierrobust.modeling.trainable import GROUPS
 from hf_hierrobust.objectives import OBJECTIVES, AdvFLYP, Composite, HierAGFT, HierRobust, Objective, TeCoA
 from hf_hierrobust.registry import Registry
 

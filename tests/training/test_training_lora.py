@@ -10,12 +10,13 @@ from tiny_data import CLASSES, make_images, make_tiny_clip
 from tiny_runs import DEFAULTS, furthest, weights
 from transformers import AutoProcessor, CLIPModel, TrainerCallback
 
+from hf_hierrobust.adapters import add_lora, add_visual_prompt, lora_config
+from hf_hierrobust.adapters.trainable import FrozenWeightsError, efficient_parts, set_trainable
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.hierarchy import Forest
-from hf_hierrobust.modeling import ReferenceModel, RobustCLIPModel, add_lora, add_visual_prompt, lora_config
+from hf_hierrobust.modeling import ReferenceModel, RobustCLIPModel
 from hf_hierrobust.modeling.reference import ReferenceChangedError
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError
-from hf_hierrobust.modeling.trainable import FrozenWeightsError, efficient_parts, set_trainable
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments, last_good_checkpoint
 from hf_hierrobust.training.callbacks import InvariantsCallback
 from hf_hierrobust.training.checkpoints import remove_earlier_run

@@ -7,8 +7,8 @@ import torch
 from tiny_data import CLASSES
 from tiny_runs import first_batch, furthest, make_trainer, weights
 
+from hf_hierrobust.adapters.lora import adapters_off, has_adapters
 from hf_hierrobust.hierarchy import Forest
-from hf_hierrobust.modeling.lora import adapters_off, has_adapters
 from hf_hierrobust.training import RobustTrainingArguments
 
 pytest.importorskip("peft", reason="needs the extra peft")

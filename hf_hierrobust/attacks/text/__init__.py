@@ -1,0 +1,1 @@
+"""Attacks on words and token embeddings, and on images and texts together."""

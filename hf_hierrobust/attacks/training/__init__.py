@@ -1,0 +1,1 @@
+"""Perturbations that a training step trains on."""

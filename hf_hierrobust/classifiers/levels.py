@@ -1,0 +1,142 @@
+"""The classifiers a model offers at each level of a class tree (OC-16, OC-22)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..data import ClassSet
+from ..hierarchy import LabelTree
+from ..modeling import PixelPipeline, RobustDualEncoder, encode_prompts
+from .rollup import roll_up
+from .zero_shot import ZeroShotClassifier
+
+USUAL_CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic")
+CLASSIFIERS = (*USUAL_CLASSIFIERS, "path", "path-hyperbolic")
+
+
+@dataclass(frozen=True)
+class LevelClassifier:
+    """One way to name the node of an image at one level.
+
+    Attributes:
+        level: 0 for the leaves.
+        name: ``cosine`` and ``hyperbolic`` score prompts of the level's own nodes (OC-22 a, b);
+            ``rollup`` and ``rollup-hyperbolic`` sum leaf probabilities within each node (OC-22 c);
+            ``path`` and ``path-hyperbolic`` join the levels: a leaf's score plus those of its ancestors,
+            rolled up above the leaves.
+        classifier: pixels (B, 3, H, W) in [0, 1] -> logits over the level's nodes, fp32.
+        search: the same under bf16 autocast, for attack gradients.
+        to_node: (K,) node of each leaf.
+    """
+
+    level: int
+    name: str
+    classifier: Callable[[Tensor], Tensor]
+    search: Callable[[Tensor], Tensor]
+    to_node: Tensor
+
+
+def check_classifiers(names: Sequence[str]) -> None:
+    """Refuse unknown classifier names: silently keeping none would leave nothing to measure.
+
+    Raises:
+        ValueError: lists the known ones.
+    """
+    unknown = [name for name in names if name not in CLASSIFIERS]
+    if unknown:
+        raise ValueError(f"unknown classifiers {unknown}: choose from {', '.join(CLASSIFIERS)}")
+
+
+class _Derived:
+    """Logits computed from another classifier's; ``module`` lets attacks freeze the model behind."""
+
+    def __init__(self, base: ZeroShotClassifier, derive: Callable[[Tensor], Tensor]):
+        self.module, self._base, self._derive = base.module, base, derive
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self._derive(self._base(pixels))
+
+    def with_autocast(self, dtype: torch.dtype) -> _Derived:
+        return _Derived(self._base.with_autocast(dtype), self._derive)
+
+
+def level_prompts(class_set: ClassSet, tree: LabelTree | None, template: str | None) -> list[list[list[str]]]:
+    """Prompts of each level's nodes, one a template; only leaves without a tree.
+
+    Args:
+        tree: aligned with the class set.
+        template: replaces the class set's own templates.
+    """
+    if template:
+        class_set = replace(class_set, templates=(template,))
+    above = [tree.display_names(level) for level in range(1, tree.num_levels)] if tree else []
+    return [class_set.prompts(names) for names in (class_set.class_names, *above)]
+
+
+def level_classifiers(
+    model: RobustDualEncoder,
+    pipeline: PixelPipeline,
+    tokenizer,
+    class_set: ClassSet,
+    tree: LabelTree | None = None,
+    *,
+    template: str | None = None,
+    names: Sequence[str] | None = None,
+) -> list[LevelClassifier]:
+    """All classifiers of a model, leaf level first.
+
+    Hyperbolic ones are offered only if the model's head is calibrated.
+
+    Args:
+        tree: without one only the leaf level exists.
+        template: replaces the class set's own templates.
+        names: keep these classifiers; None keeps the usual ones, all but those that join levels.
+
+    Raises:
+        ValueError: a name that no classifier has.
+    """
+    check_classifiers(names or ())
+    wanted = names or USUAL_CLASSIFIERS
+    tree = tree and tree.align(class_set.class_names)
+    levels = level_prompts(class_set, tree, template)
+    states = [encode_prompts(model, tokenizer, prompts) for prompts in levels]
+    maps = [tree.ancestors(level) for level in range(len(levels))] if tree else [torch.arange(len(class_set))]
+    scores = ("cosine", "hyperbolic") if model.hier_head.calibrated else ("cosine",)
+    found = []
+    for score in scores:
+        suffix = "" if score == "cosine" else "-hyperbolic"
+        own = [ZeroShotClassifier(model, pipeline, level_states, score) for level_states in states]
+        for level, to_node in enumerate(maps):
+            found.append((level, score, own[level], to_node))
+            if level > 0:
+                rolled = _Derived(own[0], _roller(to_node, len(levels[level])))
+                found.append((level, f"rollup{suffix}", rolled, to_node))
+            if tree and f"path{suffix}" in wanted:
+                joined = ZeroShotClassifier(model, pipeline, torch.cat(states), score)
+                path = _Derived(joined, _path(maps, [len(prompts) for prompts in levels], level))
+                found.append((level, f"path{suffix}", path, to_node))
+    found = [
+        LevelClassifier(level, name, classifier, classifier.with_autocast(torch.bfloat16), to_node)
+        for level, name, classifier, to_node in found
+        if name in wanted
+    ]
+    return sorted(found, key=lambda c: c.level)
+
+
+def _roller(to_node: Tensor, num_nodes: int) -> Callable[[Tensor], Tensor]:
+    return lambda logits: roll_up(logits, to_node, num_nodes)
+
+
+def _path(maps: list[Tensor], sizes: list[int], level: int) -> Callable[[Tensor], Tensor]:
+    """Sum of log-probabilities along each leaf's path to the top, rolled up to ``level``."""
+
+    def derive(logits: Tensor) -> Tensor:
+        blocks = logits.split(sizes, dim=1)
+        leaf = sum(block.log_softmax(1)[:, to_node.to(block.device)] for block, to_node in zip(blocks, maps))
+        return leaf if level == 0 else roll_up(leaf, maps[level], sizes[level])
+
+    return derive

@@ -1,0 +1,65 @@
+"""Zero-shot classifiers: cached pooled text states, scored by cosine or by hyperbolic distance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..modeling.dual_encoder import RobustDualEncoder
+from ..modeling.pixels import PixelPipeline
+
+Score = Literal["cosine", "hyperbolic"]
+
+
+class ZeroShotClassifier:
+    """Callable from pixels in [0, 1] to logits, with the text side computed once.
+
+    Args:
+        model: its parameters must not change while the classifier is in use.
+        pipeline: the checkpoint's pixel pipeline.
+        text_states: (N, w) or (N, T, w) from `encode_prompts`.
+        score: ``"cosine"``: the model's own logits, ``exp(logit_scale) cos``, with SigLIP's bias;
+            ``"hyperbolic"``: ``-kappa d_r`` (OC-16).
+        autocast: run the image tower in this type, for a cheaper gradient search; None is fp32.
+    """
+
+    def __init__(
+        self,
+        model: RobustDualEncoder,
+        pipeline: PixelPipeline,
+        text_states: Tensor,
+        score: Score = "cosine",
+        autocast: torch.dtype | None = None,
+    ):
+        if score not in ("cosine", "hyperbolic"):
+            raise ValueError(f"score={score!r} is unknown: choose 'cosine' or 'hyperbolic'")
+        self.module, self.pipeline, self.score, self.autocast = model, pipeline, score, autocast
+        self.text_states = text_states.to(model.device)
+        with torch.no_grad():
+            self._offset = model.logit_offset
+            features = model.project_text(self.text_states)
+            if score == "cosine":
+                self._text = model.logit_multiplier * torch.nn.functional.normalize(features, dim=-1)
+            else:
+                self._text = model.hier_head.lift(model.hier_head.text_tangent(features))
+
+    def with_autocast(self, dtype: torch.dtype) -> ZeroShotClassifier:
+        """The same classifier with its image tower under autocast."""
+        return ZeroShotClassifier(self.module, self.pipeline, self.text_states, self.score, dtype)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Projected, un-normalised image embeddings (B, D), fp32."""
+        pixel_values = self.pipeline(pixels)
+        with torch.autocast(pixels.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.module.encode_image(pixel_values).float()
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [0, 1] to logits (B, N), fp32."""
+        features = self.features(pixels)
+        if self.score == "cosine":
+            logits = torch.nn.functional.normalize(features, dim=-1) @ self._text.T
+            return logits if self._offset is None else logits + self._offset
+        head = self.module.hier_head
+        return head.logits(head.lift(head.image_tangent(features)), self._text)

@@ -1,0 +1,1 @@
+"""The embedded default: a rendered image set and the tiny CLIP pretrained on it."""

@@ -1,0 +1,1 @@
+"""Whole runs in Python: load, train, evaluate, report."""

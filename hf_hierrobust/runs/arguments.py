@@ -1,0 +1,181 @@
+"""What a run needs beside its training arguments: model, data, trees, evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..classifiers.levels import CLASSIFIERS
+from ..data import available_class_sets
+from ..evaluation.suite import AttackPlan
+from ..hierarchy import available_trees
+from ..options import check_counts, check_numbers
+from ..threat import ThreatModel, parse_eps
+from ..training.arguments import build_text_attack
+
+
+@dataclass
+class RunArguments:
+    """Model, data, class tree and evaluation of one run."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "CLIP or SigLIP checkpoint (folder or Hub id); 'glyphs', the default with that data set, "
+            "pretrains a tiny one."
+        },
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of images; 'glyphs' renders the embedded set."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    train_file: str | None = field(
+        default=None, metadata={"help": "Parquet file to train on, in place of dataset_name."}
+    )
+    eval_file: str | None = field(
+        default=None, metadata={"help": "Parquet file to evaluate on, in place of dataset_name."}
+    )
+    streaming: bool = field(default=False, metadata={"help": "Read the training data as a stream."})
+    shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the class labels."})
+    unlabelled: bool = field(
+        default=False,
+        metadata={"help": "The training images have no labels: for fare, agft and advflyp, which use none."},
+    )
+    caption_column: str | None = field(
+        default=None, metadata={"help": "Column of the training captions; by default the class prompts."}
+    )
+    max_train_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on this many images: the first, or random ones where the first cover less than "
+            "half of the classes."
+        },
+    )
+    skip_train_samples: int = field(
+        default=0, metadata={"help": "Leave out this many images at the beginning of the training data."}
+    )
+    class_set: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Class names: a built-in set ({', '.join(available_class_sets())}) or JSON file; by "
+            "default the data set's own names."
+        },
+    )
+    tree: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON files, "
+            "'wordnet', 'induced'."
+        },
+    )
+    eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
+    eval_eps: str | None = field(
+        default=None, metadata={"help": "Budgets to evaluate, comma-separated; by default the training eps."}
+    )
+    eval_num_steps: int = field(default=20, metadata={"help": "PGD steps of the evaluation."})
+    eval_step_size: str | None = field(
+        default=None, metadata={"help": "PGD step of the evaluation in pixel scale; by default eps/4."}
+    )
+    eval_restarts: int = field(default=1, metadata={"help": "PGD restarts of the evaluation."})
+    eval_losses: str = field(
+        default="ce", metadata={"help": "PGD losses, worst case counts: 'ce', 'margin' or 'ce,margin'."}
+    )
+    eval_text_attack: str | None = field(
+        default=None,
+        metadata={"help": "Also attack the class prompts: 'bert', 'gradient' or 'synonym'; leaves, cosine."},
+    )
+    eval_text_attack_args: dict | str | None = field(
+        default=None, metadata={"help": "Options of that attack, as JSON."}
+    )
+    eval_classifiers: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Classifiers to evaluate, comma-separated, of {', '.join(CLASSIFIERS)}; by default all "
+            "but those that join the levels of a path."
+        },
+    )
+    eval_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "Prompt template of the evaluation, or 'own': each class set's; default: template."
+        },
+    )
+    zero_shot: str | None = field(
+        default=None,
+        metadata={"help": "Further sets, name=source pairs: 'cifar10=path.parquet,tinyimagenet=…'."},
+    )
+    eval_batch: int = field(default=250, metadata={"help": "Images per evaluation batch."})
+    bf16_search: bool = field(
+        default=False, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
+    )
+    eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
+
+    def __post_init__(self):
+        for name in ("tree", "eval_eps", "eval_losses", "eval_classifiers", "zero_shot"):
+            if isinstance(getattr(self, name), list):  # the natural form in YAML
+                setattr(self, name, ",".join(map(str, getattr(self, name))))
+        counts = ("eval_samples", "eval_batch", "eval_num_steps", "eval_restarts", "shuffle_buffer")
+        check_counts(self, *counts, *(("max_train_samples",) if self.max_train_samples is not None else ()))
+        check_numbers(self, "skip_train_samples")
+        if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
+            raise ValueError(
+                f"eval_template={self.eval_template!r} must contain '{{}}' exactly once, or be 'own'"
+            )
+        if self.dataset_name is None and self.eval_file is None:
+            raise ValueError(
+                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"
+            )
+        if self.dataset_name is not None and (self.train_file or self.eval_file):
+            raise ValueError(
+                f"dataset_name={self.dataset_name!r} and train_file or eval_file both name the data: give one"
+            )
+        if self.streaming and self.dataset_name == "glyphs":
+            raise ValueError("streaming=True: the glyphs are rendered here, there is nothing to stream")
+        if self.model_name_or_path is None:
+            if self.dataset_name != "glyphs":
+                raise ValueError(
+                    "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
+                )
+            self.model_name_or_path = "glyphs"
+
+    @property
+    def train_name(self) -> str:
+        """What the training data are called."""
+        return self.dataset_name or Path(self.train_file).absolute().parent.name
+
+    @property
+    def eval_name(self) -> str:
+        """What the evaluation data are called."""
+        return self.dataset_name or Path(self.eval_file).absolute().parent.name
+
+    @property
+    def classifiers(self) -> list[str] | None:
+        """The classifiers to evaluate; None is the usual ones."""
+        names = self.eval_classifiers
+        return [name.strip() for name in names.split(",")] if names else None
+
+    def prompt_template(self, training: str) -> str | None:
+        """Template of the evaluation; None stands for each class set's own ones."""
+        return {None: training, "own": None}.get(self.eval_template, self.eval_template)
+
+    def plan(self, threat: ThreatModel) -> AttackPlan:
+        """The evaluation's attacks, in the norm and space of the training threat."""
+        budgets = [threat.eps]
+        if self.eval_eps:
+            budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]
+        step = self.eval_step_size
+        return AttackPlan(
+            threats=tuple(ThreatModel(threat.norm, eps, threat.space) for eps in budgets),
+            num_steps=self.eval_num_steps,
+            restarts=self.eval_restarts,
+            step_size=parse_eps(step, "eval_step_size", threat.norm) if step else None,
+            losses=tuple(name.strip() for name in self.eval_losses.split(",")),
+            text_attack=build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
+            if self.eval_text_attack
+            else None,
+        )
