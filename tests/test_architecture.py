@@ -20,11 +20,12 @@ ARROWS = {
     "naming": set(),
     "options": set(),
     "modes": set(),
+    "precision": set(),
     "geometry": set(),
     "hierarchy": set(),
     "adapters": {"modes"},
     "data": {"hierarchy"},
-    "modeling": {"geometry", "modes", "adapters"},
+    "modeling": {"geometry", "modes", "precision", "adapters"},
     "classifiers": {"data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "options", "registry"},
@@ -44,6 +45,7 @@ ARROWS = {
     "training": {
         "naming",
         "options",
+        "precision",
         "threat",
         "adapters",
         "attacks",
@@ -55,10 +57,11 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "demo": {"modes"},
+    "demo": {"modes", "precision"},
     "runs": {
         "naming",
         "options",
+        "precision",
         "threat",
         "adapters",
         "attacks",
@@ -73,7 +76,7 @@ ARROWS = {
     },
     "cli": {"adapters", "evaluation", "runs", "training"},
 }
-LIGHT = {"modes", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}
 
