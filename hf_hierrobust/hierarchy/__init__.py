@@ -1,10 +1,11 @@
 """Class trees: reading, checking and building the superclasses of a set of classes."""
 
-from .builtin import available_trees, load_tree
+from .builtin import available_trees
 from .checks import TreeError
 from .forest import Forest, as_forest
 from .generated import generated_tree
 from .induced import induced_tree
+from .specs import load_forest
 from .tree import LabelTree
 from .wordnet import WordNet, wordnet_tree
 
@@ -17,6 +18,6 @@ __all__ = [
     "available_trees",
     "generated_tree",
     "induced_tree",
-    "load_tree",
+    "load_forest",
     "wordnet_tree",
 ]
