@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from ..adapters import visual_prompt_off
-from ..evaluation import records_table
+from ..reports import records_table
 from ..runs.arguments import RunArguments
-from ..runs.stages import build_trainer, evaluate_run, load_run, report
+from ..runs.report import report
+from ..runs.stages import build_trainer, evaluate_run, load_run
 from ..training import RobustTrainingArguments, prepare_output_dir
 from .config import parse_with_config
 
