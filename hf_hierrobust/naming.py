@@ -18,8 +18,8 @@ def public_name(name_or_path: str) -> str:
 
 
 def level_name(level: int) -> str:
-    """The one name of a level of a class tree: "leaf", "superclass", "superclass 2", ..."""
-    return "leaf" if level == 0 else "superclass" if level == 1 else f"superclass {level}"
+    """What everything calls a level of a class tree: "leaf", "superclass", "superclass 2", …"""
+    return ("leaf", "superclass")[level] if level < 2 else f"superclass {level}"
 
 
 def file_stem(name: str, length: int = 80) -> str:

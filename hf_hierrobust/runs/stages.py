@@ -1,4 +1,4 @@
-"""The stages of a run, one function each: load, evaluate, train; its report is in `report`."""
+"""The stages of a run, one function each: load, evaluate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
 from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
 from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
 from ..naming import public_name
-from ..training import RobustCLIPTrainer, RobustTrainingArguments
+from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, with_label_ids_of, worth_preloading
 from .run import Run
@@ -83,20 +83,6 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         label_map,
         None if train is None else _training_images(train, num_labels, training_args.threat_space),
         [main, *others],
-    )
-
-
-def build_trainer(run: Run) -> RobustCLIPTrainer:
-    """The trainer of a run."""
-    return RobustCLIPTrainer(
-        run.model,
-        run.training_args,
-        processor=run.processor,
-        class_set=run.class_set,
-        forest=run.forest,
-        train_dataset=run.train_dataset,
-        eval_dataset=run.eval_sets[0].dataset,
-        label_map=run.label_map,
     )
 
 
