@@ -5,6 +5,7 @@ from .checks import TreeError
 from .forest import Forest, as_forest
 from .generated import generated_tree
 from .induced import induced_tree
+from .nodes import node_names
 from .specs import load_forest
 from .tree import LabelTree
 from .wordnet import WordNet, wordnet_tree
@@ -19,5 +20,6 @@ __all__ = [
     "generated_tree",
     "induced_tree",
     "load_forest",
+    "node_names",
     "wordnet_tree",
 ]
