@@ -17,6 +17,8 @@ ARROWS = {
     "threat": set(),
     "registry": set(),
     "files": set(),
+    "readme": set(),
+    "uploads": {"naming", "readme"},
     "naming": set(),
     "options": set(),
     "modes": set(),
@@ -43,6 +45,9 @@ ARROWS = {
     "reports": {"naming", "evaluation"},
     "hub": {"files", "naming", "threat", "evaluation", "reports"},
     "training": {
+        "files",
+        "readme",
+        "uploads",
         "naming",
         "options",
         "precision",

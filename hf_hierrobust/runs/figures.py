@@ -14,6 +14,9 @@ from ..modeling import PixelPipeline, encode_prompts
 from ..training import RobustCLIPTrainer
 from .run import Run
 
+FIGURES = ("before_after.png", "training.png", "examples.png", "ball.png")
+"""All that may be drawn, in the order of the card."""
+
 
 def draw_figures(run: Run, trainer: RobustCLIPTrainer, records: list[RobustnessRecord]) -> list[str]:
     """Draw into ``output_dir/figures``; returns the files as paths relative to the output directory."""

@@ -14,6 +14,7 @@ from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
+from .argument_checks import check_training_numbers
 
 
 @dataclass
@@ -99,6 +100,10 @@ class RobustTrainingArguments(TrainingArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start anew although output_dir holds another run."}
     )
+    resume_with_changes: bool = field(
+        default=False,
+        metadata={"help": "Resume although settings that decide the weights differ; the card says so."},
+    )
     # Changed defaults of TrainingArguments
     bf16: str = field(
         default="auto",
@@ -123,6 +128,7 @@ class RobustTrainingArguments(TrainingArguments):
                 f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
             )
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
+        check_training_numbers(self)
         if isinstance(self.lora_towers, list):  # the natural form in YAML
             self.lora_towers = ",".join(self.lora_towers)
         if self.fp16:

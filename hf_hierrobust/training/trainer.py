@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import ProcessorMixin, logging
+from transformers import ProcessorMixin, TrainerState, logging
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
 from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels
 from ..classifiers import frozen
@@ -26,10 +29,12 @@ from ..modeling.kernels import fast_kernels
 from ..objectives import Objective, Targets
 from .arguments import RobustTrainingArguments
 from .callbacks import InvariantsCallback
-from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
+from .checkpoints import NonFiniteLossError, last_good_checkpoint
 from .forward import Batch, BatchForward
 from .preparation import check_labelled, common_label_map, prepare
 from .robust_evaluation import EvaluatingTrainer
+from .settings import training_settings
+from .starting import Start, begin, check_can_train, must_move, saving
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -60,6 +65,9 @@ class RobustCLIPTrainer(EvaluatingTrainer):
     accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the
     level's prompts.
     """
+
+    start: Start | None = None
+    _begun = False
 
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
     loss_is_scaled_for_ga = False
@@ -160,23 +168,58 @@ class RobustCLIPTrainer(EvaluatingTrainer):
 
         ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none.
 
+        A finished training is not gone on with: its end is loaded.
+
         Raises:
-            OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
-            ValueError: no training images.
+            NothingTrainedError: no step was made, or none moved a weight.
+            Errors of `begin`.
         """
-        if self.train_dataset is None or (
-            hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
-        ):
-            raise ValueError("train_dataset is empty: there is nothing to train on")
-        checkpoint = prepare_output_dir(
-            self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
-        )
-        self.accelerator.wait_for_everyone()  # every process has looked before one of them deletes
-        if checkpoint is None and self.is_world_process_zero():
-            remove_earlier_run(self.args.output_dir)
+        if not self._begun:
+            self.begin(resume_from_checkpoint)
+        self._begun = False
+        if self.start.is_finished(self.args.max_steps):
+            return self._restore(self.start.checkpoint)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
             self._calibrate()
-            return super().train(checkpoint, *args, **kwargs)
+            with must_move(self.model, self.start.checkpoint):
+                return super().train(self.start.checkpoint, *args, **kwargs)
+
+    def begin(self, resume_from_checkpoint=None) -> Start:
+        """Check that a training can run, decide where it starts, and write that to ``run.json``.
+
+        `train` does so where the caller has not; a run calls it before it measures its base.
+
+        Raises:
+            Errors of `check_can_train` and `starting.begin`.
+        """
+        check_can_train(self.args, self.model, self.train_dataset)
+        settings = training_settings(
+            self.args,
+            self.recipe(self.args),
+            self.class_set.class_names,
+            self.train_dataset,
+            self.trained,
+            self.model,
+        )
+        wait = self.accelerator.wait_for_everyone
+        self.start, self._begun = begin(self.args, settings, resume_from_checkpoint, wait), True
+        if self.start.state.changes:
+            self.model.config.hier_robust["changes"] = self.start.state.changes
+        return self.start
+
+    def _restore(self, folder: str) -> TrainOutput:
+        """Weights, head, adapter and history of a finished training, from its folder."""
+        logger.warning(f"{folder} is the end of a finished training: nothing is trained again")
+        self._load_from_checkpoint(folder)
+        self.state = TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME)))
+        best = self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best and folder != self.args.output_dir:
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    def _save_checkpoint(self, model, trial) -> None:
+        with saving(self.args, self.start.state, self.state, self.accelerator.wait_for_everyone):
+            super()._save_checkpoint(model, trial)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attack the batch, forward all perturbations once, sum the objective's terms.
