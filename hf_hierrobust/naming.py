@@ -14,3 +14,8 @@ def public_name(name_or_path: str) -> str:
     if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
         return path.resolve().name or "root"
     return name_or_path
+
+
+def level_name(level: int) -> str:
+    """What everything calls a level of a class tree: "leaf", "superclass", "superclass 2", …"""
+    return ("leaf", "superclass")[level] if level < 2 else f"superclass {level}"
