@@ -1,73 +1,83 @@
-"""Robust evaluation during training: the part of the trainer that measures."""
+"""Robust evaluation during training: clean and attacked accuracy of each level's zero-shot classifier."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers.trainer_utils import EvalPrediction
 
-from ..attacks import PGD, misclassified
+from ..attacks import Attack, misclassified
 from ..classifiers import ZeroShotClassifier
-from ..modeling import RobustDualEncoder
-from .sharing import SharingTrainer
+from ..modeling import PixelPipeline, RobustDualEncoder
+from ..naming import level_name
+from .texts import TextSide
 
 
-class EvaluatingTrainer(SharingTrainer):
-    """A `Trainer` whose evaluation attacks each level's zero-shot classifier, by cosine to its prompts.
+class RobustEvaluator:
+    """Attacks each level's classifier by cosine to its prompts.
 
-    It reads ``objective``, ``attack`` (None measures clean accuracy only), ``forward``, ``pipeline`` and
-    ``class_set`` of the subclass.
+    `refresh` takes the text states of the current weights; between two of them nothing may train.
+
+    Args:
+        model, pipeline, text: of the training.
+        levels: for each level the rows of its nodes among the text states, and the node (K,) of each leaf.
+        attack: None measures clean accuracy only.
+        search: autocast type of the attack's gradients; verdicts are always fp32. None is fp32.
+        seed: of the attack's random starts; every pass over the data draws the same.
     """
 
-    def _core(self) -> RobustDualEncoder:
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+    def __init__(
+        self,
+        model: RobustDualEncoder,
+        pipeline: PixelPipeline,
+        text: TextSide,
+        levels: Sequence[tuple[Tensor, Tensor]],
+        attack: Attack | None,
+        search: torch.dtype | None = None,
+        seed: int = 0,
+    ):
+        self.model, self.pipeline, self.text, self.levels = model, pipeline, text, levels
+        self.attack, self.search, self.seed = attack, search, seed
+        self._classifiers: list[tuple[ZeroShotClassifier, Tensor]] = []
 
-    def evaluate(self, *args, **kwargs):
-        """Clean and robust accuracy per level on ``robust_eval_samples`` images."""
-        self._eval_generator = torch.Generator(self.args.device).manual_seed(
-            self.args.seed + self.args.process_index
-        )
-        core = self._core()
-        states = self.forward.text.current_states(core)
-        self._level_classifiers = [
-            (ZeroShotClassifier(core, self.pipeline, states[rows]), ancestors.to(self.args.device))
-            for rows, ancestors in self._levels()
+    @property
+    def metric_names(self) -> list[str]:
+        """``leaf_clean_accuracy``, ``leaf_robust_accuracy``, ``superclass_clean_accuracy``, …"""
+        kinds = ("clean",) if self.attack is None else ("clean", "robust")
+        levels = [level_name(level).replace(" ", "_") for level in range(len(self.levels))]
+        return [f"{level}_{kind}_accuracy" for level in levels for kind in kinds]
+
+    def refresh(self) -> None:
+        """Classifiers of the current weights, random starts from the beginning."""
+        self._generator = torch.Generator(self.model.device).manual_seed(self.seed)
+        states = self.text.current_states(self.model)
+        self._classifiers = [
+            (ZeroShotClassifier(self.model, self.pipeline, states[rows]), to_node.to(self.model.device))
+            for rows, to_node in self.levels
         ]
-        # A new data loader draws from the global generator even if nothing is shuffled.
-        with torch.random.fork_rng(devices=[]):
-            return super().evaluate(*args, **kwargs)
 
-    def _levels(self) -> list[tuple[Tensor, Tensor]]:
-        """Rows of the text states and leaf-to-node map of each level of the first tree."""
-        leaves = torch.arange(len(self.class_set))
-        if not self.objective.nodes.rows:
-            return [(leaves, leaves)]
-        tree = self.objective.forest.trees[0]
-        return [(rows, tree.ancestors(level)) for level, rows in enumerate(self.objective.nodes.rows[0])]
+    def flags(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """(B, len(metric_names)) in {0, 1}: right when clean and when attacked, level by level.
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Flags (B, 2 levels): correct when clean and when attacked, level by level."""
-        inputs = self._prepare_inputs(inputs)
-        pixels, labels = inputs["pixels"], inputs["labels"]
-        attack = PGD(threat=self.args.threat, num_steps=self.args.robust_eval_steps)
+        Args:
+            pixels: (B, 3, H, W) in [0, 1].
+            labels: (B,) class indices.
+        """
         flags = []
-        for classifier, ancestors in self._level_classifiers:
+        for classifier, to_node in self._classifiers:
             if self.attack is None:
                 with torch.no_grad():
-                    flags.append(~misclassified(classifier(pixels), ancestors[labels]))
+                    flags.append(~misclassified(classifier(pixels), to_node[labels]))
                 continue
-            search = classifier.with_autocast(torch.bfloat16) if self.args.bf16 else None
-            result = attack(
-                classifier, pixels, ancestors[labels], search_model=search, generator=self._eval_generator
+            search = classifier.with_autocast(self.search) if self.search else None
+            result = self.attack(
+                classifier, pixels, to_node[labels], search_model=search, generator=self._generator
             )
             flags += [result.clean_correct, result.robust_correct]
-        return None, torch.stack(flags, dim=1).float(), labels
+        return torch.stack(flags, dim=1).float()
 
-    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        kinds = ("clean",) if self.attack is None else ("clean", "robust")
-        names = [
-            f"{'leaf' if level == 0 else f'level{level}'}_{kind}_accuracy"
-            for level in range(len(self._level_classifiers))
-            for kind in kinds
-        ]
-        return {name: float(column.mean()) for name, column in zip(names, prediction.predictions.T)}
+    def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The mean of every flag."""
+        return dict(zip(self.metric_names, prediction.predictions.mean(0).tolist()))
