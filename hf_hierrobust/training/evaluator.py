@@ -12,7 +12,7 @@ from ..attacks import Attack, misclassified
 from ..classifiers import ZeroShotClassifier
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
-from .texts import TextSide
+from .text_side import TextSide
 
 
 class RobustEvaluator:

@@ -23,14 +23,14 @@ from ..modeling.kernels import fast_kernels
 from ..modeling.side_files import expected_files, is_side_key, load_side_files
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
+from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import card_facts
+from .card import TrainingFacts, card_facts
 from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
 from .evaluator import RobustEvaluator
 from .preparation import CAPTIONS, check_labelled, common_label_map, levels_of, prepare
 from .random_starts import StepGenerators
 from .step import RobustStep
-from .texts import Captions
 from .views import BatchViews
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class RobustCLIPTrainer(Trainer):
     the level's prompts.
 
     Attributes:
-        step: `RobustStep`, one batch to named terms.
+        reader: `BatchReader`, from the collator's output to a batch.
+        step: `RobustStep`, from a batch to named terms.
         evaluator: `RobustEvaluator`.
         trained: number of trained parameters by group.
     """
@@ -107,6 +108,7 @@ class RobustCLIPTrainer(Trainer):
         self.base_model = model.name_or_path or "an unnamed checkpoint"
         if label_map is None:
             label_map = common_label_map(class_set, train_dataset, eval_dataset)
+        self.args = args
         model.config.hier_robust = model.facts() | self.recipe()
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
             labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
@@ -128,7 +130,7 @@ class RobustCLIPTrainer(Trainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        captions = None
+        encoder = None
         if self.objective.needs & CAPTIONS:
             if args.train_batch_size * args.world_size == 1:
                 raise ValueError(
@@ -136,12 +138,12 @@ class RobustCLIPTrainer(Trainer):
                     "and one has no other; take at least 2 (accumulation adds no negatives)"
                 )
             encoder = TextEncoder(model, processor.tokenizer)
-            captions = Captions(text.prompts, encoder, self.text_attack, self.accelerator.autocast)
+        self.reader = BatchReader(text.prompts, encoder, self.text_attack, self.accelerator.autocast)
         encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
         views = BatchViews(
             model, self.objective, pipeline, text, reference, self.accelerator.autocast, encode
         )
-        self.step = RobustStep(self.objective, self.attack, views, captions)
+        self.step = RobustStep(self.objective, self.attack, views)
         self.evaluator = RobustEvaluator(
             model,
             pipeline,
@@ -171,6 +173,24 @@ class RobustCLIPTrainer(Trainer):
         if self.forest is not None:
             facts["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in self.forest]
         return facts
+
+    def facts(self) -> TrainingFacts:
+        """What this training is, as far as it has come."""
+        data, uses_tree = self.train_dataset, "tree" in self.objective.needs
+        return TrainingFacts(
+            base_model=self.base_model,
+            objective=self.objective,
+            recipe=self.recipe(),
+            threat=None if self.attack is None else self.attack.threat,
+            trained=self.trained,
+            trees=tuple(self.forest) if uses_tree and self.forest is not None else (),
+            images=len(data) if hasattr(data, "__len__") else "stream",
+            # Not the argument's: auto_find_batch_size may have found a smaller one.
+            batch_size=self.get_total_train_batch_size(self.args),
+            precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
+            steps=self.state.global_step,
+            epochs=self.state.epoch or 0.0,
+        )
 
     # ---- training ----
 
@@ -204,7 +224,8 @@ class RobustCLIPTrainer(Trainer):
             NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
         """
         try:
-            terms, outputs = self.step(model, inputs, self._starts)
+            batch = self.reader.read(inputs, self._starts)
+            terms, outputs = self.step.terms(model, batch, self._starts)
         except NanError as error:  # diverged weights show in the attack's gradient first
             raise self._non_finite(str(error)) from error
         loss = sum(terms.values())
@@ -224,7 +245,7 @@ class RobustCLIPTrainer(Trainer):
         else:
             examples = list(islice(iter(data), count))
         self.model.to(self.args.device)
-        self.step.calibrate(self._prepare_inputs(self.data_collator(examples)))
+        self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 
     def _non_finite(self, what: str) -> NonFiniteLossError:
         checkpoint = last_good_checkpoint(self.args.output_dir)
@@ -289,7 +310,8 @@ class RobustCLIPTrainer(Trainer):
     def create_model_card(self, *args, **kwargs) -> None:
         """Write our card (README.md) to the output directory, in place of Trainer's own."""
         if self.is_world_process_zero():
-            path = write_card(self.args.output_dir, card_facts(self, **(self._described or {})))
+            facts = card_facts(self.args, self.facts(), **(self._described or {}))
+            path = write_card(self.args.output_dir, facts)
             self.model.card_text = path.read_text()
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):

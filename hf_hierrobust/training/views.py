@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..attacks import Perturbation
 from ..modeling import PixelPipeline, ReferenceModel, RobustDualEncoder
 from ..objectives import Objective, Reference, Targets, View
-from .texts import Batch, TextSide
+from .batch import Batch
+from .text_side import TextSide
 
 
 @dataclass
@@ -50,7 +51,7 @@ class BatchViews:
 
     def inner_loss(self, batch: Batch, targets: Targets) -> Callable[..., Tensor]:
         """What an attack maximises, as a function of pixels, text perturbation (N, D) and levels."""
-        view = self.attacked(batch)
+        view = self.attack_view(batch)
 
         def loss(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
             found = self.objective.inner_loss(view(pixels, text_delta, levels), targets)
@@ -59,7 +60,7 @@ class BatchViews:
 
         return loss
 
-    def attacked(self, batch: Batch) -> Callable[..., View]:
+    def attack_view(self, batch: Batch) -> Callable[..., View]:
         """The function from pixels, text perturbation and levels to a view, for the attack's inner loop.
 
         Text enters as a constant of the step: no tokenizer and no text tower runs in the loop.
