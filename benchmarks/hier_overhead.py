@@ -110,7 +110,7 @@ def build(objective: Objective, args: argparse.Namespace, directory: str, **trai
 def ready(trainer: RobustCLIPTrainer) -> RobustCLIPTrainer:
     """The trainer, prepared for `step` as `train` would do it."""
     trainer.model.to(trainer.args.device)
-    trainer._calibrate()
+    trainer.calibrate()
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     trainer.optimizer = torch.optim.AdamW(trained, lr=1e-6)
     trainer.model_prepared = trainer.accelerator.prepare(trainer.model)

@@ -96,29 +96,29 @@ def train(*args, **kwargs):
     return trainer
 
 
+def batch_of(trainer, pixels, labels, **more):
+    """The step's batch: with captions where the objective needs them."""
+    return trainer.reader.read({"pixels": pixels, "labels": labels, **more}, trainer._starts)
+
+
 def perturb(trainer, pixels, labels):
     """The trainer's perturbations of one batch."""
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
-    return trainer.perturb(batch, trainer.forward.targets(batch))
+    return trainer.step.perturb(batch_of(trainer, pixels, labels), trainer._starts)[0]
 
 
 def views_of(trainer, pixels, labels, perturbations=None):
     """Differentiable views of a batch under the trainer's model, and its targets."""
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
-    targets = trainer.forward.targets(batch)
+    views, batch = trainer.step.views, batch_of(trainer, pixels, labels)
     perturbations = perturbations or [Perturbation(pixels)]
-    views, targets, _ = trainer.forward.training_views(
-        trainer.model, trainer._core(), batch, perturbations, targets
-    )
-    return views, targets
+    found, targets, _ = views.training(trainer.model, batch, perturbations, views.targets(batch))
+    return found, targets
 
 
 def inner_loss_of(trainer, pixels, labels, perturbation=None):
     """What the attack maximises, at a perturbation of a batch."""
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
-    at = perturbation or Perturbation(pixels)
-    view = trainer.forward.attack_view(trainer._core(), batch)(at.pixels, at.text_delta, at.levels)
-    return trainer.objective.inner_loss(view, trainer.forward.targets(batch))
+    views, batch = trainer.step.views, batch_of(trainer, pixels, labels)
+    loss = views.inner_loss(batch, views.targets(batch))
+    return loss(*(perturbation or Perturbation(pixels)))
 
 
 def first_batch(trainer):

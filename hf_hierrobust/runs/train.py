@@ -11,7 +11,7 @@ from ..adapters import visual_prompt_off
 from ..adapters.fingerprints import weights_hash
 from ..evaluation import RobustnessRecord, load_records, save_records, with_base
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
-from ..training.argument_checks import check_writable
+from ..training.argument_checks import check_metric, check_writable
 from ..training.leftovers import model_files
 from ..training.run_state import RunState
 from ..training.settings import data_facts, digest_of
@@ -51,7 +51,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     run = load_run(args, training_args)
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
-    # B: check_metric(training_args, trainer.evaluator.metric_names)
+    check_metric(training_args, trainer.evaluator.metric_names)
     state = trainer.begin(resume).state
     base = _measure_base(run, trainer, state) if args.eval_base else []
     trainer.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -15,10 +16,13 @@ from ..data import ClassSet
 from ..modeling import ReferenceModel, RobustDualEncoder
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
-from .forward import TextSide
+from .text_side import TextSide
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+
+CAPTIONS = frozenset({"captions", "attacked_captions"})
+"""Needs of objectives that train on texts of images."""
 
 
 def prepare(
@@ -95,3 +99,16 @@ def common_label_map(class_set: ClassSet, train: Dataset | None, evaluation: Dat
             "the same label names in the same order, e.g. by datasets' align_labels_with_mapping"
         )
     return class_set.label_map(first)
+
+
+def levels_of(objective: Objective) -> list[tuple[Tensor, Tensor]]:
+    """For each level of the first tree its nodes' rows among the prompts, and the node (K,) of each leaf.
+
+    Args:
+        objective: after its ``setup``; one without trees has the leaf level only.
+    """
+    if not objective.nodes.rows:
+        leaves = torch.arange(objective.num_classes)
+        return [(leaves, leaves)]
+    tree = objective.forest.trees[0]
+    return [(rows, tree.ancestors(level)) for level, rows in enumerate(objective.nodes.rows[0])]

@@ -1,13 +1,8 @@
-"""A `transformers.Trainer` that attacks each batch and trains on what the attack found.
-
-Two rules keep the gradients right under DDP, accumulation and mixed precision: the attack runs on the
-unwrapped, frozen model and differentiates with respect to its perturbation only; the training graph is
-built only through ``model(...)``.
-"""
+"""A `transformers.Trainer` that attacks each batch and trains on what the attack found."""
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from collections import defaultdict
 from itertools import islice
 from pathlib import Path
@@ -16,35 +11,39 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import ProcessorMixin, TrainerState, logging
+from transformers import ProcessorMixin, Trainer, TrainerState, logging
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
-from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels
-from ..classifiers import frozen
+from ..adapters.lora import adapter_layers
+from ..attacks import PGD, Attack, NanError, TextAttack
 from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
+from ..hub import push_folder, write_card
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
 from ..modeling.kernels import fast_kernels
-from ..objectives import Objective, Targets
+from ..modeling.side_files import expected_files, is_side_key, load_side_files
+from ..objectives import Objective
 from .arguments import RobustTrainingArguments
+from .batch import BatchReader
 from .callbacks import InvariantsCallback
+from .card import TrainingFacts, card_facts
 from .checkpoints import NonFiniteLossError, last_good_checkpoint
-from .forward import Batch, BatchForward
-from .preparation import check_labelled, common_label_map, prepare
-from .robust_evaluation import EvaluatingTrainer
+from .evaluator import RobustEvaluator
+from .preparation import CAPTIONS, check_labelled, common_label_map, levels_of, prepare
+from .random_starts import StepGenerators
 from .settings import training_settings
 from .starting import Start, begin, check_can_train, must_move, saving
+from .step import RobustStep
+from .views import BatchViews
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 logger = logging.get_logger(__name__)
 
-_CAPTIONS = frozenset({"captions", "attacked_captions"})
 
-
-class RobustCLIPTrainer(EvaluatingTrainer):
+class RobustCLIPTrainer(Trainer):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
@@ -62,8 +61,14 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         label_map: (C,) class index of each dataset label; by default found by name (`ClassSet.label_map`).
 
     Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
-    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the
-    level's prompts.
+    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to
+    the level's prompts.
+
+    Attributes:
+        reader: `BatchReader`, from the collator's output to a batch.
+        step: `RobustStep`, from a batch to named terms.
+        evaluator: `RobustEvaluator`.
+        trained: number of trained parameters by group.
     """
 
     start: Start | None = None
@@ -71,6 +76,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
 
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
     loss_is_scaled_for_ga = False
+    _described: dict | None = None
 
     def __init__(
         self,
@@ -104,17 +110,18 @@ class RobustCLIPTrainer(EvaluatingTrainer):
                 "leave it out, or train mmcoa or hier_mmcoa"
             )
         self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
-        self.pipeline = PixelPipeline(processor.image_processor)
+        pipeline = PixelPipeline(processor.image_processor)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
         if label_map is None:
             label_map = common_label_map(class_set, train_dataset, eval_dataset)
-        model.config.hier_robust = model.facts() | self.recipe(args)
+        self.args = args
+        model.config.hier_robust = model.facts() | self.recipe()
         if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
             labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
             rows, _ = representative_rows(labels, args.robust_eval_samples)
             eval_dataset = Subset(eval_dataset, rows)
-        if isinstance(train_dataset, IterableDataset) and self.objective.needs & _CAPTIONS:
+        if isinstance(train_dataset, IterableDataset) and self.objective.needs & CAPTIONS:
             # accelerate would read on one process and send tensors to the others: captions are none.
             if args.accelerator_config.dispatch_batches:
                 raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
@@ -130,36 +137,67 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        self.text_encoder = None
-        if self.objective.needs & _CAPTIONS:
+        encoder = None
+        if self.objective.needs & CAPTIONS:
             if args.train_batch_size * args.world_size == 1:
                 raise ValueError(
                     f"per_device_train_batch_size=1: {self.objective.name!r} contrasts the pairs of a batch, "
                     "and one has no other; take at least 2 (accumulation adds no negatives)"
                 )
-            self.text_encoder = TextEncoder(self._core(), processor.tokenizer)
-        self.forward = BatchForward(
-            self.objective, self.pipeline, text, reference, self.accelerator.autocast, self._encode
+            encoder = TextEncoder(model, processor.tokenizer)
+        self.reader = BatchReader(text.prompts, encoder, self.text_attack, self.accelerator.autocast)
+        encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
+        views = BatchViews(
+            model, self.objective, pipeline, text, reference, self.accelerator.autocast, encode
         )
+        self.step = RobustStep(self.objective, self.attack, views)
+        self.evaluator = RobustEvaluator(
+            model,
+            pipeline,
+            text,
+            levels_of(self.objective),
+            None if self.attack is None else PGD(threat=args.threat, num_steps=args.robust_eval_steps),
+            search=torch.bfloat16 if args.bf16 else None,
+            seed=args.seed + args.process_index,
+        )
+        self._starts = StepGenerators(args.seed, args.process_index, args.device)
+        self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
-        self._micro_step = (-1, 0)
         counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
         total = sum(self.trained.values())
         logger.warning(f"{self.objective.name}: training {counts} parameters ({total:,} in all)")
 
-    def recipe(self, args: RobustTrainingArguments) -> dict:
+    def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
         facts = {
             "objective": self.objective.name,
             "objective_args": self.objective.options(),
             "attack": None if self.attack is None else self.attack.describe_training(),
             **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
-            "template": args.template,
+            "template": self.args.template,
         }
         if self.forest is not None:
             facts["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in self.forest]
         return facts
+
+    def facts(self) -> TrainingFacts:
+        """What this training is, as far as it has come."""
+        data, uses_tree = self.train_dataset, "tree" in self.objective.needs
+        return TrainingFacts(
+            base_model=self.base_model,
+            objective=self.objective,
+            recipe=self.recipe(),
+            threat=None if self.attack is None else self.attack.threat,
+            trained=self.trained,
+            trees=tuple(self.forest) if uses_tree and self.forest is not None else (),
+            images=len(data) if hasattr(data, "__len__") else "stream",
+            # Not the argument's: auto_find_batch_size may have found a smaller one.
+            batch_size=self.get_total_train_batch_size(self.args),
+            precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
+            steps=self.state.global_step,
+            epochs=self.state.epoch or 0.0,
+        )
 
     # ---- training ----
 
@@ -180,7 +218,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         if self.start.is_finished(self.args.max_steps):
             return self._restore(self.start.checkpoint)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
-            self._calibrate()
+            self.calibrate()
             with must_move(self.model, self.start.checkpoint):
                 return super().train(self.start.checkpoint, *args, **kwargs)
 
@@ -195,7 +233,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         check_can_train(self.args, self.model, self.train_dataset)
         settings = training_settings(
             self.args,
-            self.recipe(self.args),
+            self.recipe(),
             self.class_set.class_names,
             self.train_dataset,
             self.trained,
@@ -222,21 +260,16 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             super()._save_checkpoint(model, trial)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Attack the batch, forward all perturbations once, sum the objective's terms.
+        """Attack the batch, forward all perturbations once, sum the objective's terms; see `RobustStep`.
 
         Raises:
             NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
         """
-        batch = self._batch(inputs)
         try:
-            targets = self.forward.targets(batch)
-            perturbations = self.perturb(batch, targets)
+            batch = self.reader.read(inputs, self._starts)
+            terms, outputs = self.step.terms(model, batch, self._starts)
         except NanError as error:  # diverged weights show in the attack's gradient first
             raise self._non_finite(str(error)) from error
-        views, targets, outputs = self.forward.training_views(
-            model, self._core(), batch, perturbations, targets
-        )
-        terms = self.objective.loss(views, targets)
         loss = sum(terms.values())
         if not torch.isfinite(loss):
             raise self._non_finite(", ".join(f"{n}={float(v.detach()):g}" for n, v in terms.items()))
@@ -244,74 +277,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             self._terms[name].append(value.detach())
         return (loss, outputs) if return_outputs else loss
 
-    def perturb(self, batch: Batch, targets: Targets) -> list[Perturbation]:
-        """Training perturbations of a batch, (B, 3, H, W) in [0, 1], against the current weights.
-
-        Raises:
-            ValueError: in the first step, no pixel of the batch moved: nothing adversarial would be trained.
-        """
-        check_pixels(batch.pixels)
-        if self.attack is None:
-            return [Perturbation(batch.pixels)]
-        core = self._core()
-        with frozen(core):
-            view = self.forward.attack_view(core, batch)
-
-            def loss_fn(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
-                loss = self.objective.inner_loss(view(pixels, text_delta, levels), targets)
-                # An objective that does not read the tangents gives the text perturbation gradient zero.
-                return loss if text_delta is None else loss.sum() + 0 * text_delta.sum()
-
-            shape = (len(self.forward.text.prompts), core.embedding_dim)
-            found = self.attack.perturb(
-                loss_fn, batch.pixels, shape, self.objective.num_levels, self._generator()
-            )
-        if self.state.global_step == 0 and all(torch.equal(p.pixels, batch.pixels) for p in found):
-            raise ValueError(
-                "the attack moved no pixel in the first step: its inner loss has no gradient at the start. "
-                "One that is least at the clean image needs a random_start other than 'zero'"
-            )
-        return found
-
-    def _batch(self, inputs: dict) -> Batch:
-        """Pixels, labels and, where the objective needs them, captions: the data's or the class prompts."""
-        pixels, labels, needs = inputs["pixels"], inputs["labels"], self.objective.needs
-        if not needs & _CAPTIONS:
-            return Batch(pixels, labels)
-        captions, attacked = inputs.get("captions"), None
-        if captions is None:
-            if labels.min() < 0:
-                raise ValueError("images with neither caption nor label: there is no text to train on")
-            captions = [self.forward.text.prompts[label] for label in labels.tolist()]
-        else:
-            captions = self.text_encoder.fit(captions)
-        if "attacked_captions" in needs:
-            # Outside model(...) nothing is autocast unless one asks for it.
-            with frozen(self._core()), self.accelerator.autocast():
-                found = self.text_attack(captions, self.text_encoder, generator=self._generator())
-            attacked = tuple(found.texts)
-        return Batch(pixels, labels, tuple(captions), attacked)
-
-    def _encode(self, core: RobustDualEncoder, pixel_values: Tensor) -> Tensor:
-        if not self.args.torch_compile:
-            return core.encode_image(pixel_values)
-        if not hasattr(self, "_compiled_encode"):
-            self._compiled_encode = torch.compile(core.encode_image)
-        return self._compiled_encode(pixel_values)
-
-    def _generator(self) -> torch.Generator:
-        """Random starts of this batch: a function of seed, rank, step and micro-step only.
-
-        So a resumed run draws what the uninterrupted one would have, ranks differ, and neither
-        evaluation nor the global generator is touched.
-        """
-        step, micro = self._micro_step
-        self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
-        key = (self.args.seed, self.args.process_index, *self._micro_step)
-        seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") >> 1
-        return torch.Generator(self.args.device).manual_seed(seed)
-
-    def _calibrate(self) -> None:
+    def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
         data, count = self.train_dataset, self.args.calibration_samples
         if hasattr(data, "__len__"):
@@ -320,17 +286,8 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             examples = [data[row] for row in rows.tolist()]
         else:
             examples = list(islice(iter(data), count))
-        batch = self.data_collator(examples)
-        pixels, labels = batch["pixels"].to(self.args.device), batch["labels"].to(self.args.device)
-        check_pixels(pixels)
         self.model.to(self.args.device)
-        batch, clean = Batch(pixels, labels), [Perturbation(pixels)]
-        if self.objective.needs & _CAPTIONS:
-            prompts = tuple(self.forward.text.prompts[label] for label in labels.tolist())
-            batch = batch._replace(captions=prompts, attacked_captions=prompts)
-        with frozen(self.model), torch.no_grad():
-            views, *_ = self.forward.training_views(self.model, self.model, batch, clean, Targets(labels))
-            self.objective.calibrate(views[0], labels)
+        self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 
     def _non_finite(self, what: str) -> NonFiniteLossError:
         checkpoint = last_good_checkpoint(self.args.output_dir)
@@ -347,3 +304,78 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             logs |= {name: round(value, 5) for name, value in zip(self._terms, means.tolist())}
             self._terms.clear()
         super().log(logs, *args, **kwargs)
+
+    # ---- evaluation ----
+
+    def evaluation_loop(self, *args, **kwargs):
+        """As of `Trainer`, for `evaluate` and `predict`: what is measured are the current weights."""
+        self.evaluator.refresh()
+        # A new data loader draws from the global generator even if nothing is shuffled.
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Flags of `RobustEvaluator` in place of logits, and the labels; there is no loss."""
+        inputs = self._prepare_inputs(inputs)
+        return None, self.evaluator.flags(inputs["pixels"], inputs["labels"]), inputs["labels"]
+
+    def _metrics(self, prediction):
+        return self.evaluator.metrics(prediction)
+
+    # ---- files: checkpoints carry head, prompt and adapter, uploads carry the card ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_side_files(model or self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_side_files(self.model, self.state.best_model_checkpoint)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        # Side files and adapters are read after the stock weights, whose merged layers have no place in an
+        # adapted model.
+        adapted = tuple(f"{name}." for name in adapter_layers(self.model))
+        for keys in (load_result.missing_keys, load_result.unexpected_keys):
+            keys[:] = [key for key in keys if not (is_side_key(key) or key.startswith(adapted))]
+        super()._issue_warnings_after_load(load_result)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that no reader needs, and that would carry a token to the Hub.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def describe(self, records=(), figures=(), datasets=()) -> None:
+        """Keep what was measured, so that every card written from now on states it; see `card_facts`."""
+        self._described = {"records": records, "figures": figures, "datasets": datasets}
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write our card (README.md) to the output directory, in place of Trainer's own."""
+        if self.is_world_process_zero():
+            facts = card_facts(self.args, self.facts(), **(self._described or {}))
+            path = write_card(self.args.output_dir, facts)
+            self.model.card_text = path.read_text()
+
+    def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
+        """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
+
+        Optimizer states, checkpoints and pickles stay here; see `hub.push_folder` for errors.
+        """
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card()
+        repo_id = self.args.hub_model_id or Path(self.args.output_dir).name
+        private = kwargs.pop("private", self.args.hub_private_repo)
+        return push_folder(
+            self.args.output_dir, repo_id, private=private, token=token, commit_message=commit_message
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # Trainer copies only the files it knows; the others would be missing from intermediate pushes.
+        if self.is_world_process_zero():
+            for name in expected_files(self.model.facts()):
+                target = Path(self.args.output_dir, name)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(Path(checkpoint_folder, name), target)
+        super()._push_from_checkpoint(checkpoint_folder)

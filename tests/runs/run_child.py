@@ -1,4 +1,4 @@
-"""A training run in a process of its own that can be killed: forked from a server that has imported the stack."""
+"""Training runs in processes that can be killed, forked from a server that has imported the stack."""
 
 from __future__ import annotations
 

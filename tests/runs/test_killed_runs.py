@@ -1,4 +1,4 @@
-"""Runs killed at random moments from start to card: the same command again ends where an undisturbed run does.
+"""Runs killed at any moment from start to card: the same command again ends where an undisturbed run does.
 
 ``HIERROBUST_KILLS=20`` kills twenty times in place of three.
 """
@@ -16,7 +16,10 @@ from tiny_runs import checkpoint_weights, furthest
 from hf_hierrobust.evaluation import load_records
 
 KILLS = int(os.environ.get("HIERROBUST_KILLS", "3"))
-SAVING = {"steps": {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}, "no": {"save_strategy": "no"}}
+SAVING = {
+    "steps": {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2},
+    "no": {"save_strategy": "no"},
+}
 
 
 @pytest.fixture(scope="module")
