@@ -12,6 +12,7 @@ from ..naming import public_name
 from ..objectives import Objective
 from ..threat import ThreatModel
 from .arguments import RobustTrainingArguments
+from .settings import describe_differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class TrainingFacts:
         batch_size: images an optimiser step, over all processes.
         precision: of the training forwards: "fp32" or "bf16".
         steps, epochs: so far.
+        changes: of settings at a resume, ``{"step", "changed": {name: [old, new]}}``.
     """
 
     base_model: str
@@ -41,6 +43,7 @@ class TrainingFacts:
     precision: str
     steps: int
     epochs: float
+    changes: Sequence[Mapping] = ()
 
 
 def card_facts(
@@ -78,6 +81,12 @@ def card_facts(
         **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
         **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},
         **{f"text_attack.{key}": value for key, value in recipe.get("text_attack", {}).items()},
+        **{
+            f"changed after step {change['step']}": describe_differences(
+                change["changed"], shown=len(change["changed"])
+            )
+            for change in facts.changes
+        },
     }
     threat = "none: trained on clean images"
     if facts.threat is not None:

@@ -14,7 +14,7 @@ from ..modeling.side_files import PROMPT_FILE, SIDE_FILE
 from .leftovers import checkpoints, left_by_a_run
 from .run_state import RUN_FILE, read_run_state
 from .seals import SEAL_FILE, SealError, check_files, read_seal, seal
-from .settings import describe_differences, differences
+from .settings import IN_OPTIMIZER_STATE, describe_differences, differences
 
 logger = logging.get_logger(__name__)
 
@@ -154,7 +154,8 @@ def check_settings(folder: str | Path, asked: dict, accept_changes: bool) -> lis
         Earlier changes, and the one that happens now, if any: ``{"step", "changed": {name: [old, new]}}``.
 
     Raises:
-        ResumeError: they differ and ``accept_changes`` is off.
+        ResumeError: they differ and ``accept_changes`` is off; or they are part of the optimizer's state, so
+            that others would be ignored.
     """
     folder = Path(folder)
     facts = read_seal(folder, SEAL_FILE if (folder / SEAL_FILE).exists() else RUN_FILE)
@@ -166,6 +167,11 @@ def check_settings(folder: str | Path, asked: dict, accept_changes: bool) -> lis
         raise ResumeError(
             f"{folder} was trained under other settings ({words}): ask for the same ones, or go on "
             "with --resume_with_changes true, which the card then states"
+        )
+    if fixed := sorted(found.keys() & IN_OPTIMIZER_STATE):
+        raise ResumeError(
+            f"{folder}: {', '.join(fixed)} cannot change at a resume, since the saved optimizer state "
+            f"was made with them ({words}): start a new run with model_name_or_path={str(folder)!r}"
         )
     logger.warning(f"going on from {folder} under other settings ({words})")
     step = json.loads((folder / "trainer_state.json").read_text())["global_step"]

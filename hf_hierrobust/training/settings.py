@@ -115,6 +115,22 @@ WITHOUT_EFFECT_ON_WEIGHTS = frozenset(
 _IN_RECIPE = frozenset(
     ["objective", "objective_args", "attack", "attack_args", "text_attack", "text_attack_args", "tree"]
 )
+IN_OPTIMIZER_STATE = frozenset(
+    {
+        "learning_rate",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "optim",
+        "optim_args",
+        "optim_target_modules",
+        "lr_scheduler_type",
+        "trained",
+        "base_weights",
+    }
+)
+"""Settings that a resumed optimizer and schedule take from the checkpoint, whatever is asked."""
 SAMPLED_IMAGES = 16
 
 

@@ -197,6 +197,7 @@ class RobustCLIPTrainer(Trainer):
             precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
             steps=self.state.global_step,
             epochs=self.state.epoch or 0.0,
+            changes=() if self.start is None else self.start.state.changes,
         )
 
     # ---- training ----
@@ -230,15 +231,10 @@ class RobustCLIPTrainer(Trainer):
         Raises:
             Errors of `check_can_train` and `starting.begin`.
         """
-        check_can_train(self.args, self.model, self.train_dataset)
-        settings = training_settings(
-            self.args,
-            self.recipe(),
-            self.class_set.class_names,
-            self.train_dataset,
-            self.trained,
-            self.model,
-        )
+        data, model = self.train_dataset, self.model
+        check_can_train(self.args, model, data)
+        facts = self.recipe(), self.class_set.class_names, data, self.trained, model
+        settings = training_settings(self.args, *facts)
         wait = self.accelerator.wait_for_everyone
         self.start, self._begun = begin(self.args, settings, resume_from_checkpoint, wait), True
         if self.start.state.changes:

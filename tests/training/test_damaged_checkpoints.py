@@ -1,4 +1,4 @@
-"""A newest checkpoint that is torn, emptied or flipped is passed over, with its reason; nothing trained is lost."""
+"""A newest checkpoint that is torn or flipped is passed over, with its reason; nothing trained is lost."""
 
 from __future__ import annotations
 
