@@ -15,6 +15,7 @@ from ..training.argument_checks import check_metric, check_writable
 from ..training.leftovers import model_files
 from ..training.run_state import RunState
 from ..training.settings import data_facts, digest_of
+from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .report import planned_files, report
 from .run import Run
@@ -49,6 +50,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
         training_args.output_dir, resume=resume, overwrite=training_args.overwrite_output_dir
     )
     run = load_run(args, training_args)
+    check_can_train(training_args, run.model, run.train_dataset)  # before Trainer makes the directory
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
     check_metric(training_args, trainer.evaluator.metric_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import tempfile
@@ -112,18 +113,22 @@ def check_optimizer(args: TrainingArguments, model: nn.Module, steps: int) -> No
         ValueError: options that they do not take.
         ImportError: a package that they need is missing.
     """
-    asked = f"optim={args.optim.value!r}" + (
-        f" with optim_args={args.optim_args!r}" if args.optim_args else ""
-    )
+    asked = f"optim={args.optim.value!r}"
     try:
         cls, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if args.optim_args:
+            bare = copy.copy(args)
+            bare.optim_args = None
+            if Trainer.get_optimizer_cls_and_kwargs(bare, model)[1] == options:
+                raise ValueError("it takes none of the optim_args")
         if {"optimizer_dict", "model", "params"} & options.keys():
             return  # built from the model's own parameters
         optimizer = cls([torch.nn.Parameter(torch.zeros(1))], **options)
     except ImportError as error:
         raise ImportError(f"{asked} needs a package that is missing: {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{asked} cannot be built: {error}") from error
+        with_options = f" with optim_args={args.optim_args!r}" if args.optim_args else ""
+        raise ValueError(f"{asked}{with_options} cannot be built: {error}") from error
     try:
         get_scheduler(
             args.lr_scheduler_type,
