@@ -10,6 +10,7 @@ from ..data import available_class_sets
 from ..evaluation.suite import AttackPlan
 from ..hierarchy import available_trees
 from ..options import check_counts, check_numbers
+from ..precision import resolve_bf16
 from ..threat import ThreatModel, parse_eps
 from ..training.arguments import build_text_attack
 
@@ -69,7 +70,7 @@ class RunArguments:
         default=None,
         metadata={
             "help": f"Trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON files, "
-            "'wordnet', 'induced'."
+            "'wordnet', 'induced', 'generated:<language model>'."
         },
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
@@ -109,8 +110,14 @@ class RunArguments:
         metadata={"help": "Further sets, name=source pairs: 'cifar10=path.parquet,tinyimagenet=…'."},
     )
     eval_batch: int = field(default=250, metadata={"help": "Images per evaluation batch."})
-    bf16_search: bool = field(
-        default=False, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
+    bf16_search: str = field(
+        default="auto",
+        metadata={
+            "help": "Search attacks under bf16 autocast, verdicts stay fp32: auto (where the machine has "
+            "bf16 instructions), true or false.",
+            "nargs": "?",
+            "const": "true",
+        },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
@@ -142,6 +149,7 @@ class RunArguments:
                     "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
                 )
             self.model_name_or_path = "glyphs"
+        self.bf16_search = resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
     def train_source(self) -> str:

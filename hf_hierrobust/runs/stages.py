@@ -1,15 +1,15 @@
-"""The stages of a run, one function each: load, evaluate, train, report."""
+"""The stages of a run, one function each: load, evaluate."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin, pipeline
 
 from ..data import (
     ClassSet,
@@ -27,14 +27,13 @@ from ..data import (
     shuffled_stream,
     stratified_rows,
 )
-from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
-from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
-from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
+from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
+from ..hierarchy import Forest, load_forest
+from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
-from ..training import RobustCLIPTrainer, RobustTrainingArguments
+from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, worth_preloading
-from .figures import draw_figures
 from .run import Run
 
 GLYPH_TRAIN_IMAGES = 6000
@@ -86,19 +85,6 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     )
 
 
-def build_trainer(run: Run) -> RobustCLIPTrainer:
-    """The trainer of a run."""
-    return RobustCLIPTrainer(
-        run.model,
-        run.training_args,
-        processor=run.processor,
-        class_set=run.class_set,
-        forest=run.forest,
-        train_dataset=run.train_dataset,
-        eval_dataset=run.eval_sets[0].dataset,
-    )
-
-
 def evaluate_run(
     run: Run, model: RobustDualEncoder, model_name: str, objective: str
 ) -> list[RobustnessRecord]:
@@ -118,20 +104,6 @@ def evaluate_run(
         seed=run.training_args.seed,
         progress=not run.training_args.disable_tqdm,
     )
-
-
-def report(
-    run: Run, trainer: RobustCLIPTrainer, base: list[RobustnessRecord], records: list[RobustnessRecord]
-) -> list[RobustnessRecord]:
-    """Write ``results.json``, trees, figures and the card; return the records with their base."""
-    records = with_base(records, base)
-    save_records(run.output_dir / "results.json", records)
-    for tree in run.forest or ():
-        (run.output_dir / f"{tree.name}.tree.json").write_text(json.dumps(tree.to_json(), indent=1))
-    figures = draw_figures(run, trainer, records) if run.args.figures else []
-    trainer.describe(records, figures, datasets=[run.args.train_name])
-    trainer.create_model_card()
-    return records
 
 
 def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:
@@ -190,33 +162,17 @@ def _columns(args: RunArguments) -> dict:
 def _forest(
     spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
 ) -> Forest:
-    """The trees of a comma-separated list: built-in names, JSON files, ``wordnet`` or ``induced``."""
-    trees = []
-    for part in (part.strip() for part in spec.split(",")):
-        names = list(class_set.class_names)
-        if part == "glyphs":
-            from ..demo.glyphs import glyph_paths
+    """The trees of a run; ``wordnet`` and ``induced`` are built from its classes with its model."""
 
-            paths, origin = glyph_paths(), {"source": "hf_hierrobust", "licence": "Apache-2.0"}
-            trees.append(LabelTree.from_paths(paths, name=part, **origin))
-        elif part == "wordnet":
-            senses = dict(zip(names, class_set.wnids)) if class_set.wnids else None
-            depth = 5 if len(names) >= 500 else 3
-            trees.append(wordnet_tree(names, senses=senses, depth=depth, name=part))
-        elif part == "induced":
-            sizes = tuple(size for size in (len(names) // 4, len(names) // 12) if size > 1)
-            if not sizes:
-                raise ValueError(
-                    f"tree='induced' needs at least 8 classes to group, got {len(names)}: write a JSON tree"
-                )
-            prompts = [template.replace("{}", name) for name in names]
-            states = encode_prompts(model, processor.tokenizer, prompts)
-            with torch.no_grad():
-                embeddings = model.project_text(states)
-            trees.append(induced_tree(names, embeddings, level_sizes=sizes, name=part))
-        else:
-            trees.extend(load_tree(part))
-    return Forest(tuple(tree.align(class_set.class_names) for tree in trees))
+    def embed(names: Sequence[str]) -> torch.Tensor:
+        encoder = TextEncoder(model, processor.tokenizer)
+        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
+
+    def language_model(name: str):
+        return pipeline("text-generation", model=name)
+
+    names, wnids = class_set.class_names, class_set.wnids
+    return load_forest(spec, names, wnids=wnids, embed=embed, language_model=language_model)
 
 
 def _class_set(args: RunArguments, dataset: Dataset | IterableDataset) -> ClassSet:
@@ -237,7 +193,7 @@ def _model_path(args: RunArguments, seed: int) -> str:
 
     # Other images than those of the robust training, which come from the run's own seed.
     dataset = glyph_dataset("train", num_images=GLYPH_TRAIN_IMAGES, seed=seed + 1, cache_dir=_cache())
-    recipe = PretrainRecipe(seed=seed, bf16=not torch.accelerator.is_available())
+    recipe = PretrainRecipe(seed=seed)
     return str(pretrain_glyph_clip(_cache(), dataset=dataset, paths=glyph_paths(), recipe=recipe))
 
 
