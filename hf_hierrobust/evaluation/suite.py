@@ -7,15 +7,15 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from ..adapters.fingerprints import weights_hash
 from ..attacks import PGD, Attack, TextAttack
 from ..classifiers.levels import LevelClassifier, level_classifiers
-from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
+from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.kernels import fast_kernels
@@ -78,26 +78,33 @@ class EvaluationSet:
 
     Args:
         name, split: for the record.
-        dataset: images and labels.
-        class_set: classes; ``label_map`` (C,) leads from dataset labels to them, by default by name.
+        dataset: images and labels: whatever `as_images` takes; labels are found in the class set by name.
+        class_set: classes.
         tree: class tree, or None for leaves only.
-        num_samples: how many images, chosen by `representative_rows`; None takes all.
+        num_samples: how many images, stratified by class; None takes all.
     """
 
     name: str
-    dataset: PixelDataset
+    dataset: Dataset
     class_set: ClassSet
     split: str = "test"
-    label_map: torch.Tensor | None = None
     tree: LabelTree | None = None
     num_samples: int | None = None
 
     def loader(self, processor, space: str, batch_size: int) -> DataLoader:
         """Batches of the chosen images, in the order of their rows."""
         rows, _ = self.rows()
-        label_map = self.class_set.label_map(self.dataset) if self.label_map is None else self.label_map
-        collator = PixelCollator(processor.image_processor, space, label_map)
-        return DataLoader(Subset(self.dataset, rows), batch_size=batch_size, collate_fn=collator)
+        collator = PixelCollator(processor.image_processor, space)
+        return DataLoader(self.images.select(rows), batch_size=batch_size, collate_fn=collator)
+
+    @cached_property
+    def images(self) -> ImageView:
+        """The images with their class indices.
+
+        Raises:
+            ValueError: see `as_images`; or a stream.
+        """
+        return as_images(self.dataset, self.class_set, labelled=None, name=self.name)
 
     def rows(self) -> tuple[list[int], str]:
         """Rows to evaluate and how they were chosen.
@@ -105,10 +112,10 @@ class EvaluationSet:
         Raises:
             ValueError: the images have no labels.
         """
-        if not getattr(self.dataset, "labelled", True):
+        if not self.images.labelled:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
-        count = len(self.dataset) if self.num_samples is None else self.num_samples
-        return representative_rows(self.dataset.labels, count)
+        count = len(self.images) if self.num_samples is None else self.num_samples
+        return stratified_rows(self.images.labels, count)
 
 
 def sample_ids(data: EvaluationSet, loader: DataLoader) -> dict:

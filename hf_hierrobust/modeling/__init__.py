@@ -2,7 +2,7 @@
 
 from .clip import RobustCLIPModel
 from .dual_encoder import HierRobustOutput, RobustDualEncoder
-from .encoders import load_robust_model
+from .encoders import as_robust_model, load_robust_model
 from .hier_head import HierHead
 from .pixels import PixelPipeline
 from .prompts import check_prompt_lengths, encode_prompts
@@ -22,6 +22,7 @@ __all__ = [
     "RobustSiglipModel",
     "TextEncoder",
     "TokenBatch",
+    "as_robust_model",
     "check_prompt_lengths",
     "encode_prompts",
     "load_robust_model",

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import ProcessorMixin, Trainer, logging
+from torch.utils.data import Dataset, IterableDataset
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, logging
 
 from ..adapters.lora import adapter_layers
 from ..attacks import PGD, Attack, NanError, TextAttack
-from ..data import ClassSet, PixelCollator, representative_rows
-from ..hierarchy import Forest, as_forest
+from ..data import ClassSet, ImageStream, ImageView, PixelCollator
+from ..hierarchy import TreeSpec
 from ..hub import push_folder, write_card
-from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
+from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
 from ..modeling.side_files import expected_files, is_side_key, load_side_files
 from ..objectives import Objective
@@ -28,7 +30,9 @@ from .callbacks import InvariantsCallback
 from .card import TrainingFacts, card_facts
 from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
 from .evaluator import RobustEvaluator
-from .preparation import CAPTIONS, check_labelled, common_label_map, levels_of, prepare
+from .images import CAPTIONS, check_training_images, evaluation_images, evaluation_sets, training_images
+from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
+from .preparation import levels_of, prepare
 from .random_starts import StepGenerators
 from .step import RobustStep
 from .views import BatchViews
@@ -43,27 +47,30 @@ class RobustCLIPTrainer(Trainer):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
-        model: the model to train; which of its parameters train follows from the objective.
+        model: Hub id or folder, a stock `CLIPModel` or `SiglipModel`, a model of ours, or a `PeftModel` around
+            one; which of its parameters train follows from the objective.
         args: see `RobustTrainingArguments`.
-        processor: the checkpoint's processor; it is saved with every checkpoint.
-        class_set: classes of the training labels.
-        forest: class trees, for objectives that need them.
-        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`, the training images
-            without labels if the objective uses none;
-            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation: the first,
-            or seeded random ones where the first cover less than half the classes.
+        train_dataset, eval_dataset: any data set of images (see `as_images`), labels found in ``class_set`` by
+            name; training images without labels if the objective uses none; ``eval_dataset`` may be a dict of
+            several. ``args.robust_eval_samples`` images of each evaluation set are attacked at each
+            evaluation, stratified by class.
+        processing_class: the checkpoint's processor, by default loaded from where the model comes from; it is
+            saved with every checkpoint.
+        class_set: classes of the labels: a `ClassSet`, a built-in name, a file or names; by default those that
+            the data name.
+        tree: class trees for objectives that need them, in place of ``args.tree``: name, path, mapping,
+            `LabelTree`, `Forest` or a list of these.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
-        label_map: (C,) class index of each dataset label; by default found by name (`ClassSet.label_map`).
+        trainer_kwargs: further arguments of `Trainer`, such as ``callbacks`` and ``optimizers``.
 
-    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
-    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to
-    the level's prompts.
+    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust accuracy per
+    level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to the level's
+    prompts.
 
     Attributes:
-        reader: `BatchReader`, from the collator's output to a batch.
-        step: `RobustStep`, from a batch to named terms.
-        evaluator: `RobustEvaluator`.
+        reader, step, evaluator: `BatchReader`, `RobustStep` and `RobustEvaluator`: a collated batch goes
+            through the first to the second.
         trained: number of trained parameters by group.
     """
 
@@ -73,76 +80,49 @@ class RobustCLIPTrainer(Trainer):
 
     def __init__(
         self,
-        model: RobustDualEncoder,
+        model: str | os.PathLike | PreTrainedModel,
         args: RobustTrainingArguments,
         *,
-        processor: ProcessorMixin,
-        class_set: ClassSet,
-        forest: Forest | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: ProcessorMixin | None = None,
+        class_set: ClassSet | str | Sequence[str] | None = None,
+        tree: TreeSpec | None = None,
         objective: Objective | None = None,
         attack: Attack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
-        label_map: Tensor | None = None,
-        **kwargs,
+        **trainer_kwargs,
     ):
-        self.objective = objective if objective is not None else args.build_objective()
-        self.objective.setup(class_set.class_names, forest)
-        check_labelled(self.objective, train_dataset, eval_dataset)
-        self.attack = attack if attack is not None else args.build_attack(self.objective)
-        self.text_attack = None
-        if "attacked_captions" in self.objective.needs:
-            default = self.objective.default_text_attack
-            self.text_attack = text_attack or args.build_text_attack(default)
-            self.text_attack.prepare()
-        elif args.text_attack is not None or args.text_attack_args:
-            raise ValueError(
-                f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
-                "leave it out, or train mmcoa or hier_mmcoa"
-            )
-        self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
-        pipeline = PixelPipeline(processor.image_processor)
-        self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
+        model = as_robust_model(model)
+        processor = processor_for(processing_class, model)
+        tokenizer, self.args = processor.tokenizer, args
+        self.class_set = class_set_for(class_set, train_dataset, eval_dataset)
+        self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
+        self.objective = objective_for(objective, args, self.class_set, self.forest)
+        self.attack = attack_for(attack, args, self.objective)
+        self.text_attack = text_attack_for(text_attack, args, self.objective)
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        check_training_images(args, self.objective, self.train_dataset)
+        self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
-        if label_map is None:
-            label_map = common_label_map(class_set, train_dataset, eval_dataset)
-        self.args = args
         model.config.hier_robust = model.facts() | self.recipe()
-        if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
-            labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
-            rows, _ = representative_rows(labels, args.robust_eval_samples)
-            eval_dataset = Subset(eval_dataset, rows)
-        if isinstance(train_dataset, IterableDataset) and self.objective.needs & CAPTIONS:
-            # accelerate would read on one process and send tensors to the others: captions are none.
-            if args.accelerator_config.dispatch_batches:
-                raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
-            args.accelerator_config.dispatch_batches = False
         super().__init__(
             model,
             args,
-            data_collator=PixelCollator(processor.image_processor, args.threat_space, label_map),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            data_collator=PixelCollator(processor.image_processor, args.threat.space),
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
             processing_class=processor,
-            compute_metrics=kwargs.pop("compute_metrics", self._metrics),
-            **kwargs,
+            compute_metrics=trainer_kwargs.pop("compute_metrics", self._metrics),
+            **trainer_kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        encoder = None
-        if self.objective.needs & CAPTIONS:
-            if args.train_batch_size * args.world_size == 1:
-                raise ValueError(
-                    f"per_device_train_batch_size=1: {self.objective.name!r} contrasts the pairs of a batch, "
-                    "and one has no other; take at least 2 (accumulation adds no negatives)"
-                )
-            encoder = TextEncoder(model, processor.tokenizer)
-        self.reader = BatchReader(text.prompts, encoder, self.text_attack, self.accelerator.autocast)
+        pipeline, autocast = PixelPipeline(processor.image_processor), self.accelerator.autocast
         encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
-        views = BatchViews(
-            model, self.objective, pipeline, text, reference, self.accelerator.autocast, encode
-        )
+        encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
+        self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
+        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
         self.step = RobustStep(self.objective, self.attack, views)
         self.evaluator = RobustEvaluator(
             model,
@@ -157,9 +137,59 @@ class RobustCLIPTrainer(Trainer):
         self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        logger.warning(self._announcement())
+
+    def _announcement(self) -> str:
         counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
         total = sum(self.trained.values())
-        logger.warning(f"{self.objective.name}: training {counts} parameters ({total:,} in all)")
+        batch = [f"{self.args.train_batch_size} images"]
+        if (accumulated := self.args.gradient_accumulation_steps) > 1:
+            batch.append(f"{accumulated} accumulated")
+        if self.args.world_size > 1:
+            batch.append(f"{self.args.world_size} processes")
+        size = self.get_total_train_batch_size(self.args)
+        return (
+            f"{self.objective.name}: training {counts} parameters ({total:,} in all), "
+            f"{size} images a step ({' x '.join(batch)})"
+        )
+
+    # ---- data: whatever comes in becomes images of the class set ----
+
+    @property
+    def train_dataset(self) -> ImageView | ImageStream | None:
+        return self._train_images
+
+    @train_dataset.setter
+    def train_dataset(self, data) -> None:
+        self._train_images = training_images(data, self.class_set)
+
+    @property
+    def eval_dataset(self) -> ImageView | dict[str, ImageView] | None:
+        return self._eval_images
+
+    @eval_dataset.setter
+    def eval_dataset(self, data) -> None:
+        self._eval_images = evaluation_sets(
+            data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
+        )
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """As of `Trainer`; another set than the trainer's own is read like it."""
+        if eval_dataset is None or isinstance(eval_dataset, str):
+            return super().get_eval_dataloader(eval_dataset)
+        images = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
+        kept = self.__dict__.pop("_eval_dataloaders", {})  # else persistent workers give their own images
+        try:
+            return super().get_eval_dataloader(images)
+        finally:
+            self._eval_dataloaders = kept
+
+    def get_test_dataloader(self, test_dataset):
+        """As of `Trainer`: all images."""
+        return super().get_test_dataloader(self._images(test_dataset, "test_dataset"))
+
+    def _images(self, dataset, name: str, samples: int | None = None) -> ImageView:
+        return evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
 
     def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
