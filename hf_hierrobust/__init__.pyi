@@ -53,7 +53,7 @@ from .evaluation import (
 )
 from .hierarchy import Forest as Forest
 from .hierarchy import LabelTree as LabelTree
-from .hierarchy import load_tree as load_tree
+from .hierarchy import load_forest as load_forest
 from .modeling import (
     PixelPipeline as PixelPipeline,
 )

@@ -1,11 +1,73 @@
-"""What published records and cards call things that lie on this machine."""
+"""What records, cards, figures and files call things, and what a name may hold where it enters."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from pathlib import Path
 
 MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
+LONGEST_NAME, LONGEST_TEXT = 200, 2000
+"""Characters of a name (of a class, node or tree) and of a sentence (a template, a source, a licence)."""
+_FILE_UNSAFE = re.compile(r'[/\\:*?"<>|]|^[.\s]|[.\s]$')
+# Control characters, half surrogates, line and paragraph separators; and the marks that reorder text on
+# screen, with which a name could pass for another one.
+_HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+_REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def check_text(argument: str, text: object, longest: int = LONGEST_TEXT) -> None:
+    """Text on one line, without control characters or marks that reorder it, and not endless.
+
+    Names reach prompts, file names, cards and figures: what they may hold is decided where they enter.
+
+    Args:
+        argument: what to call it in the message.
+        longest: characters allowed.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{argument}={text!r} must be text, not {type(text).__name__}")
+    if len(text) > longest:
+        raise ValueError(
+            f"{argument}={text[:40]!r}… has {len(text)} characters: at most {longest} are allowed"
+        )
+    for char in text:
+        if unicodedata.category(char) in _HIDDEN or char in _REORDERING:
+            raise ValueError(
+                f"{argument}={text[:80]!r} holds the control character U+{ord(char):04X}: take it out"
+            )
+
+
+def check_name(argument: str, name: object, *, file: bool = False) -> None:
+    """A name is text with something to read in it; with ``file`` it also becomes part of a file's name.
+
+    Raises:
+        ValueError: as `check_text`; an empty name; with ``file`` a path separator or another character that
+            file names cannot hold everywhere, or a dot or blank at either end.
+    """
+    check_text(argument, name, LONGEST_NAME)
+    if not name.strip():
+        raise ValueError(f"{argument}={name!r} is empty: give it a name")
+    if file and _FILE_UNSAFE.search(name):
+        raise ValueError(
+            f'{argument}={name!r} names files, so it must not hold any of / \\ : * ? " < > | nor begin or '
+            "end with a dot or blank"
+        )
+
+
+def check_template(argument: str, template: object) -> None:
+    """A prompt template is one line of text with ``{}`` exactly once, for the class name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    check_text(argument, template)
+    if template.count("{}") != 1:
+        raise ValueError(f"{argument}={template!r} must contain '{{}}' exactly once, for the class name")
 
 
 def public_name(name_or_path: str) -> str:
@@ -19,3 +81,14 @@ def public_name(name_or_path: str) -> str:
 def level_name(level: int) -> str:
     """What everything calls a level of a class tree: "leaf", "superclass", "superclass 2", …"""
     return ("leaf", "superclass")[level] if level < 2 else f"superclass {level}"
+
+
+def file_stem(name: str, length: int = 80) -> str:
+    """A name as part of a file's name: no folder, no hidden file, nothing that a file system refuses.
+
+    A name that had to change ends in six digits of its hash, so that two such names stay two files.
+    """
+    stem = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")[:length]
+    if stem == name:
+        return name
+    return f"{stem or 'unnamed'}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:6]}"

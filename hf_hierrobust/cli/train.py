@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation import records_table
+from ..reports import records_table
 from ..runs.arguments import RunArguments
 from ..runs.train import train
 from ..training import RobustTrainingArguments

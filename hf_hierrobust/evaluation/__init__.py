@@ -1,6 +1,6 @@
-"""Robust evaluation: attack plans, classifiers per level, records, metrics and figures."""
+"""Robust evaluation: attack plans, records and metrics."""
 
-from .records import RobustnessRecord, load_records, records_table, save_records
+from .records import RobustnessRecord, load_records, save_records
 from .robust import Outcome, attack_classifier, judge
 from .suite import AttackPlan, EvaluationSet, evaluate_model, with_base
 
@@ -13,7 +13,6 @@ __all__ = [
     "evaluate_model",
     "judge",
     "load_records",
-    "records_table",
     "save_records",
     "with_base",
 ]

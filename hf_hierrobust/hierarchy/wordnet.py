@@ -62,6 +62,10 @@ class WordNet:
         """
         return [name for names in self._nouns.synonyms(normalise(word)) for name in names]
 
+    def definition(self, wnid: str) -> str:
+        """The synset's gloss; empty where the file has none (the parquet form)."""
+        return self._nouns.definition(wnid)
+
     def path(self, wnid: str) -> tuple[str, ...]:
         """wnids from ``entity`` down to the synset: its shortest hypernym path, ties to the smaller wnids."""
         if wnid not in self._paths:
@@ -74,15 +78,15 @@ class WordNet:
         together = itertools.takewhile(lambda nodes: len(set(nodes)) == 1, zip(*map(self.path, wnids)))
         return list(together)[-1][0]
 
-    def find(self, name: str) -> str:
-        """wnid of a class name (or of a wnid): its first noun sense that is a kind, not an individual.
+    def senses(self, name: str) -> list[str]:
+        """wnids of the noun senses of a class name that are kinds, not individuals; a wnid stands for itself.
 
         Raises:
-            TreeError: no such noun (with the nearest ones), or several senses and no ranks to choose by.
+            TreeError: no such noun, with the nearest ones.
         """
         if _WNID.fullmatch(name):
             self._nouns.entry(name)
-            return name
+            return [name]
         form = normalise(name)
         senses = [wnid for wnid in self._nouns.senses(form) if self._nouns.is_kind(wnid)]
         if not senses and form.endswith(
@@ -91,10 +95,19 @@ class WordNet:
             senses = [wnid for wnid in self._nouns.senses(form[:-5]) if self._nouns.is_kind(wnid)]
         if not senses:
             raise TreeError(f"class {name!r} is no WordNet noun{nearest(name, self._nouns.names())}")
+        return senses
+
+    def find(self, name: str) -> str:
+        """wnid of a class name (or of a wnid): its first noun sense that is a kind, not an individual.
+
+        Raises:
+            TreeError: no such noun (with the nearest ones), or several senses and no ranks to choose by.
+        """
+        senses = self.senses(name)
         if len(senses) > 1 and not self.ranked:
             raise TreeError(
-                f"class {name!r} has the noun senses {senses} and this WordNet file does not rank them: "
-                f"give one as senses={{{name!r}: ...}}"
+                f"class {name!r} has the noun senses {senses} and this WordNet file does not rank them: give "
+                f"a class-set file with wnids, or senses={{{name!r}: ...}}"
             )
         return senses[0]
 
@@ -138,6 +151,9 @@ class _DatabaseNouns:
         above = synset.hypernyms() or synset.instance_hypernyms()
         return [_text(name) for name in synset.lemma_names()], [f"n{node.offset():08d}" for node in above]
 
+    def definition(self, wnid: str) -> str:
+        return self._synset(wnid).definition()
+
     def is_kind(self, wnid: str) -> bool:
         return not self._synset(wnid).instance_hypernyms()
 
@@ -172,6 +188,9 @@ class _ParquetNouns:
             raise TreeError(f"WordNet has no noun synset {wnid!r}")
         lemmas, hypernyms, instance_hypernyms = self.rows[wnid]
         return [_text(lemma) for lemma in lemmas], hypernyms or instance_hypernyms
+
+    def definition(self, wnid: str) -> str:
+        return ""
 
     def is_kind(self, wnid: str) -> bool:
         return not self.rows[wnid][2]

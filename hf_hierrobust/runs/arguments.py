@@ -69,7 +69,7 @@ class RunArguments:
         default=None,
         metadata={
             "help": f"Trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON files, "
-            "'wordnet', 'induced'."
+            "'wordnet', 'induced', 'generated:<language model>'."
         },
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})

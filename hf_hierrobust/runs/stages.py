@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin, pipeline
 
 from ..data import (
     ClassSet,
@@ -24,8 +25,8 @@ from ..data import (
     validate_labels,
 )
 from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
-from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
-from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
+from ..hierarchy import Forest, load_forest
+from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
 from ..training import RobustTrainingArguments
 from .arguments import RunArguments
@@ -165,33 +166,17 @@ def _columns(args: RunArguments) -> dict:
 def _forest(
     spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
 ) -> Forest:
-    """The trees of a comma-separated list: built-in names, JSON files, ``wordnet`` or ``induced``."""
-    trees = []
-    for part in (part.strip() for part in spec.split(",")):
-        names = list(class_set.class_names)
-        if part == "glyphs":
-            from ..demo.glyphs import glyph_paths
+    """The trees of a run; ``wordnet`` and ``induced`` are built from its classes with its model."""
 
-            paths, origin = glyph_paths(), {"source": "hf_hierrobust", "licence": "Apache-2.0"}
-            trees.append(LabelTree.from_paths(paths, name=part, **origin))
-        elif part == "wordnet":
-            senses = dict(zip(names, class_set.wnids)) if class_set.wnids else None
-            depth = 5 if len(names) >= 500 else 3
-            trees.append(wordnet_tree(names, senses=senses, depth=depth, name=part))
-        elif part == "induced":
-            sizes = tuple(size for size in (len(names) // 4, len(names) // 12) if size > 1)
-            if not sizes:
-                raise ValueError(
-                    f"tree='induced' needs at least 8 classes to group, got {len(names)}: write a JSON tree"
-                )
-            prompts = [template.replace("{}", name) for name in names]
-            states = encode_prompts(model, processor.tokenizer, prompts)
-            with torch.no_grad():
-                embeddings = model.project_text(states)
-            trees.append(induced_tree(names, embeddings, level_sizes=sizes, name=part))
-        else:
-            trees.extend(load_tree(part))
-    return Forest(tuple(tree.align(class_set.class_names) for tree in trees))
+    def embed(names: Sequence[str]) -> torch.Tensor:
+        encoder = TextEncoder(model, processor.tokenizer)
+        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
+
+    def language_model(name: str):
+        return pipeline("text-generation", model=name)
+
+    names, wnids = class_set.class_names, class_set.wnids
+    return load_forest(spec, names, wnids=wnids, embed=embed, language_model=language_model)
 
 
 def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:

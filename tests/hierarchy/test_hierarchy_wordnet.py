@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_hierrobust.hierarchy import TreeError, WordNet, load_tree, wordnet_tree
+from hf_hierrobust.hierarchy import TreeError, WordNet, load_forest, wordnet_tree
 
 # wnid -> (lemmas, hypernyms, instance hypernyms): two ways up from "dog", the longer one through "canine"
 SYNSETS = {
@@ -115,4 +115,4 @@ def test_database_directory_gives_the_same_tree_as_the_table(shared_dir):
         for source in (database, table)
     ]
     assert trees[0] == trees[1]
-    assert trees[0].hash == load_tree("cifar100-wordnet").hash
+    assert trees[0].hash == load_forest("cifar100-wordnet").hash
