@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+import torch
 from torch.utils.data import DataLoader, Subset
 
 from ..attacks import ATTACKS, Attack, TextAttack
-from ..data import ClassSet, PixelCollator, as_images, stratified_rows
+from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..threat import ThreatModel
 
@@ -33,16 +35,15 @@ def build_attacks(
         options: of the named attacks, such as ``num_steps=50``.
 
     Raises:
-        KeyError: an attack that is not registered.
         TypeError: neither a name nor an `Attack`.
-        ValueError: nothing to attack with, an option that a named attack lacks, options without a named
-            attack, or attacks of different budgets.
+        ValueError: an unknown name, nothing to attack with, an option that a named attack lacks, options
+            without a named attack, or attacks of different budgets.
     """
     parts = [spec] if isinstance(spec, (str, Attack)) else list(spec)
     named, attacks = False, []
     for part in parts:
         if isinstance(part, Attack):
-            attacks.append(part if threat is None else replace(part, **vars(threat)))
+            attacks.append(part if threat is None else replace(part, threat=threat))
             continue
         if not isinstance(part, str):
             raise TypeError(
@@ -51,7 +52,7 @@ def build_attacks(
             )
         for name in filter(None, map(str.strip, part.split(","))):
             named = True
-            for member, constants in SUITES.get(name, ((name, {}),)):
+            for member, constants in _members(name):
                 attacks.append(_build(name, member, constants, threat or ThreatModel(), options))
     if not attacks:
         raise ValueError(f"attack={spec!r} names no attack: give one, such as 'pgd'")
@@ -63,15 +64,23 @@ def build_attacks(
     return tuple(attacks)
 
 
+def _members(name: str) -> tuple[tuple[str, dict], ...]:
+    if name not in SUITES and name not in ATTACKS.names():
+        known = sorted({*SUITES, *ATTACKS.names()})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"attack={name!r} is unknown: choose from {', '.join(known)}{hint}")
+    return SUITES.get(name, ((name, {}),))
+
+
 def _build(name: str, member: str, constants: dict, threat: ThreatModel, options: dict) -> Attack:
     cls = ATTACKS.get(member)
-    known = {f.name for f in fields(cls) if f.init} - {f.name for f in fields(ThreatModel)}
+    known = {f.name for f in fields(cls) if f.init} - {"threat"}
     unknown = [key for key in options if key not in known or key in constants]
     if unknown:
-        raise ValueError(
-            f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(sorted(known - set(constants)))}"
-        )
-    return cls(**vars(threat), **constants, **options)
+        free = sorted(known - set(constants))
+        raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
+    return cls(threat=threat, **constants, **options)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -99,7 +108,7 @@ def describe_attacks(attacks: Sequence[Attack]) -> dict:
     What all share stands as it is; names and losses that differ are joined by ``+``. Where anything else
     differs, ``attacks`` holds the constants of each.
     """
-    described = [attack.describe() for attack in attacks]
+    described = [_constants(attack) for attack in attacks]
     joined, differ = {}, False
     for key in dict.fromkeys(key for constants in described for key in constants):
         values = [constants.get(key) for constants in described]
@@ -110,6 +119,13 @@ def describe_attacks(attacks: Sequence[Attack]) -> dict:
         else:
             differ = True
     return joined | {"attacks": described} if differ else joined
+
+
+def _constants(attack: Attack) -> dict:
+    constants = attack.describe()
+    if constants.get("step_size", 0) is None:
+        constants["step_size"] = attack.default_step_size
+    return constants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +180,10 @@ class EvaluationSet:
 
     Args:
         name, split: for the record.
-        dataset: anything that `as_images` takes; afterwards its labels are indices into ``class_set``.
-        class_set: the classes.
+        dataset: images and labels.
+        class_set: classes; ``label_map`` (C,) leads from dataset labels to them, by default by name.
         tree: class tree, or None for leaves only.
-        num_samples: how many images, chosen by `stratified_rows`; None takes all.
-        seed: of that choice.
+        num_samples: how many images, chosen by `representative_rows`; None takes all.
         shared_with_training: how many of the images the model was trained on, if someone has counted.
 
     Raises:
@@ -176,23 +191,21 @@ class EvaluationSet:
     """
 
     name: str
-    dataset: object
+    dataset: PixelDataset
     class_set: ClassSet
     split: str = "test"
+    label_map: torch.Tensor | None = None
     tree: LabelTree | None = None
     num_samples: int | None = None
-    seed: int = 0
     shared_with_training: int | None = None
 
     def __post_init__(self):
-        images = as_images(self.dataset, self.class_set, name=self.name)
-        if not images.labelled:
+        if not getattr(self.dataset, "labelled", True):
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
-        object.__setattr__(self, "dataset", images)
-        count = len(images) if self.num_samples is None else self.num_samples
-        object.__setattr__(self, "_rows", stratified_rows(images.labels, count, self.seed))
+        count = len(self.dataset) if self.num_samples is None else self.num_samples
+        object.__setattr__(self, "_rows", representative_rows(self.dataset.labels, count))
 
     @property
     def rows(self) -> list[int]:
@@ -210,5 +223,6 @@ class EvaluationSet:
         Args:
             processor: of the model; only the space ``"model"`` needs it.
         """
-        collator = PixelCollator(getattr(processor, "image_processor", processor), space)
+        label_map = self.class_set.label_map(self.dataset) if self.label_map is None else self.label_map
+        collator = PixelCollator(getattr(processor, "image_processor", processor), space, label_map)
         return DataLoader(Subset(self.dataset, self.rows), batch_size=batch_size, collate_fn=collator)

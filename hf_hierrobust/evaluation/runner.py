@@ -1,4 +1,4 @@
-"""The evaluation engine: every job on each batch, decoded once, each attack on the images that still stand."""
+"""The evaluation engine: all jobs on each batch, decoded once, each attack on the images still standing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from ..attacks import Attack, NanError
-from ..attacks.image.victim import Cost
 from ..classifiers import Classifier, frozen
+
+
+class Cost(NamedTuple):
+    """Passes through a classifier per image."""
+
+    forwards: float
+    backwards: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +28,7 @@ class Job:
     Args:
         classifier: pixels (B, 3, H, W) in [0, 1] -> logits (B, K), in fp32: its verdicts decide.
         attacks: in the order given; later ones see only the survivors of the earlier ones.
-        to_class: (C,) class of each label, e.g. a tree's ancestors at some level; None takes labels as they are.
+        to_class: (C,) class of each label, e.g. a tree's ancestors at some level; None: the labels.
         search: cheaper callable for gradients, such as the same model under bf16.
         title: what a progress bar calls it.
     """
@@ -138,13 +144,13 @@ def _attack_batch(
         if len(rows) == 0:
             break  # nothing stands after the later attacks either
         generator = torch.Generator(pixels.device).manual_seed(seed + 1_000_003 * index + 7919 * number)
-        result = attack(job.classifier, pixels[rows], labels[rows], search=job.search, generator=generator)
+        result = attack(
+            job.classifier, pixels[rows], labels[rows], search_model=job.search, generator=generator
+        )
         alive[rows] = result.robust_correct
         tally.attacked[number] += len(rows)
         tally.standing[number] += int(alive.sum())
-        tally.zero[number] += round(result.zero_gradient * len(rows))
-        tally.forwards += result.cost.forwards * len(rows)
-        tally.backwards += result.cost.backwards * len(rows)
+        tally.zero[number] += result.zero_gradient * len(rows)
     tally.clean.append(clean.cpu())
     tally.robust.append(alive.cpu())
 
