@@ -20,11 +20,12 @@ ARROWS = {
     "naming": set(),
     "options": set(),
     "modes": set(),
+    "precision": set(),
     "geometry": set(),
     "hierarchy": {"files", "naming"},
     "adapters": {"modes"},
     "data": {"files", "hierarchy", "naming"},
-    "modeling": {"geometry", "modes", "adapters"},
+    "modeling": {"geometry", "modes", "precision", "adapters"},
     "classifiers": {"data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers", "modeling"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
@@ -44,6 +45,7 @@ ARROWS = {
     "training": {
         "naming",
         "options",
+        "precision",
         "threat",
         "adapters",
         "attacks",
@@ -55,11 +57,12 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "demo": {"modes"},
+    "demo": {"modes", "precision"},
     "runs": {
         "files",
         "naming",
         "options",
+        "precision",
         "threat",
         "adapters",
         "attacks",
@@ -74,7 +77,7 @@ ARROWS = {
     },
     "cli": {"adapters", "evaluation", "reports", "runs", "training"},
 }
-LIGHT = {"modes", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},

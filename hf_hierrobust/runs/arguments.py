@@ -10,6 +10,7 @@ from ..data import available_class_sets
 from ..evaluation import AttackPlan
 from ..hierarchy import available_trees
 from ..options import check_counts, check_numbers, json_mapping
+from ..precision import resolve_bf16
 from ..threat import ThreatModel, parse_eps
 from ..training.arguments import build_text_attack
 
@@ -121,8 +122,14 @@ class RunArguments:
         metadata={"help": "Further sets, name=source pairs: 'cifar10=path.parquet,tinyimagenet=…'."},
     )
     eval_batch: int = field(default=250, metadata={"help": "Images per evaluation batch."})
-    bf16_search: bool = field(
-        default=False, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
+    bf16_search: str = field(
+        default="auto",
+        metadata={
+            "help": "Search attacks under bf16 autocast, verdicts stay fp32: auto (where the machine has "
+            "bf16 instructions), true or false.",
+            "nargs": "?",
+            "const": "true",
+        },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
@@ -155,6 +162,7 @@ class RunArguments:
                     "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
                 )
             self.model_name_or_path = "glyphs"
+        self.bf16_search = resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
     def train_name(self) -> str:

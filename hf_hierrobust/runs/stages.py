@@ -201,7 +201,7 @@ def _model_path(args: RunArguments, seed: int) -> str:
 
     # Other images than those of the robust training, which come from the run's own seed.
     dataset = glyph_dataset("train", num_images=GLYPH_TRAIN_IMAGES, seed=seed + 1, cache_dir=_cache())
-    recipe = PretrainRecipe(seed=seed, bf16=not torch.accelerator.is_available())
+    recipe = PretrainRecipe(seed=seed)
     return str(pretrain_glyph_clip(_cache(), dataset=dataset, paths=glyph_paths(), recipe=recipe))
 
 

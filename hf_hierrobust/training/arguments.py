@@ -11,6 +11,7 @@ from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
+from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
 
 
@@ -98,6 +99,14 @@ class RobustTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Start anew although output_dir holds another run."}
     )
     # Changed defaults of TrainingArguments
+    bf16: str = field(
+        default="auto",
+        metadata={
+            "help": "Train under bf16 autocast: auto (where the machine has bf16 instructions), true, false.",
+            "nargs": "?",
+            "const": "true",
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: it drops labels."})
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
@@ -137,7 +146,11 @@ class RobustTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             # Without this, torchrun on a CPU machine silently trains one full copy per process.
             self.use_cpu = True
+        self.bf16 = resolve_bf16(
+            accelerate_choice(self.bf16), device_type="cpu" if self.use_cpu else this_device_type()
+        )
         super().__post_init__()
+        self.mixed_precision = "bf16" if self.bf16 else "no"  # else accelerate's configuration would win
         if self.n_gpu > 1:
             raise ValueError(
                 "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "

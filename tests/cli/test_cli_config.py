@@ -56,7 +56,7 @@ def test_flags_win_whatever_their_place(tmp_path):
 def test_a_budget_written_as_a_number_works(parse):
     args, training = parse("eps: 0.0157\nstep_size: 0.004\neval_eps: 0.0157\n")
     assert training.threat.eps == 0.0157
-    assert args.plan(training.threat).threats[0].eps == 0.0157
+    assert args.plan(training.threat).budgets[0][0].threat.eps == 0.0157
 
 
 def test_switches_and_options_as_mappings(parse):

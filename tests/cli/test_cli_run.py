@@ -67,6 +67,8 @@ def config(tiny_clip_dir, data_dir, tmp_path_factory) -> Path:
         "eval_attack": ["pgd-ce", "pgd-margin"],
         "eps": "2/255",
         "disable_tqdm": True,
+        "bf16": False,  # some of these runs are processes of their own, to be compared with this one
+        "bf16_search": False,
     }
     path = tmp_path_factory.mktemp("config") / "run.yaml"
     path.write_text(yaml.safe_dump(options))
