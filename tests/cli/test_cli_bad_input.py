@@ -39,7 +39,7 @@ def refused(command):
         ({"eval_step_size": "1"}, "eval_step_size='1'.*did you mean 1/255"),
         ({"eval_attack": "pgd,dlr"}, "attack='dlr' is unknown.*pgd-margin"),
         ({"eval_attack_args": '{"steps": 3}'}, "attack 'pgd' has no option steps; it has .*num_steps"),
-        ({"eval_attack_args": '{"num_steps": 3}', "eval_num_steps": 2}, "both give num_steps: drop one"),
+        ({"eval_attack_args": '{"num_steps": 3}', "eval_num_steps": 2}, "both set num_steps: give it once"),
         ({"eval_num_steps": "0"}, "eval_num_steps=0 must be an integer, at least 1"),
         ({"max_train_samples": "0"}, "max_train_samples=0 must be an integer, at least 1"),
         ({"skip_train_samples": "-1"}, "skip_train_samples=-1 must be a number, at least 0"),
