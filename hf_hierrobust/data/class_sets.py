@@ -9,14 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..hierarchy.checks import normalise
-
-if TYPE_CHECKING:
-    from .collator import PixelDataset, PixelStream
 
 DEFAULT_TEMPLATE = "This is a photo of a {}."
 _BUILTIN_FOLDER = Path(__file__).parent / "class_sets"
@@ -44,7 +41,8 @@ class ClassSet:
     ``aliases`` maps another name of a class (a folder name, a WordNet lemma) to its index, or to several
     indices where data sets use one word for several classes (`index_map` then looks at the position).
     ``duplicate_names`` declares names that occur more than once on purpose; any other repetition is an error,
-    since two classes with the same prompt cannot be told apart.
+    since two classes with the same prompt cannot be told apart. ``inferred`` marks names that were read off a
+    dataset (`class_set_of`): numbers without names in other data then mean nothing.
 
     Raises:
         ValueError: no classes, an empty or undeclared repeated name, a template without exactly one ``{}``,
@@ -60,6 +58,7 @@ class ClassSet:
     wnids: tuple[str, ...] | None = None
     duplicate_names: tuple[str, ...] = ()
     notes: str = ""
+    inferred: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         where = f"class set {self.name!r}"
@@ -101,6 +100,12 @@ class ClassSet:
         Underscores become blanks in the prompts; the name as given stays known as an alias.
         """
         given = (names,) if isinstance(names, str) else tuple(names)
+        for index, text in enumerate(given):
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"class set {name!r}: names[{index}] is {text!r} of type {type(text).__name__}; "
+                    "class names are strings, since they make the prompts."
+                )
         prompt_names = tuple(" ".join(text.replace("_", " ").split()) for text in given)
         aliases = {old: index for index, (old, new) in enumerate(zip(given, prompt_names)) if old != new}
         return _build(
@@ -135,15 +140,6 @@ class ClassSet:
             [template.replace("{}", name) for template in self.templates]
             for name in (self.class_names if names is None else names)
         ]
-
-    def label_map(self, dataset: PixelDataset | PixelStream) -> torch.Tensor:
-        """Class index (C,) of each label of a dataset: by name where its labels have names, else as it is.
-
-        Raises:
-            UnmatchedLabelError: see `index_map`.
-        """
-        names = getattr(dataset, "label_names", None)
-        return torch.arange(len(self)) if names is None else self.index_map(names)
 
     def index_map(self, dataset_label_names: Sequence[str]) -> torch.Tensor:
         """Class index for each label id of a dataset: LongTensor (C,), ``labels = index_map[labels]``.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
-import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from ..attacks import ATTACKS, Attack, TextAttack
-from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
+from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
 from ..threat import ThreatModel
 
@@ -180,32 +180,42 @@ class EvaluationSet:
 
     Args:
         name, split: for the record.
-        dataset: images and labels.
-        class_set: classes; ``label_map`` (C,) leads from dataset labels to them, by default by name.
+        dataset: whatever `as_images` takes; labels are found in the class set by name.
+        class_set: the classes.
         tree: class tree, or None for leaves only.
-        num_samples: how many images, chosen by `representative_rows`; None takes all.
+        num_samples: how many images, stratified by class; None takes all.
         shared_with_training: how many of the images the model was trained on, if someone has counted.
 
     Raises:
-        ValueError: the images have no labels, or `num_samples` is below 1.
+        TypeError: a stream, whose images can't be chosen.
+        ValueError: see `as_images`; the images have no labels, or `num_samples` is below 1.
     """
 
     name: str
-    dataset: PixelDataset
+    dataset: Dataset
     class_set: ClassSet
     split: str = "test"
-    label_map: torch.Tensor | None = None
     tree: LabelTree | None = None
     num_samples: int | None = None
     shared_with_training: int | None = None
 
     def __post_init__(self):
-        if not getattr(self.dataset, "labelled", True):
+        images = self.images
+        if not isinstance(images, ImageView):
+            raise TypeError(
+                f"{self.name!r} is a stream: evaluate a data set of known length (.take(n), a list)"
+            )
+        if not images.labelled:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
-        count = len(self.dataset) if self.num_samples is None else self.num_samples
-        object.__setattr__(self, "_rows", representative_rows(self.dataset.labels, count))
+        count = len(images) if self.num_samples is None else self.num_samples
+        object.__setattr__(self, "_rows", stratified_rows(images.labels, count))
+
+    @cached_property
+    def images(self) -> ImageView:
+        """All images, their labels class indices."""
+        return as_images(self.dataset, self.class_set, labelled=None, name=self.name)
 
     @property
     def rows(self) -> list[int]:
@@ -223,6 +233,5 @@ class EvaluationSet:
         Args:
             processor: of the model; only the space ``"model"`` needs it.
         """
-        label_map = self.class_set.label_map(self.dataset) if self.label_map is None else self.label_map
-        collator = PixelCollator(getattr(processor, "image_processor", processor), space, label_map)
-        return DataLoader(Subset(self.dataset, self.rows), batch_size=batch_size, collate_fn=collator)
+        collator = PixelCollator(getattr(processor, "image_processor", processor), space)
+        return DataLoader(self.images.select(self.rows), batch_size=batch_size, collate_fn=collator)

@@ -165,6 +165,16 @@ class RunArguments:
         self.bf16_search = resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
+    def train_source(self) -> str:
+        """Where the training data come from."""
+        return self.dataset_name or self.train_file
+
+    @property
+    def eval_source(self) -> str:
+        """Where the evaluation data come from."""
+        return self.dataset_name or self.eval_file
+
+    @property
     def train_name(self) -> str:
         """What the training data are called."""
         return self.dataset_name or Path(self.train_file).absolute().parent.name

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 import datasets as hf
-import numpy as np
 
 from ..classifiers import check_classifiers, level_prompts
-from ..data import label_array, label_names
-from ..data.collator import decode_image
+from ..data import decode_image
 from ..evaluation import EvaluationSet
 from ..modeling import check_prompt_lengths
 from ..threat import ThreatModel
@@ -63,32 +61,6 @@ def check_prompts(sets: Iterable[EvaluationSet], tokenizer, context: int, templa
     for data in sets:
         for level in level_prompts(data.class_set, data.tree, template):
             check_prompt_lengths(tokenizer, [prompt for node in level for prompt in node], context)
-
-
-def with_label_ids_of(evaluation: hf.Dataset, names: list[str] | None) -> hf.Dataset:
-    """Evaluation data whose label ids mean what they mean in the training data.
-
-    Ids of text labels are places in the sorted list of the names that occur, so an evaluation file that lacks
-    one class numbers the others differently.
-
-    Args:
-        names: class names of the training data, or None if unknown.
-
-    Raises:
-        ValueError: classes that the training data do not name.
-    """
-    own = label_names(evaluation)
-    if own is None or names is None or own == names:
-        return evaluation
-    missing = [name for name in own if name not in names]
-    if missing:
-        raise ValueError(
-            f"the evaluation data name {len(missing)} classes that the training data lack, e.g. "
-            f"{missing[:5]}: both need the same label names"
-        )
-    ids = np.array([names.index(name) for name in own])[label_array(evaluation)]
-    column = evaluation.remove_columns("label")
-    return column.add_column("label", ids, feature=hf.ClassLabel(names=names))
 
 
 def worth_preloading(train: hf.Dataset) -> bool:

@@ -56,5 +56,4 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
         forest=run.forest,
         train_dataset=run.train_dataset,
         eval_dataset=run.eval_sets[0].dataset,
-        label_map=run.label_map,
     )

@@ -149,7 +149,12 @@ def test_no_label_column(refused, tmp_path):
 
 def test_labels_without_names_need_a_class_set(refused, tmp_path):
     path = write(tmp_path, "numbers", {"image": [IMAGE] * 2, "label": [0, 1]}, INTEGERS)
-    refused(ValueError, "does not name its classes: give class_set", train_file=path, eval_file=path)
+    refused(
+        ValueError,
+        r"labels of .*numbers\.parquet have no names: give class_set",
+        train_file=path,
+        eval_file=path,
+    )
 
 
 @pytest.mark.parametrize("label", [4, -1])
@@ -158,14 +163,14 @@ def test_labels_outside_the_class_set(label, refused, tmp_path):
     bad = write(tmp_path, "bad", {"image": [IMAGE] * 3, "label": [0, 1, label]}, INTEGERS)
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps({"class_names": list(PATHS)}))
-    words = rf"row 2 has label {label}, outside the allowed range 0\.\.3"
+    words = rf"row 2 of .*bad\.parquet has label {label}, outside the allowed range 0\.\.3"
     refused(ValueError, words, class_set=classes, train_file=bad, eval_file=good)
     refused(ValueError, words, class_set=classes, train_file=good, eval_file=bad)
 
 
 def test_zero_shot_sets_are_checked_before_anything_runs(refused, tmp_path):
     bad = write(tmp_path, "far", {"image": [IMAGE] * 2, "label": [3, 10]}, INTEGERS)
-    words = r"row 1 has label 10, outside the allowed range 0\.\.9"
+    words = r"row 1 of .*far\.parquet has label 10, outside the allowed range 0\.\.9"
     refused(ValueError, words, zero_shot=f"cifar10={bad}")
     refused(ValueError, "zero_shot='birds=.*' does not name its classes", zero_shot=f"birds={bad}")
 
@@ -234,6 +239,5 @@ def test_the_trainer_refuses_labels_that_are_no_class(label, tiny_clip_dir, tmp_
     """From Python nobody has looked at them before: -1 would train the last class."""
     images = make_images(8).remove_columns("label").cast_column("image", datasets.Image())
     bad = PixelDataset(images.add_column("label", [0, 1, label, *[3] * 5]))
-    trainer = make_trainer(tiny_clip_dir, tmp_path, train=bad)
     with pytest.raises(ValueError, match=rf"label {label}, outside the allowed range 0\.\.3"):
-        trainer.train()
+        make_trainer(tiny_clip_dir, tmp_path, train=bad)
