@@ -202,9 +202,7 @@ class EvaluationSet:
     def __post_init__(self):
         images = self.images
         if not isinstance(images, ImageView):
-            raise TypeError(
-                f"{self.name!r} is a stream: evaluate a data set of known length (.take(n), a list)"
-            )
+            raise TypeError(f"{self.name!r} is a stream: evaluate a data set of known length")
         if not images.labelled:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         if self.num_samples is not None and self.num_samples < 1:
