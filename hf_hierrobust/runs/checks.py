@@ -33,8 +33,6 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
         plan.text_attack.prepare()
     elif args.eval_text_attack_args:
         raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
-    for one in plan.threats:
-        plan.attacks(one)
     names = args.classifiers
     check_classifiers(names or ())
     if names and args.tree is None and all("rollup" in name for name in names):

@@ -102,6 +102,7 @@ def evaluate_run(
         bf16_search=run.args.bf16_search,
         seed=run.training_args.seed,
         progress=not run.training_args.disable_tqdm,
+        stage="base" if objective == "none" else "trained",
     )
 
 
