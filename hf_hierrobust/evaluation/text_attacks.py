@@ -30,7 +30,8 @@ def prompt_classifier(
     model: RobustDualEncoder, pipeline: PixelPipeline, tokenizer, prompts: Sequence[Sequence[str]]
 ) -> ZeroShotClassifier:
     """CLIP's cosine classifier with these prompts, K lists of T."""
-    return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts))
+    # An attack may well have made two classes' prompts one.
+    return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts, distinct=False))
 
 
 def text_only(clean: torch.Tensor, attacked: Outcome, seconds: float) -> Outcome:

@@ -70,9 +70,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         num_samples=args.eval_samples,
     )
     others = [_zero_shot_set(pair, args) for pair in (args.zero_shot or "").split(",") if pair]
-    context = model.config.text_config.max_position_embeddings
     template = args.prompt_template(training_args.template)
-    check_prompts((main, *others), processor.tokenizer, context, template)
+    check_prompts((main, *others), model, processor.tokenizer, template)
     return Run(
         args,
         training_args,
