@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import logging
 
@@ -70,6 +71,14 @@ def evaluation_images(
         return view
     rows, how = stratified_rows(view.labels, samples)
     return view if how == "all rows" else view.select(rows)
+
+
+def spread_examples(dataset: ImageView | ImageStream, count: int) -> list[dict]:
+    """``count`` items spread over the whole set, since image folders come sorted by class; of a stream the first."""
+    if not hasattr(dataset, "__len__"):
+        return list(islice(iter(dataset), count))
+    rows = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()
+    return [dataset[row] for row in rows.tolist()]
 
 
 class _Read(Dataset):

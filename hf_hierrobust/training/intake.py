@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from ..attacks import Attack, TextAttack
-from ..data import ClassSet, class_set_of, load_class_set
+from ..data import ClassSet, available_class_sets, class_set_of, load_class_set
 from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder
 from ..objectives import Objective
@@ -45,8 +45,13 @@ def processor_for(processing_class, model: RobustDualEncoder) -> ProcessorMixin:
     return processing_class
 
 
-def class_set_for(class_set: ClassSet | str | Sequence[str] | None, train, evaluation) -> ClassSet:
+def class_set_for(
+    class_set: ClassSet | str | Sequence[str] | None, tree: str | None, train, evaluation
+) -> ClassSet:
     """The classes of the labels: as given, by a built-in name or file, or as the data name them.
+
+    Args:
+        tree: of a built-in class set, which is then taken: its names are made for prompts.
 
     Raises:
         UnnamedLabelsError: no class set, and the labels have no names.
@@ -56,6 +61,8 @@ def class_set_for(class_set: ClassSet | str | Sequence[str] | None, train, evalu
         return load_class_set(class_set)
     if class_set is not None:
         return class_set if isinstance(class_set, ClassSet) else ClassSet.from_names(class_set)
+    if isinstance(tree, str) and tree in available_class_sets():
+        return load_class_set(tree)
     if isinstance(evaluation, dict) and not hasattr(evaluation, "column_names"):
         evaluation = next(iter(evaluation.values()), None)
     named = {"train_dataset": train, "eval_dataset": evaluation}
@@ -74,11 +81,13 @@ def forest_for(
 ) -> Forest | None:
     """The trees that ``tree`` or ``args.tree`` names, over the classes; None where neither does.
 
+    A `Forest` beside ``args.tree`` is taken for what that was resolved to.
+
     Raises:
-        ValueError: both are given.
+        ValueError: two names, paths or mappings are given.
         TreeError: see `load_forest`.
     """
-    if tree is not None and args.tree is not None:
+    if tree is not None and args.tree is not None and not isinstance(tree, Forest):
         raise ValueError(f"tree is given to the trainer and as args.tree={args.tree!r}: give it once")
     tree = args.tree if tree is None else tree
     if tree is None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
-from transformers import PreTrainedModel, ProcessorMixin, Trainer, logging
+from transformers import PreTrainedModel, ProcessorMixin, Trainer
 
 from ..adapters.lora import adapter_layers
 from ..attacks import PGD, Attack, NanError, TextAttack
@@ -27,50 +24,52 @@ from ..objectives import Objective
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import TrainingFacts, card_facts
-from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
+from .card import TrainingFacts, card_facts, recipe
+from .checkpoints import non_finite_loss, prepare_output_dir, remove_earlier_run
 from .evaluator import RobustEvaluator
-from .images import CAPTIONS, check_training_images, evaluation_images, evaluation_sets, training_images
+from .images import (
+    CAPTIONS,
+    check_training_images,
+    evaluation_images,
+    evaluation_sets,
+    spread_examples,
+    training_images,
+)
 from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
+from .launch import announce
 from .preparation import levels_of, prepare
 from .random_starts import StepGenerators
 from .step import RobustStep
+from .term_means import TermMeans
 from .views import BatchViews
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-
-logger = logging.get_logger(__name__)
 
 
 class RobustCLIPTrainer(Trainer):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
-        model: Hub id or folder, a stock `CLIPModel` or `SiglipModel`, a model of ours, or a `PeftModel` around
-            one; which of its parameters train follows from the objective.
+        model: Hub id or folder, a stock `CLIPModel` or `SiglipModel`, a model of ours, or a `PeftModel`
+            around one; which of its parameters train follows from the objective.
         args: see `RobustTrainingArguments`.
-        train_dataset, eval_dataset: any data set of images (see `as_images`), labels found in ``class_set`` by
-            name; training images without labels if the objective uses none; ``eval_dataset`` may be a dict of
-            several. ``args.robust_eval_samples`` images of each evaluation set are attacked at each
-            evaluation, stratified by class.
-        processing_class: the checkpoint's processor, by default loaded from where the model comes from; it is
-            saved with every checkpoint.
-        class_set: classes of the labels: a `ClassSet`, a built-in name, a file or names; by default those that
-            the data name.
-        tree: class trees for objectives that need them, in place of ``args.tree``: name, path, mapping,
-            `LabelTree`, `Forest` or a list of these.
+        train_dataset, eval_dataset: any data set of images (see `as_images`), labels found in ``class_set``
+            by name; training images need labels only if the objective uses them. ``eval_dataset`` may be a
+            dict of several; ``args.robust_eval_samples`` images of each, stratified by class, are attacked.
+        processing_class: the processor, by default that of the model's checkpoint; saved with the model.
+        class_set: a `ClassSet`, a built-in name, a file or names; by default the classes the data name.
+        tree: class trees in place of ``args.tree``: name, path, mapping, `LabelTree`, `Forest` or a list.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
         trainer_kwargs: further arguments of `Trainer`, such as ``callbacks`` and ``optimizers``.
 
-    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust accuracy per
-    level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to the level's
-    prompts.
+    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust accuracy
+    per level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to the
+    level's prompts.
 
     Attributes:
-        reader, step, evaluator: `BatchReader`, `RobustStep` and `RobustEvaluator`: a collated batch goes
-            through the first to the second.
+        reader, step, evaluator: what a collated batch goes through, see there.
         trained: number of trained parameters by group.
     """
 
@@ -97,7 +96,7 @@ class RobustCLIPTrainer(Trainer):
         model = as_robust_model(model)
         processor = processor_for(processing_class, model)
         tokenizer, self.args = processor.tokenizer, args
-        self.class_set = class_set_for(class_set, train_dataset, eval_dataset)
+        self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
         self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
         self.objective = objective_for(objective, args, self.class_set, self.forest)
         self.attack = attack_for(attack, args, self.objective)
@@ -136,22 +135,8 @@ class RobustCLIPTrainer(Trainer):
         self._starts = StepGenerators(args.seed, args.process_index, args.device)
         self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
-        logger.warning(self._announcement())
-
-    def _announcement(self) -> str:
-        counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
-        total = sum(self.trained.values())
-        batch = [f"{self.args.train_batch_size} images"]
-        if (accumulated := self.args.gradient_accumulation_steps) > 1:
-            batch.append(f"{accumulated} accumulated")
-        if self.args.world_size > 1:
-            batch.append(f"{self.args.world_size} processes")
-        size = self.get_total_train_batch_size(self.args)
-        return (
-            f"{self.objective.name}: training {counts} parameters ({total:,} in all), "
-            f"{size} images a step ({' x '.join(batch)})"
-        )
+        self._terms = TermMeans()
+        announce(self.objective, self.trained, args)
 
     # ---- data: whatever comes in becomes images of the class set ----
 
@@ -193,16 +178,7 @@ class RobustCLIPTrainer(Trainer):
 
     def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
-        facts = {
-            "objective": self.objective.name,
-            "objective_args": self.objective.options(),
-            "attack": None if self.attack is None else self.attack.describe_training(),
-            **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
-            "template": self.args.template,
-        }
-        if self.forest is not None:
-            facts["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in self.forest]
-        return facts
+        return recipe(self.objective, self.attack, self.text_attack, self.args.template, self.forest)
 
     def facts(self) -> TrainingFacts:
         """What this training is, as far as it has come."""
@@ -257,40 +233,24 @@ class RobustCLIPTrainer(Trainer):
             batch = self.reader.read(inputs, self._starts)
             terms, outputs = self.step.terms(model, batch, self._starts)
         except NanError as error:  # diverged weights show in the attack's gradient first
-            raise self._non_finite(str(error)) from error
+            raise non_finite_loss(self.args.output_dir, self.state.global_step, str(error)) from error
         loss = sum(terms.values())
         if not torch.isfinite(loss):
-            raise self._non_finite(", ".join(f"{n}={float(v.detach()):g}" for n, v in terms.items()))
-        for name, value in terms.items():
-            self._terms[name].append(value.detach())
+            values = ", ".join(f"{name}={float(value.detach()):g}" for name, value in terms.items())
+            raise non_finite_loss(self.args.output_dir, self.state.global_step, values)
+        self._terms.add(terms)
         return (loss, outputs) if return_outputs else loss
 
     def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
-        data, count = self.train_dataset, self.args.calibration_samples
-        if hasattr(data, "__len__"):
-            # Spread over the whole set: image folders come sorted by class.
-            rows = torch.linspace(0, len(data) - 1, min(count, len(data))).long()
-            examples = [data[row] for row in rows.tolist()]
-        else:
-            examples = list(islice(iter(data), count))
+        examples = spread_examples(self.train_dataset, self.args.calibration_samples)
         self.model.to(self.args.device)
         self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 
-    def _non_finite(self, what: str) -> NonFiniteLossError:
-        checkpoint = last_good_checkpoint(self.args.output_dir)
-        return NonFiniteLossError(
-            f"loss is not finite at step {self.state.global_step}: {what}. Last good checkpoint: "
-            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
-        )
-
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """As `Trainer.log`, with the mean of every term, over steps and processes, since the last one."""
-        if "loss" in logs and self._terms:
-            means = torch.stack([torch.stack(values).mean().float() for values in self._terms.values()])
-            means = self.accelerator.reduce(means, "mean")  # over processes, like the loss
-            logs |= {name: round(value, 5) for name, value in zip(self._terms, means.tolist())}
-            self._terms.clear()
+        if "loss" in logs:
+            logs |= self._terms.take(lambda means: self.accelerator.reduce(means, "mean"))
         super().log(logs, *args, **kwargs)
 
     # ---- evaluation ----
