@@ -49,6 +49,8 @@ def make_trainer(
     """
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
     arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
+    objective = None if isinstance(objective, str) else objective
+    needs = (objective or arguments.build_objective()).needs
     return RobustCLIPTrainer(
         clip_dir,
         arguments,
@@ -56,9 +58,9 @@ def make_trainer(
         tree=tree,
         train_dataset=PixelDataset(make_images(32)) if train is None else train,
         eval_dataset=evaluation,
-        objective=None if isinstance(objective, str) else objective,
+        objective=objective,
         attack=None if isinstance(attack, str) else attack,
-        text_attack=PhotoToPicture(),
+        text_attack=PhotoToPicture() if "attacked_captions" in needs else None,
     )
 
 

@@ -74,7 +74,7 @@ def evaluation_images(
 
 
 def spread_examples(dataset: ImageView | ImageStream, count: int) -> list[dict]:
-    """``count`` items spread over the whole set, since image folders come sorted by class; of a stream the first."""
+    """``count`` items spread over the whole set: folders come sorted by class. Of a stream the first."""
     if not hasattr(dataset, "__len__"):
         return list(islice(iter(dataset), count))
     rows = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()

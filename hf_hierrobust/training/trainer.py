@@ -103,13 +103,14 @@ class RobustCLIPTrainer(Trainer):
         self.text_attack = text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         check_training_images(args, self.objective, self.train_dataset)
+        space = args.threat.space
         self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
         model.config.hier_robust = model.facts() | self.recipe()
         super().__init__(
             model,
             args,
-            data_collator=PixelCollator(processor.image_processor, args.threat.space),
+            data_collator=PixelCollator(processor.image_processor, space),
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=processor,
@@ -117,7 +118,7 @@ class RobustCLIPTrainer(Trainer):
             **trainer_kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        pipeline, autocast = PixelPipeline(processor.image_processor), self.accelerator.autocast
+        pipeline, autocast = PixelPipeline(processor.image_processor, space), self.accelerator.autocast
         encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
         encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
         self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
