@@ -55,7 +55,7 @@ def refused(command):
         ({"objective_args": '{"hsna": "upper"}'}, "'hsna'.*takes hnsa"),
         ({"hub_token": "hf_x"}, "HF_TOKEN"),
         ({"tree": None}, "needs a class tree"),
-        ({"tree": "cifar1000"}, "'cifar1000' is no builtin tree.*did you mean 'cifar100'"),
+        ({"tree": "cifar1000"}, "'cifar1000' is no built-in tree.*did you mean 'cifar100'"),
         ({"class_set": "cifar1000"}, "class set 'cifar1000' is not built in"),
         ({"zero_shot": "cifar10"}, "zero_shot='cifar10' must be name=source"),
         ({"eval_file": None}, "no data: give dataset_name .*, or eval_file and train_file"),

@@ -1,4 +1,4 @@
-"""The stages of a run, one function each: load, evaluate."""
+"""The first stage of a run: model, data and trees, loaded and checked against each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..data import (
     shuffled_stream,
     stratified_rows,
 )
-from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
+from ..evaluation import EvaluationSet
 from ..hierarchy import Forest, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
@@ -81,28 +81,6 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         forest,
         train,
         [main, *others],
-    )
-
-
-def evaluate_run(
-    run: Run, model: RobustDualEncoder, model_name: str, objective: str
-) -> list[RobustnessRecord]:
-    """Records of a model on all evaluation sets of a run."""
-    model.to(run.training_args.device).eval()
-    return evaluate_model(
-        model,
-        run.processor,
-        run.eval_sets,
-        run.args.plan(run.training_args.threat),
-        model_name=model_name,
-        objective=objective,
-        template=run.args.prompt_template(run.training_args.template),
-        classifiers=run.args.classifiers,
-        batch_size=run.args.eval_batch,
-        bf16_search=run.args.bf16_search,
-        seed=run.training_args.seed,
-        progress=not run.training_args.disable_tqdm,
-        stage="base" if objective == "none" else "trained",
     )
 
 
