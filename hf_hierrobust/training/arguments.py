@@ -9,8 +9,8 @@ from transformers import TrainingArguments
 
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
-from ..objectives import OBJECTIVES, Objective
 from ..naming import check_template
+from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
