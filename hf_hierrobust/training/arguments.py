@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..hierarchy import available_trees
+from ..naming import check_template
 from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
@@ -125,10 +126,7 @@ class RobustTrainingArguments(TrainingArguments):
         self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
-        if self.template.count("{}") != 1:
-            raise ValueError(
-                f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
-            )
+        check_template("template", self.template)
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
         for name in ("lora_towers", "tree"):
             if isinstance(getattr(self, name), (list, tuple)):  # the natural form in YAML
