@@ -8,12 +8,10 @@ from typing import ClassVar
 
 import torch
 from tiny_data import CLASSES, make_images
-from transformers import AutoProcessor
 
 from hf_hierrobust.adapters.trainable import GROUPS
 from hf_hierrobust.attacks import Perturbation, TextAttack
 from hf_hierrobust.data import ClassSet, PixelDataset
-from hf_hierrobust.modeling import load_robust_model
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 DEFAULTS = {
@@ -51,17 +49,18 @@ def make_trainer(
     """
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
     arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
+    objective = None if isinstance(objective, str) else objective
+    needs = (objective or arguments.build_objective()).needs
     return RobustCLIPTrainer(
-        load_robust_model(clip_dir),
+        clip_dir,
         arguments,
-        processor=AutoProcessor.from_pretrained(clip_dir),
         class_set=ClassSet.from_names(CLASSES),
-        forest=tree,
+        tree=tree,
         train_dataset=PixelDataset(make_images(32)) if train is None else train,
         eval_dataset=evaluation,
-        objective=None if isinstance(objective, str) else objective,
+        objective=objective,
         attack=None if isinstance(attack, str) else attack,
-        text_attack=PhotoToPicture(),
+        text_attack=PhotoToPicture() if "attacked_captions" in needs else None,
     )
 
 

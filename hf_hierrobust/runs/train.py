@@ -17,9 +17,10 @@ from ..training.run_state import RunState
 from ..training.settings import data_facts, digest_of
 from ..training.starting import check_can_train
 from .arguments import RunArguments
+from .evaluate import evaluate_run
+from .load import load_run
 from .report import planned_files, report
 from .run import Run
-from .stages import evaluate_run, load_run
 
 logger = logging.get_logger(__name__)
 
@@ -79,12 +80,11 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
     return RobustCLIPTrainer(
         run.model,
         run.training_args,
-        processor=run.processor,
+        processing_class=run.processor,
         class_set=run.class_set,
-        forest=run.forest,
+        tree=run.forest,
         train_dataset=run.train_dataset,
         eval_dataset=run.eval_sets[0].dataset,
-        label_map=run.label_map,
     )
 
 

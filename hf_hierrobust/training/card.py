@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..attacks import Attack, TextAttack
 from ..evaluation.records import RobustnessRecord
-from ..hierarchy import LabelTree
+from ..hierarchy import Forest, LabelTree
 from ..hub import CardFacts, TreeFacts
 from ..naming import public_name
 from ..objectives import Objective
@@ -46,6 +47,26 @@ class TrainingFacts:
     changes: Sequence[Mapping] = ()
 
 
+def recipe(
+    objective: Objective,
+    attack: Attack | None,
+    text_attack: TextAttack | None,
+    template: str,
+    forest: Forest | None,
+) -> dict:
+    """What ``config.hier_robust`` and the card say about a training."""
+    found = {
+        "objective": objective.name,
+        "objective_args": objective.options(),
+        "attack": None if attack is None else attack.describe_training(),
+        **({} if text_attack is None else {"text_attack": text_attack.describe()}),
+        "template": template,
+    }
+    if forest is not None:
+        found["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in forest]
+    return found
+
+
 def card_facts(
     args: RobustTrainingArguments,
     facts: TrainingFacts,
@@ -61,7 +82,7 @@ def card_facts(
         figures: paths relative to the output directory.
         datasets: Hub ids or names of the training data.
     """
-    objective, recipe = facts.objective, facts.recipe
+    objective = facts.objective
     hyperparameters = {
         "learning_rate": args.learning_rate,
         "optimizer": _plain(args.optim),
@@ -78,9 +99,9 @@ def card_facts(
         "training_images": facts.images,
         "template": args.template,
         **_adapter_options(args),
-        **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
-        **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},
-        **{f"text_attack.{key}": value for key, value in recipe.get("text_attack", {}).items()},
+        **{f"objective.{key}": value for key, value in facts.recipe["objective_args"].items()},
+        **{f"attack.{key}": value for key, value in (facts.recipe["attack"] or {}).items()},
+        **{f"text_attack.{key}": value for key, value in facts.recipe.get("text_attack", {}).items()},
         **{
             f"changed after step {change['step']}": describe_differences(
                 change["changed"], shown=len(change["changed"])

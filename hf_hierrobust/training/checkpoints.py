@@ -34,6 +34,15 @@ class NonFiniteLossError(FloatingPointError):
     """Training stopped because a loss term was NaN or infinite."""
 
 
+def non_finite_loss(output_dir: str | Path, step: int, what: str) -> NonFiniteLossError:
+    """The error that names what was not finite, and the way back."""
+    checkpoint = last_good_checkpoint(output_dir)
+    return NonFiniteLossError(
+        f"loss is not finite at step {step}: {what}. Last good checkpoint: "
+        f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
+    )
+
+
 def seal_checkpoint(folder: str | Path, settings: dict, changes: list[dict]) -> None:
     """Finish a checkpoint: its files are on the disk, with digests, and say under which settings they came.
 

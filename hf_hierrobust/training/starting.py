@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
+from transformers import TrainerState, logging
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..adapters.fingerprints import fingerprints
@@ -25,9 +27,9 @@ from .leftovers import remove_earlier_run, set_aside, step_of
 from .run_state import RunState, read_run_state
 
 if TYPE_CHECKING:
-    from transformers import TrainerState
-
     from .arguments import RobustTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -42,11 +44,15 @@ class Start:
     checkpoint: str | None
     state: RunState
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is the output directory itself, with the final weights."""
+        return self.checkpoint is not None and self.state.reached("trained")
+
     def is_finished(self, max_steps: int) -> bool:
         """Whether all steps that are asked for are made; Trainer would make one more."""
-        if self.checkpoint is None or self.state.reached("trained"):
-            return self.checkpoint is not None
-        return 0 < max_steps <= step_of(self.checkpoint)
+        made = 0 if self.checkpoint is None or self.is_run else step_of(self.checkpoint)
+        return self.is_run or 0 < max_steps <= made
 
 
 def check_can_train(args: RobustTrainingArguments, model: nn.Module, dataset) -> None:
@@ -105,6 +111,12 @@ def begin(
         state.write(output_dir)
     wait()
     return Start(checkpoint, state)
+
+
+def final_state(folder: str) -> TrainerState:
+    """The history of a finished training, from its last checkpoint or its output directory."""
+    logger.warning(f"{folder} is the end of a finished training: nothing is trained again")
+    return TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME)))
 
 
 @contextmanager

@@ -2,154 +2,129 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import defaultdict
-from itertools import islice
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import ProcessorMixin, Trainer, TrainerState, logging
-from transformers.trainer import TRAINER_STATE_NAME
+from torch.utils.data import Dataset, IterableDataset
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.trainer_utils import TrainOutput
 
-from ..adapters.lora import adapter_layers
 from ..attacks import PGD, Attack, NanError, TextAttack
-from ..data import ClassSet, PixelCollator, representative_rows
-from ..hierarchy import Forest, as_forest
+from ..data import ClassSet, ImageStream, ImageView, PixelCollator
+from ..hierarchy import TreeSpec
 from ..hub import push_folder, write_card
-from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
+from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
-from ..modeling.side_files import expected_files, is_side_key, load_side_files
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import TrainingFacts, card_facts
-from .checkpoints import NonFiniteLossError, last_good_checkpoint
+from .card import TrainingFacts, card_facts, recipe
+from .checkpoints import non_finite_loss
 from .evaluator import RobustEvaluator
-from .preparation import CAPTIONS, check_labelled, common_label_map, levels_of, prepare
+from .hooks import CheckpointHooks
+from .images import (
+    CAPTIONS,
+    check_training_images,
+    evaluation_images,
+    evaluation_sets,
+    spread_examples,
+    training_images,
+)
+from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
+from .launch import announce
+from .preparation import levels_of, prepare
 from .random_starts import StepGenerators
 from .settings import training_settings
-from .starting import Start, begin, check_can_train, must_move, saving
+from .starting import Start, begin, check_can_train, final_state, must_move
 from .step import RobustStep
+from .term_means import TermMeans
 from .views import BatchViews
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-logger = logging.get_logger(__name__)
 
-
-class RobustCLIPTrainer(Trainer):
+class RobustCLIPTrainer(CheckpointHooks):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
-        model: the model to train; which of its parameters train follows from the objective.
+        model: Hub id or folder, a stock `CLIPModel` or `SiglipModel`, a model of ours, or a `PeftModel`
+            around one; which of its parameters train follows from the objective.
         args: see `RobustTrainingArguments`.
-        processor: the checkpoint's processor; it is saved with every checkpoint.
-        class_set: classes of the training labels.
-        forest: class trees, for objectives that need them.
-        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`, the training images
-            without labels if the objective uses none;
-            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation: the first,
-            or seeded random ones where the first cover less than half the classes.
+        train_dataset, eval_dataset: any data set of images (see `as_images`), labels found in ``class_set``
+            by name; training images need labels only if the objective uses them. ``eval_dataset`` may be a
+            dict of several; ``args.robust_eval_samples`` images of each, stratified by class, are attacked.
+        processing_class: the processor, by default that of the model's checkpoint; saved with the model.
+        class_set: a `ClassSet`, a built-in name, a file or names; by default the classes the data name.
+        tree: class trees in place of ``args.tree``: name, path, mapping, `LabelTree`, `Forest` or a list.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
-        label_map: (C,) class index of each dataset label; by default found by name (`ClassSet.label_map`).
+        trainer_kwargs: further arguments of `Trainer`, such as ``callbacks`` and ``optimizers``.
 
-    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
-    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to
-    the level's prompts.
+    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust accuracy
+    per level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to the
+    level's prompts.
 
     Attributes:
-        reader: `BatchReader`, from the collator's output to a batch.
-        step: `RobustStep`, from a batch to named terms.
-        evaluator: `RobustEvaluator`.
+        reader, step, evaluator: what a collated batch goes through, see there.
         trained: number of trained parameters by group.
     """
-
-    start: Start | None = None
-    _begun = False
 
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
     loss_is_scaled_for_ga = False
     _described: dict | None = None
+    _begun = False
 
     def __init__(
         self,
-        model: RobustDualEncoder,
+        model: str | os.PathLike | PreTrainedModel,
         args: RobustTrainingArguments,
         *,
-        processor: ProcessorMixin,
-        class_set: ClassSet,
-        forest: Forest | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: ProcessorMixin | None = None,
+        class_set: ClassSet | str | Sequence[str] | None = None,
+        tree: TreeSpec | None = None,
         objective: Objective | None = None,
         attack: Attack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
-        label_map: Tensor | None = None,
-        **kwargs,
+        **trainer_kwargs,
     ):
-        self.objective = objective if objective is not None else args.build_objective()
-        self.objective.setup(class_set.class_names, forest)
-        check_labelled(self.objective, train_dataset, eval_dataset)
-        self.attack = attack if attack is not None else args.build_attack(self.objective)
-        self.text_attack = None
-        if "attacked_captions" in self.objective.needs:
-            default = self.objective.default_text_attack
-            self.text_attack = text_attack or args.build_text_attack(default)
-            self.text_attack.prepare()
-        elif args.text_attack is not None or args.text_attack_args:
-            raise ValueError(
-                f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
-                "leave it out, or train mmcoa or hier_mmcoa"
-            )
-        self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
-        pipeline = PixelPipeline(processor.image_processor)
-        self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
+        model = as_robust_model(model)
+        processor = processor_for(processing_class, model)
+        tokenizer, self.args = processor.tokenizer, args
+        self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
+        self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
+        self.objective = objective_for(objective, args, self.class_set, self.forest)
+        self.attack = attack_for(attack, args, self.objective)
+        self.text_attack = text_attack_for(text_attack, args, self.objective)
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        check_training_images(args, self.objective, self.train_dataset)
+        space = args.threat.space
+        self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
-        if label_map is None:
-            label_map = common_label_map(class_set, train_dataset, eval_dataset)
-        self.args = args
         model.config.hier_robust = model.facts() | self.recipe()
-        if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
-            labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
-            rows, _ = representative_rows(labels, args.robust_eval_samples)
-            eval_dataset = Subset(eval_dataset, rows)
-        if isinstance(train_dataset, IterableDataset) and self.objective.needs & CAPTIONS:
-            # accelerate would read on one process and send tensors to the others: captions are none.
-            if args.accelerator_config.dispatch_batches:
-                raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
-            args.accelerator_config.dispatch_batches = False
         super().__init__(
             model,
             args,
-            data_collator=PixelCollator(processor.image_processor, args.threat_space, label_map),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            data_collator=PixelCollator(processor.image_processor, space),
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
             processing_class=processor,
-            compute_metrics=kwargs.pop("compute_metrics", self._metrics),
-            **kwargs,
+            compute_metrics=trainer_kwargs.pop("compute_metrics", self._metrics),
+            **trainer_kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        encoder = None
-        if self.objective.needs & CAPTIONS:
-            if args.train_batch_size * args.world_size == 1:
-                raise ValueError(
-                    f"per_device_train_batch_size=1: {self.objective.name!r} contrasts the pairs of a batch, "
-                    "and one has no other; take at least 2 (accumulation adds no negatives)"
-                )
-            encoder = TextEncoder(model, processor.tokenizer)
-        self.reader = BatchReader(text.prompts, encoder, self.text_attack, self.accelerator.autocast)
+        pipeline, autocast = PixelPipeline(processor.image_processor, space), self.accelerator.autocast
         encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
-        views = BatchViews(
-            model, self.objective, pipeline, text, reference, self.accelerator.autocast, encode
-        )
+        encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
+        self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
+        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
         self.step = RobustStep(self.objective, self.attack, views)
         self.evaluator = RobustEvaluator(
             model,
@@ -163,23 +138,50 @@ class RobustCLIPTrainer(Trainer):
         self._starts = StepGenerators(args.seed, args.process_index, args.device)
         self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
-        counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
-        total = sum(self.trained.values())
-        logger.warning(f"{self.objective.name}: training {counts} parameters ({total:,} in all)")
+        self._terms = TermMeans()
+        announce(self.objective, self.trained, args)
+
+    # ---- data: whatever comes in becomes images of the class set ----
+
+    @property
+    def train_dataset(self) -> ImageView | ImageStream | None:
+        return self._train_images
+
+    @train_dataset.setter
+    def train_dataset(self, data) -> None:
+        self._train_images = training_images(data, self.class_set)
+
+    @property
+    def eval_dataset(self) -> ImageView | dict[str, ImageView] | None:
+        return self._eval_images
+
+    @eval_dataset.setter
+    def eval_dataset(self, data) -> None:
+        self._eval_images = evaluation_sets(
+            data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
+        )
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """As of `Trainer`; another set than the trainer's own is read like it."""
+        if eval_dataset is None or isinstance(eval_dataset, str):
+            return super().get_eval_dataloader(eval_dataset)
+        images = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
+        kept = self.__dict__.pop("_eval_dataloaders", {})  # else persistent workers give their own images
+        try:
+            return super().get_eval_dataloader(images)
+        finally:
+            self._eval_dataloaders = kept
+
+    def get_test_dataloader(self, test_dataset):
+        """As of `Trainer`: all images."""
+        return super().get_test_dataloader(self._images(test_dataset, "test_dataset"))
+
+    def _images(self, dataset, name: str, samples: int | None = None) -> ImageView:
+        return evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
 
     def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
-        facts = {
-            "objective": self.objective.name,
-            "objective_args": self.objective.options(),
-            "attack": None if self.attack is None else self.attack.describe_training(),
-            **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
-            "template": self.args.template,
-        }
-        if self.forest is not None:
-            facts["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in self.forest]
-        return facts
+        return recipe(self.objective, self.attack, self.text_attack, self.args.template, self.forest)
 
     def facts(self) -> TrainingFacts:
         """What this training is, as far as it has come."""
@@ -205,9 +207,8 @@ class RobustCLIPTrainer(Trainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before.
 
-        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none.
-
-        A finished training is not gone on with: its end is loaded.
+        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none;
+        of a finished training it loads the end.
 
         Raises:
             NothingTrainedError: no step was made, or none moved a weight.
@@ -235,25 +236,18 @@ class RobustCLIPTrainer(Trainer):
         check_can_train(self.args, model, data)
         facts = self.recipe(), self.class_set.class_names, data, self.trained, model
         settings = training_settings(self.args, *facts)
-        wait = self.accelerator.wait_for_everyone
-        self.start, self._begun = begin(self.args, settings, resume_from_checkpoint, wait), True
-        if self.start.state.changes:
-            self.model.config.hier_robust["changes"] = self.start.state.changes
+        self.start = begin(self.args, settings, resume_from_checkpoint, self.accelerator.wait_for_everyone)
+        self._begun = True
+        model.config.hier_robust |= {"changes": self.start.state.changes} if self.start.state.changes else {}
         return self.start
 
     def _restore(self, folder: str) -> TrainOutput:
         """Weights, head, adapter and history of a finished training, from its folder."""
-        logger.warning(f"{folder} is the end of a finished training: nothing is trained again")
         self._load_from_checkpoint(folder)
-        self.state = TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME)))
-        best = self.state.best_model_checkpoint
-        if self.args.load_best_model_at_end and best and folder != self.args.output_dir:
+        self.state = final_state(folder)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint and not self.start.is_run:
             self._load_best_model()
         return TrainOutput(self.state.global_step, 0.0, {})
-
-    def _save_checkpoint(self, model, trial) -> None:
-        with saving(self.args, self.start.state, self.state, self.accelerator.wait_for_everyone):
-            super()._save_checkpoint(model, trial)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attack the batch, forward all perturbations once, sum the objective's terms; see `RobustStep`.
@@ -265,40 +259,24 @@ class RobustCLIPTrainer(Trainer):
             batch = self.reader.read(inputs, self._starts)
             terms, outputs = self.step.terms(model, batch, self._starts)
         except NanError as error:  # diverged weights show in the attack's gradient first
-            raise self._non_finite(str(error)) from error
+            raise non_finite_loss(self.args.output_dir, self.state.global_step, str(error)) from error
         loss = sum(terms.values())
         if not torch.isfinite(loss):
-            raise self._non_finite(", ".join(f"{n}={float(v.detach()):g}" for n, v in terms.items()))
-        for name, value in terms.items():
-            self._terms[name].append(value.detach())
+            values = ", ".join(f"{name}={float(value.detach()):g}" for name, value in terms.items())
+            raise non_finite_loss(self.args.output_dir, self.state.global_step, values)
+        self._terms.add(terms)
         return (loss, outputs) if return_outputs else loss
 
     def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
-        data, count = self.train_dataset, self.args.calibration_samples
-        if hasattr(data, "__len__"):
-            # Spread over the whole set: image folders come sorted by class.
-            rows = torch.linspace(0, len(data) - 1, min(count, len(data))).long()
-            examples = [data[row] for row in rows.tolist()]
-        else:
-            examples = list(islice(iter(data), count))
+        examples = spread_examples(self.train_dataset, self.args.calibration_samples)
         self.model.to(self.args.device)
         self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 
-    def _non_finite(self, what: str) -> NonFiniteLossError:
-        checkpoint = last_good_checkpoint(self.args.output_dir)
-        return NonFiniteLossError(
-            f"loss is not finite at step {self.state.global_step}: {what}. Last good checkpoint: "
-            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
-        )
-
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """As `Trainer.log`, with the mean of every term, over steps and processes, since the last one."""
-        if "loss" in logs and self._terms:
-            means = torch.stack([torch.stack(values).mean().float() for values in self._terms.values()])
-            means = self.accelerator.reduce(means, "mean")  # over processes, like the loss
-            logs |= {name: round(value, 5) for name, value in zip(self._terms, means.tolist())}
-            self._terms.clear()
+        if "loss" in logs:
+            logs |= self._terms.take(lambda means: self.accelerator.reduce(means, "mean"))
         super().log(logs, *args, **kwargs)
 
     # ---- evaluation ----
@@ -318,28 +296,7 @@ class RobustCLIPTrainer(Trainer):
     def _metrics(self, prediction):
         return self.evaluator.metrics(prediction)
 
-    # ---- files: checkpoints carry head, prompt and adapter, uploads carry the card ----
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_side_files(model or self.model, resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        load_side_files(self.model, self.state.best_model_checkpoint)
-
-    def _issue_warnings_after_load(self, load_result) -> None:
-        # Side files and adapters are read after the stock weights, whose merged layers have no place in an
-        # adapted model.
-        adapted = tuple(f"{name}." for name in adapter_layers(self.model))
-        for keys in (load_result.missing_keys, load_result.unexpected_keys):
-            keys[:] = [key for key in keys if not (is_side_key(key) or key.startswith(adapted))]
-        super()._issue_warnings_after_load(load_result)
-
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle that no reader needs, and that would carry a token to the Hub.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+    # ---- the card, and uploads that carry it ----
 
     def describe(self, records=(), figures=(), datasets=()) -> None:
         """Keep what was measured, so that every card written from now on states it; see `card_facts`."""
@@ -366,12 +323,3 @@ class RobustCLIPTrainer(Trainer):
         return push_folder(
             self.args.output_dir, repo_id, private=private, token=token, commit_message=commit_message
         )
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer copies only the files it knows; the others would be missing from intermediate pushes.
-        if self.is_world_process_zero():
-            for name in expected_files(self.model.facts()):
-                target = Path(self.args.output_dir, name)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copy(Path(checkpoint_folder, name), target)
-        super()._push_from_checkpoint(checkpoint_folder)

@@ -17,9 +17,13 @@ from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling import ReferenceModel, RobustCLIPModel
 from hf_hierrobust.modeling.reference import ReferenceChangedError
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError
-from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments, last_good_checkpoint
+from hf_hierrobust.training import (
+    RobustCLIPTrainer,
+    RobustTrainingArguments,
+    last_good_checkpoint,
+    remove_earlier_run,
+)
 from hf_hierrobust.training.callbacks import InvariantsCallback
-from hf_hierrobust.training.checkpoints import remove_earlier_run
 
 pytest.importorskip("peft")
 
@@ -46,9 +50,9 @@ def lora_run(clip_dir, folder, tree, kind="lora", callbacks=(), **options) -> Ro
     trainer = RobustCLIPTrainer(
         model,
         RobustTrainingArguments(output_dir=str(folder), **{**DEFAULTS, **OPTIONS, **options}),
-        processor=AutoProcessor.from_pretrained(clip_dir),
+        processing_class=AutoProcessor.from_pretrained(clip_dir),
         class_set=ClassSet.from_names(CLASSES),
-        forest=Forest((tree,)),
+        tree=Forest((tree,)),
         train_dataset=PixelDataset(make_images(32)),
         callbacks=list(callbacks),
     )
