@@ -237,6 +237,7 @@ def with_base(
         if other is not None:
             facts = {
                 "model": other.model,
+                "classifier": other.classifier,
                 "clean_accuracy": other.clean_accuracy,
                 "robust_accuracy": other.robust_accuracy,
             }
