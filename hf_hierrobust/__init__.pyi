@@ -34,6 +34,12 @@ from .data import (
     PixelDataset as PixelDataset,
 )
 from .data import (
+    as_images as as_images,
+)
+from .data import (
+    class_set_of as class_set_of,
+)
+from .data import (
     load_class_set as load_class_set,
 )
 from .data import (
