@@ -25,7 +25,7 @@ ARROWS = {
     "precision": set(),
     "geometry": set(),
     "hierarchy": {"files", "naming"},
-    "adapters": {"modes"},
+    "adapters": {"modes", "naming"},
     "data": {"files", "hierarchy", "naming"},
     "modeling": {"files", "geometry", "modes", "precision", "readme", "uploads", "adapters"},
     "classifiers": {"data", "hierarchy", "modeling"},
