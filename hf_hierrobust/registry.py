@@ -37,7 +37,9 @@ class Registry(Generic[T]):
         return cls
 
     def check(self, instance: T) -> T:
-        """An instance that someone hands over, registered or not, goes by a name of its own in records and cards.
+        """An instance that is handed over, registered or not: it must go by a name of its own.
+
+        Records and cards say the name.
 
         Raises:
             ValueError: it has none, or that of a registered class that it merely inherits from.
@@ -48,8 +50,8 @@ class Registry(Generic[T]):
         owner = self._classes.get(name, cls)
         if owner is not cls:
             raise ValueError(
-                f"{self.kind} {cls.__name__} goes by the name {name!r} of {owner.__name__}: set its own class "
-                "attribute ``name``"
+                f"{self.kind} {cls.__name__} goes by the name {name!r} of {owner.__name__}: set its own "
+                "class attribute ``name``"
             )
         return instance
 
