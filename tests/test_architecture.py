@@ -15,7 +15,7 @@ PACKAGE = Path(hf_hierrobust.__file__).parent
 ARROWS = {
     "__init__": set(),  # lazy: names rooms in its stub only
     "threat": set(),
-    "registry": set(),
+    "registry": {"naming"},
     "files": set(),
     "naming": set(),
     "options": set(),
