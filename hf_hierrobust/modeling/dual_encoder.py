@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 
 from ..adapters.lora import adapter_facts, has_adapters, merged_state
 from ..adapters.visual_prompts import VisualPrompts, remove_visual_prompt
+from ..files import write_atomically
+from ..readme import with_tags
+from ..uploads import README, upload
 from .hier_head import HierHead
 from .side_files import PROMPT_FILE, SIDE_FILE, is_side_key, load_prompt_file, load_side_file, save_side_files
 from .sources import companion_file, dual_encoder_type, hub_options
@@ -207,19 +211,39 @@ class RobustDualEncoder:
         if push:
             self.push_to_hub(repo_id or Path(save_directory).name, token=kwargs.get("token"), **hub)
 
-    def push_to_hub(self, repo_id: str, **kwargs):
-        """As stock, with the robustness card of the run where there is one (`card_text`)."""
-        info = super().push_to_hub(repo_id, **kwargs)
-        if self.card_text is not None:
-            info = HfApi().upload_file(
-                path_or_fileobj=self.card_text.encode(),
-                path_in_repo="README.md",
-                repo_id=info.repo_url.repo_id,
-                token=kwargs.get("token"),
-                revision=kwargs.get("revision"),
-                commit_message="Model card",
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload robust CLIP checkpoint",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = None,
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """As stock, with the robustness card of the run where there is one (`card_text`).
+
+        Sent is what `uploads.public_files` lists, and a README in the repository keeps its owner's text.
+        """
+        api = HfApi(token=token, library_name="hf_hierrobust")
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        sizes = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        with tempfile.TemporaryDirectory(prefix="hf_hierrobust-push-") as folder:
+            self.save_pretrained(folder, **sizes)
+            if self.card_text is not None:
+                write_atomically(Path(folder) / README, with_tags(self.card_text, tags or ()))
+            return upload(
+                api,
+                repo_id,
+                folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
             )
-        return info
 
     def facts(self) -> dict:
         """What ``config.hier_robust`` records: the model's constants beside whatever training added."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from huggingface_hub import HfApi
 from transformers import Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
 from ..adapters.lora import adapter_layers
-from ..modeling.side_files import expected_files, is_side_key, load_side_files
+from ..hub import push_checkpoint
+from ..modeling.side_files import is_side_key, load_side_files
 from .starting import Start, saving
 
 
@@ -47,10 +50,27 @@ class CheckpointHooks(Trainer):
             super()._save_checkpoint(model, trial)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer copies only the files it knows; the others would be missing from intermediate pushes.
-        if self.is_world_process_zero():
-            for name in expected_files(self.model.facts()):
-                target = Path(self.args.output_dir, name)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copy(Path(checkpoint_folder, name), target)
-        super()._push_from_checkpoint(checkpoint_folder)
+        # Trainer would upload the output directory with whatever lies in it, and pickles with the checkpoint.
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if busy and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        target = {
+            "repo_id": self.hub_model_id,
+            "checkpoint": checkpoint_folder,
+            "revision": self.args.hub_revision,
+            "commit_message": f"Training in progress, step {self.state.global_step}",
+        }
+        api = HfApi(token=self.args.hub_token, library_name="hf_hierrobust")
+        self.create_model_card()
+        jobs = [push_checkpoint(api, card=self.model.card_text, **target)]
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            folder = "last-checkpoint" if last else Path(checkpoint_folder).name
+            jobs.append(push_checkpoint(api, path_in_repo=folder, **target))
+        if busy:
+            self.push_in_progress.jobs.extend(jobs)
+        else:
+            self.push_in_progress = PushInProgress(jobs)

@@ -303,11 +303,11 @@ class RobustCLIPTrainer(CheckpointHooks):
         self._described = {"records": records, "figures": figures, "datasets": datasets}
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write our card (README.md) to the output directory, in place of Trainer's own."""
+        """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
             facts = card_facts(self.args, self.facts(), **(self._described or {}))
             path = write_card(self.args.output_dir, facts)
-            self.model.card_text = path.read_text()
+            self.model.card_text = path.read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
@@ -318,8 +318,12 @@ class RobustCLIPTrainer(CheckpointHooks):
         if not self.is_world_process_zero():
             return None
         self.create_model_card()
-        repo_id = self.args.hub_model_id or Path(self.args.output_dir).name
-        private = kwargs.pop("private", self.args.hub_private_repo)
+        self._finish_current_push()
         return push_folder(
-            self.args.output_dir, repo_id, private=private, token=token, commit_message=commit_message
+            self.args.output_dir,
+            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            private=kwargs.pop("private", self.args.hub_private_repo),
+            revision=kwargs.pop("revision", self.args.hub_revision),
+            token=token or self.args.hub_token,
+            commit_message=commit_message,
         )
