@@ -124,7 +124,7 @@ def test_auto_says_what_it_chose_and_an_emulated_choice_is_obeyed_with_one_warni
 def test_every_default_follows_the_machine(emulating, tmp_path):
     training = RobustTrainingArguments(str(tmp_path))
     assert training.bf16 is False and training.mixed_precision == "no"
-    assert RunArguments(dataset_name="glyphs").bf16_search is False
+    assert RunArguments(dataset_name="glyphs").searches_in_bf16 is False
     assert RobustTrainingArguments(str(tmp_path), bf16=True).mixed_precision == "bf16"
     assert PretrainRecipe().bf16 == "auto"
 
