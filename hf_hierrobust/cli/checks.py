@@ -13,14 +13,29 @@ from ..threat import ThreatModel, parse_eps
 from .options import registered, shipped
 from .values import UsageError, split_values
 
-_AT_LEAST_ONE = (
-    ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-    + ("robust_eval_samples", "robust_eval_steps", "calibration_samples", "num_steps", "lora_r")
-)
-_AT_LEAST_ZERO = (
-    ("learning_rate", "weight_decay", "num_train_epochs", "warmup_steps", "max_grad_norm", "logging_steps")
-    + ("dataloader_num_workers", "visual_prompt_tokens", "visual_prompt_border", "lora_dropout", "seed")
-)
+_AT_LEAST_ONE = [
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "robust_eval_samples",
+    "robust_eval_steps",
+    "calibration_samples",
+    "num_steps",
+    "lora_r",
+]
+_AT_LEAST_ZERO = [
+    "learning_rate",
+    "weight_decay",
+    "num_train_epochs",
+    "warmup_steps",
+    "max_grad_norm",
+    "logging_steps",
+    "dataloader_num_workers",
+    "visual_prompt_tokens",
+    "visual_prompt_border",
+    "lora_dropout",
+    "seed",
+]
 
 
 def check_early(command: str, values: Mapping) -> RunArguments:
@@ -50,26 +65,23 @@ def check_early(command: str, values: Mapping) -> RunArguments:
 
 
 def _check_names(values: Mapping, plugins: bool) -> None:
-    known = {name: list(choices) for name, choices in registered().items()}
-    for name, choices in known.items():
-        value = values.get(name)
-        if value is not None and not plugins:
-            _one_of(name, str(value), choices)
-    losses, classifiers = _words(values, "eval_losses"), _words(values, "eval_classifiers")
-    for word in losses:
-        _one_of("eval_losses", word, ["ce", "margin"])
+    for name, choices in registered().items():
+        for word in _words(values, name) if not plugins else ():
+            _one_of(name, word, choices)
     usual = ["cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic"]
-    for word in classifiers:
+    for word in _words(values, "eval_classifiers"):
         _one_of("eval_classifiers", word, usual)
     sets = shipped("data/class_sets")
     if values.get("class_set") is not None:
         _name_or_file("class_set", str(values["class_set"]), sets)
-    trees = [*shipped("hierarchy/trees"), "cifar100-forest", "wordnet", "induced", "glyphs"]
+    trees = sorted({*shipped("hierarchy/trees"), "cifar100-forest", "wordnet", "induced", "glyphs"})
     for word in _words(values, "tree"):
         if not word.startswith("generated:"):
             _name_or_file("tree", word, trees)
     pairs = values.get("zero_shot")
-    pairs = [f"{k}={v}" for k, v in pairs.items()] if isinstance(pairs, Mapping) else _words(values, "zero_shot")
+    pairs = (
+        [f"{k}={v}" for k, v in pairs.items()] if isinstance(pairs, Mapping) else _words(values, "zero_shot")
+    )
     for pair in pairs:
         name, _, source = pair.partition("=")
         if not name or not source:
@@ -111,7 +123,8 @@ def _check_numbers(training: Mapping) -> None:
             value = training.get(name)
             # NaN is not at least anything.
             if value is not None and not value >= least:
-                raise UsageError(f"{name}={value!r} must be a number, at least {least}")
+                kind = "an integer" if isinstance(value, int) and least else "a number"
+                raise UsageError(f"{name}={value!r} must be {kind}, at least {least}")
             if value == float("inf"):
                 raise UsageError(f"{name}={value!r} must be finite")
 
@@ -119,7 +132,7 @@ def _check_numbers(training: Mapping) -> None:
 def _check_files(command: str, args: RunArguments, training: Mapping) -> None:
     for name in ("train_file", "eval_file"):
         value = getattr(args, name)
-        if value is not None and command == "train" or (value is not None and name == "eval_file"):
+        if value is not None and (command == "train" or name == "eval_file"):
             _existing(name, value)
     if args.dataset_name is not None and MACHINE_PATH.match(args.dataset_name):
         _existing("dataset_name", args.dataset_name)
@@ -129,8 +142,8 @@ def _check_files(command: str, args: RunArguments, training: Mapping) -> None:
     resume = training.get("resume_from_checkpoint")
     if isinstance(resume, str) and not Path(resume).is_dir():
         raise UsageError(
-            f"resume_from_checkpoint={resume!r} is not a whole checkpoint: there is no such folder; give one, "
-            "or true for the last one in output_dir"
+            f"resume_from_checkpoint={resume!r} is not a whole checkpoint: there is no such folder; give "
+            "one, or true for the last one in output_dir"
         )
     _check_writable(training.get("output_dir") or "trainer_output")
 
@@ -161,5 +174,3 @@ def _check_writable(output_dir: str) -> None:
         raise UsageError(f"output_dir={output_dir!r} lies below the file {str(path)!r}: give a folder")
     if not os.access(path, os.W_OK):
         raise UsageError(f"output_dir={output_dir!r} cannot be written: {str(path)!r} is read-only")
-
-

@@ -9,17 +9,46 @@ from collections.abc import Iterable
 from .options import INHERITED, Option, options_of
 
 COMMON = {
-    "train": (
-        ("model_name_or_path", "dataset_name", "train_file", "eval_file", "class_set", "tree")
-        + ("objective", "eps", "num_steps", "learning_rate", "num_train_epochs", "per_device_train_batch_size")
-        + ("lora_r", "bf16", "eval_eps", "eval_samples", "output_dir", "resume_from_checkpoint")
-        + ("overwrite_output_dir", "config", "plugins")
-    ),
-    "evaluate": (
-        ("model_name_or_path", "dataset_name", "eval_file", "eval_split", "class_set", "tree", "eps")
-        + ("eval_eps", "eval_samples", "eval_num_steps", "eval_losses", "zero_shot", "output_dir", "config")
-        + ("plugins",)
-    ),
+    "train": [
+        "model_name_or_path",
+        "dataset_name",
+        "train_file",
+        "eval_file",
+        "class_set",
+        "tree",
+        "objective",
+        "eps",
+        "num_steps",
+        "learning_rate",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "lora_r",
+        "bf16",
+        "eval_eps",
+        "eval_samples",
+        "output_dir",
+        "resume_from_checkpoint",
+        "overwrite_output_dir",
+        "config",
+        "plugins",
+    ],
+    "evaluate": [
+        "model_name_or_path",
+        "dataset_name",
+        "eval_file",
+        "eval_split",
+        "class_set",
+        "tree",
+        "eps",
+        "eval_eps",
+        "eval_samples",
+        "eval_attack",
+        "eval_num_steps",
+        "zero_shot",
+        "output_dir",
+        "config",
+        "plugins",
+    ],
 }
 SUMMARY = {
     "train": "Train a robust model, measure it beside its base, and describe it.",

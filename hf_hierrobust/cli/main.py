@@ -13,7 +13,7 @@ from .values import one_line, read_values
 
 COMMANDS = tuple(SUMMARY)
 USER_ERRORS = (ValueError, LookupError, OSError, ImportError, TypeError, ArithmeticError, NotImplementedError)
-"""What the package raises for inputs that do not work, with one sentence. Others are faults of the program."""
+"""What inputs that do not work raise, with one sentence; others are faults of the program."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
 """Every option of the command line, read from the source of the argument classes without importing them.
 
-The classes need torch and transformers, whose import takes seconds. A wrong flag and ``--help`` do not have to
-wait for it: fields, defaults and help texts stand in three source files. A test keeps this reading equal to
-the classes themselves.
+The classes need torch and transformers, whose import takes seconds. A wrong flag and ``--help`` do not have
+to wait for it: fields, defaults and help texts stand in three source files. A test keeps this reading equal
+to the classes themselves.
 """
 
 from __future__ import annotations
@@ -18,13 +18,34 @@ PACKAGE = Path(__file__).resolve().parents[1]
 RUN, TRAINING, INHERITED, OWN = "run", "training", "transformers", "command line"
 
 TRAINING_ONLY = frozenset(
-    ("train_split", "train_file", "streaming", "shuffle_buffer", "unlabelled", "caption_column")
-    + ("max_train_samples", "skip_train_samples", "eval_base", "figures", "holdout")
+    [
+        "train_split",
+        "train_file",
+        "streaming",
+        "shuffle_buffer",
+        "unlabelled",
+        "caption_column",
+        "max_train_samples",
+        "skip_train_samples",
+        "eval_base",
+        "figures",
+        "holdout",
+    ]
 )
 """Options of a run that `evaluate` has no use for."""
 EVALUATION_ALSO = frozenset(
-    ("norm", "eps", "threat_space", "template", "tree", "seed", "use_cpu", "output_dir")
-    + ("overwrite_output_dir", "disable_tqdm")
+    [
+        "norm",
+        "eps",
+        "threat_space",
+        "template",
+        "tree",
+        "seed",
+        "use_cpu",
+        "output_dir",
+        "overwrite_output_dir",
+        "disable_tqdm",
+    ]
 )
 """Options of a training that `evaluate` shares."""
 
@@ -105,6 +126,7 @@ def registered() -> dict[str, tuple[str, ...]]:
     return {
         "objective": _registered_in("objectives"),
         "attack": tuple(sorted({*_registered_in("attacks/training"), "pgd", "none"})),
+        "eval_attack": (*_registered_in("attacks/image"), *_suites()),
         "text_attack": _registered_in("attacks/text"),
         "eval_text_attack": _registered_in("attacks/text"),
     }
@@ -113,6 +135,14 @@ def registered() -> dict[str, tuple[str, ...]]:
 def shipped(folder: str) -> list[str]:
     """Stems of the JSON files that the package carries in a folder, e.g. ``hierarchy/trees``."""
     return sorted(path.stem for path in (PACKAGE / folder).glob("*.json"))
+
+
+def _suites() -> list[str]:
+    """Names of several image attacks together."""
+    for node in ast.parse((PACKAGE / "evaluation/plan.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "SUITES":
+            return [key.value for key in node.value.keys]
+    return []
 
 
 def _registered_in(folder: str) -> tuple[str, ...]:
@@ -124,7 +154,9 @@ def _registered_in(folder: str) -> tuple[str, ...]:
             if not any(ast.unparse(mark).endswith(".register") for mark in node.decorator_list):
                 continue
             for line in node.body:
-                target = line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
+                target = (
+                    line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
+                )
                 if isinstance(target, ast.Name) and target.id == "name":
                     names.append(ast.literal_eval(line.value))
     return tuple(sorted(names))
@@ -188,7 +220,9 @@ def _enumerations() -> dict[str, tuple[str, ...]]:
     found = {}
     for name in ("training_args.py", "trainer_utils.py"):
         for node in ast.parse((_transformers() / name).read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]:
+            if isinstance(node, ast.ClassDef) and [ast.unparse(base) for base in node.bases] == [
+                "ExplicitEnum"
+            ]:
                 values = [line.value for line in node.body if isinstance(line, ast.Assign)]
                 found[node.name] = tuple(v.value for v in values if isinstance(v, ast.Constant))
     return found

@@ -7,12 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..files import read_yaml
 from ..runs.arguments import SEVERAL
 from .options import OWN, RUN, Option, all_options, options_of
 
 _TRUE, _FALSE = ("true", "yes", "y", "t", "1", "on"), ("false", "no", "n", "f", "0", "off")
-LONGEST_FILE = 1 << 20
-"""Bytes of a config; a longer file is something else."""
 
 
 class UsageError(ValueError):
@@ -126,10 +125,12 @@ def convert(option: Option, value: object, prefix: str = "") -> object:
         return [str(part) for part in value] if isinstance(value, (list, tuple)) else str(value)
     if isinstance(value, Mapping) and option.name in ("zero_shot", "tree"):
         return value
-    if isinstance(value, (list, tuple)) and option.name in SEVERAL + ("lora_towers",):
+    if isinstance(value, (list, tuple)) and option.name in (*SEVERAL, "lora_towers"):
         return ",".join(str(part) for part in value)
     if isinstance(value, (list, tuple, Mapping)):
-        raise UsageError(f"{shown} takes one value, not a {'mapping' if isinstance(value, Mapping) else 'list'}")
+        raise UsageError(
+            f"{shown} takes one value, not a {'mapping' if isinstance(value, Mapping) else 'list'}"
+        )
     if kind in ("bool", "switch"):
         return _switch(value, kind, shown)
     if isinstance(value, bool):
@@ -173,7 +174,7 @@ def _mapping(value: object, shown: str) -> object:
         return dict(value)
     if not isinstance(value, str):
         raise UsageError(f"{shown} must be a mapping of options to values")
-    if not value.lstrip().startswith(("{", "[")) and not Path(value).suffix == "":
+    if not value.lstrip().startswith(("{", "[")) and Path(value).suffix != "":
         return value  # a file: deepspeed, fsdp_config
     try:
         parsed = json.loads(value)
@@ -189,7 +190,9 @@ def _config(command: str, path: str) -> dict:
     options, values = options_of(command), _yaml(path)
     named = {str(key).replace("-", "_"): value for key, value in values.items()}
     for name in named:
-        if name == "config" or name not in options:
+        if name == "config":
+            raise UsageError(f"{path}: a config cannot name another config: leave the line out")
+        if name not in options:
             raise UsageError(f"{path}: {_unknown(name, name, command)}")
     try:
         return {name: convert(options[name], value) for name, value in named.items()}
@@ -198,27 +201,9 @@ def _config(command: str, path: str) -> dict:
 
 
 def _yaml(path: str) -> dict:
-    import yaml
-
-    file = Path(path)
-    if not file.is_file():
+    if not Path(path).is_file():
         raise UsageError(f"--config={path!r} is not a file")
-    if file.stat().st_size > LONGEST_FILE:
-        raise UsageError(f"--config={path!r} is longer than {LONGEST_FILE >> 20} MiB: it is no config")
-    try:
-        text = file.read_text(encoding="utf-8")
-        # A few aliases of aliases expand to gigabytes; a config needs none.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise UsageError(f"{path} uses YAML aliases (*name): write the values out")
-        values = yaml.safe_load(text)
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not text in UTF-8: it is no YAML config") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{path} is not YAML: {one_line(error)}") from None
+    values = read_yaml(path)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -244,4 +229,3 @@ def split_values(values: Mapping) -> tuple[dict, dict]:
         if options[name].origin != OWN:
             parts[options[name].origin != RUN][name] = value
     return parts
-

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..naming import check_name
-from ..options import check_counts, check_numbers
+from ..options import check_counts, check_numbers, json_mapping
 from ..threat import ThreatModel, parse_eps
 
 if TYPE_CHECKING:
-    from ..evaluation.suite import AttackPlan
+    from ..evaluation import AttackPlan
 
-SEVERAL = ("tree", "eval_eps", "eval_losses", "eval_classifiers", "zero_shot")
+SEVERAL = ("tree", "eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
 """Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
 
 
@@ -86,13 +86,25 @@ class RunArguments:
     eval_eps: str | None = field(
         default=None, metadata={"help": "Budgets to evaluate, comma-separated; by default the training eps."}
     )
-    eval_num_steps: int = field(default=20, metadata={"help": "PGD steps of the evaluation."})
-    eval_step_size: str | None = field(
-        default=None, metadata={"help": "PGD step of the evaluation in pixel scale; by default eps/4."}
+    eval_attack: str = field(
+        default="pgd",
+        metadata={
+            "help": "Attacks of the evaluation, comma-separated; the worst case counts. 'pgd' is PGD on the "
+            "cross-entropy, then on the margin of what still stands; 'pgd-ce' and 'pgd-margin' are one of "
+            "the two; any registered attack by its name."
+        },
     )
-    eval_restarts: int = field(default=1, metadata={"help": "PGD restarts of the evaluation."})
-    eval_losses: str = field(
-        default="ce", metadata={"help": "PGD losses, worst case counts: 'ce', 'margin' or 'ce,margin'."}
+    eval_num_steps: int | None = field(
+        default=None, metadata={"help": "Steps of these attacks; by default their own (PGD: 20)."}
+    )
+    eval_step_size: str | None = field(
+        default=None, metadata={"help": "Their step in pixel scale; by default their own (PGD: eps/4)."}
+    )
+    eval_restarts: int | None = field(
+        default=None, metadata={"help": "Their restarts; by default their own (PGD: 1)."}
+    )
+    eval_attack_args: dict | str | None = field(
+        default=None, metadata={"help": "Further options of these attacks, as JSON."}
     )
     eval_text_attack: str | None = field(
         default=None,
@@ -137,8 +149,9 @@ class RunArguments:
         for name in SEVERAL:
             if isinstance(getattr(self, name), (list, tuple)):
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
-        counts = ("eval_samples", "eval_batch", "eval_num_steps", "eval_restarts", "shuffle_buffer")
-        check_counts(self, *counts, *(("max_train_samples",) if self.max_train_samples is not None else ()))
+        counts = ("eval_samples", "eval_batch", "shuffle_buffer")
+        optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
+        check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
         check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
             raise ValueError(
@@ -201,23 +214,34 @@ class RunArguments:
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""
-        from ..evaluation.suite import AttackPlan
+        from ..evaluation import AttackPlan
         from ..training.arguments import build_text_attack
 
         budgets = [threat.eps]
         if self.eval_eps:
             budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]
-        step = self.eval_step_size
-        return AttackPlan(
-            threats=tuple(ThreatModel(threat.norm, eps, threat.space) for eps in budgets),
-            num_steps=self.eval_num_steps,
-            restarts=self.eval_restarts,
-            step_size=parse_eps(step, "eval_step_size", threat.norm) if step else None,
-            losses=tuple(name.strip() for name in self.eval_losses.split(",")),
-            text_attack=build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
-            if self.eval_text_attack
-            else None,
+        text_attack = None
+        if self.eval_text_attack:
+            text_attack = build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
+        return AttackPlan.of(
+            self.eval_attack,
+            [ThreatModel(threat.norm, eps, threat.space) for eps in budgets],
+            text_attack=text_attack,
+            **self._attack_options(threat),
         )
+
+    def _attack_options(self, threat: ThreatModel) -> dict:
+        options = json_mapping(self.eval_attack_args, "eval_attack_args")
+        if self.eval_step_size is not None:
+            parse_eps(self.eval_step_size, "eval_step_size", threat.norm)  # a message with this name
+        for name in ("num_steps", "step_size", "restarts"):
+            if (value := getattr(self, f"eval_{name}")) is not None:
+                if name in options:
+                    raise ValueError(
+                        f"eval_{name}={value} and eval_attack_args both set {name}: give it once"
+                    )
+                options[name] = value
+        return options
 
 
 def file_name(source: str) -> str:

@@ -10,7 +10,8 @@ import datasets as hf
 from ..classifiers import check_classifiers, level_prompts
 from ..data import decode_image
 from ..evaluation import EvaluationSet
-from ..modeling import check_prompt_lengths
+from ..modeling import RobustDualEncoder
+from ..modeling import check_prompts as check_own_prompts
 from ..threat import ThreatModel
 from .arguments import RunArguments
 
@@ -32,8 +33,6 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
         plan.text_attack.prepare()
     elif args.eval_text_attack_args:
         raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
-    for one in plan.threats:
-        plan.attacks(one)
     names = args.classifiers
     check_classifiers(names or ())
     if names and args.tree is None and all("rollup" in name for name in names):
@@ -54,15 +53,17 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
         )
 
 
-def check_prompts(sets: Iterable[EvaluationSet], tokenizer, context: int, template: str | None) -> None:
+def check_prompts(
+    sets: Iterable[EvaluationSet], model: RobustDualEncoder, tokenizer, template: str | None
+) -> None:
     """Tokenise what the evaluation will ask, classes and superclasses of every set, before hours of training.
 
     Raises:
-        ValueError: a prompt longer than the text encoder's ``context``.
+        ValueError: a prompt longer than the text encoder's context, or a tokenizer that is not the model's.
     """
     for data in sets:
         for level in level_prompts(data.class_set, data.tree, template):
-            check_prompt_lengths(tokenizer, [prompt for node in level for prompt in node], context)
+            check_own_prompts(model.config, tokenizer, level)
 
 
 def worth_preloading(train: hf.Dataset) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -11,7 +10,7 @@ from transformers import TrainingArguments
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..objectives import OBJECTIVES, Objective
-from ..options import check_counts
+from ..options import check_counts, json_mapping
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
 
@@ -130,9 +129,9 @@ class RobustTrainingArguments(TrainingArguments):
                 "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "
                 "use bf16, or leave both off"
             )
-        self.objective_args = _as_dict(self.objective_args, "objective_args")
-        self.attack_args = _as_dict(self.attack_args, "attack_args")
-        self.text_attack_args = _as_dict(self.text_attack_args, "text_attack_args")
+        self.objective_args = json_mapping(self.objective_args, "objective_args")
+        self.attack_args = json_mapping(self.attack_args, "attack_args")
+        self.text_attack_args = json_mapping(self.text_attack_args, "text_attack_args")
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
@@ -200,7 +199,7 @@ class RobustTrainingArguments(TrainingArguments):
 def build_text_attack(name: str, options: dict | str | None, prefix: str = "") -> TextAttack:
     """Instance of a named text attack; ``prefix`` of the argument for messages."""
     argument = f"{prefix}text_attack_args"
-    return _build(TEXT_ATTACKS.get(name), _as_dict(options, argument), argument)
+    return _build(TEXT_ATTACKS.get(name), json_mapping(options, argument), argument)
 
 
 def _build(cls, options: dict, argument: str):
@@ -209,15 +208,3 @@ def _build(cls, options: dict, argument: str):
     except TypeError as error:
         known = [f.name for f in fields(cls) if f.init]
         raise ValueError(f"{argument}: {error}; {cls.name!r} takes {', '.join(known)}") from None
-
-
-def _as_dict(value: dict | str | None, name: str) -> dict:
-    if value is None or isinstance(value, dict):
-        return dict(value or {})
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}={value!r} is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{name}={value!r} must be a JSON object")
-    return parsed

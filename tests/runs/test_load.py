@@ -11,7 +11,7 @@ from tiny_data import PATHS, make_images
 from tiny_files import IMAGE, INTEGERS, load, write
 
 from hf_hierrobust.cli.train import main
-from hf_hierrobust.runs.stages import evaluate_run
+from hf_hierrobust.runs.evaluate import evaluate_run
 from hf_hierrobust.runs.train import build_trainer
 
 

@@ -197,7 +197,8 @@ def small_set(**changes) -> EvaluationSet:
     return EvaluationSet(**values | {"num_samples": 10} | changes)
 
 
-PLAN = AttackPlan(threats=(ThreatModel(eps="1/255"), ThreatModel(eps="16/255")), num_steps=2)
+THREATS = [ThreatModel(eps="1/255"), ThreatModel(eps="16/255")]
+PLAN = AttackPlan.of("pgd-ce", THREATS, num_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -246,16 +247,15 @@ def test_accuracies_are_those_of_a_loop(clip, records):
 
 
 def test_worst_case_plans_name_all_losses(clip):
-    plan = AttackPlan(
-        threats=PLAN.threats[1:], num_steps=2, losses=("ce", "margin"), step_size=0.01, restarts=2
-    )
-    (record,) = measure(clip, plan=plan, classifiers=["cosine"], sets=[small_set(tree=None)])
+    options = {"num_steps": 2, "step_size": 0.01, "restarts": 2}
+    kept = {"classifiers": ["cosine"], "sets": [small_set(tree=None)]}
+    (record,) = measure(clip, plan=AttackPlan.of("pgd", THREATS[1:], **options), **kept)
     attack = record.attack
     assert (attack["loss"], attack["step_size"], attack["restarts"]) == ("ce+margin", 0.01, 2)
-    single = measure(
-        clip, plan=replace(plan, losses=("ce",)), classifiers=["cosine"], sets=[small_set(tree=None)]
-    )
-    assert record.robust_accuracy <= single[0].robust_accuracy
+    assert record.checks["robust_after_margin"] == record.robust_accuracy
+    (single,) = measure(clip, plan=AttackPlan.of("pgd-ce", THREATS[1:], **options), **kept)
+    assert single.attack["loss"] == "ce" and record.robust_accuracy <= single.robust_accuracy
+    assert record.checks["robust_after_ce"] == single.robust_accuracy
 
 
 def test_label_names_and_templates_are_honoured(clip, records):

@@ -1,4 +1,4 @@
-"""The stages of a run, one function each: load, evaluate."""
+"""The first stage of a run: model, data and trees, loaded and checked against each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..data import (
     shuffled_stream,
     stratified_rows,
 )
-from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
+from ..evaluation import EvaluationSet
 from ..hierarchy import Forest, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
@@ -70,9 +70,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         num_samples=args.eval_samples,
     )
     others = [_zero_shot_set(pair, args) for pair in (args.zero_shot or "").split(",") if pair]
-    context = model.config.text_config.max_position_embeddings
     template = args.prompt_template(training_args.template)
-    check_prompts((main, *others), processor.tokenizer, context, template)
+    check_prompts((main, *others), model, processor.tokenizer, template)
     return Run(
         args,
         training_args,
@@ -82,27 +81,6 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         forest,
         train,
         [main, *others],
-    )
-
-
-def evaluate_run(
-    run: Run, model: RobustDualEncoder, model_name: str, objective: str
-) -> list[RobustnessRecord]:
-    """Records of a model on all evaluation sets of a run."""
-    model.to(run.training_args.device).eval()
-    return evaluate_model(
-        model,
-        run.processor,
-        run.eval_sets,
-        run.args.plan(run.training_args.threat),
-        model_name=model_name,
-        objective=objective,
-        template=run.args.prompt_template(run.training_args.template),
-        classifiers=run.args.classifiers,
-        batch_size=run.args.eval_batch,
-        bf16_search=run.args.searches_in_bf16,
-        seed=run.training_args.seed,
-        progress=not run.training_args.disable_tqdm,
     )
 
 
