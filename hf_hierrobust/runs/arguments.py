@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
-from ..naming import check_name
+from ..naming import check_name, check_template
 from ..options import check_counts, check_numbers, json_mapping
 from ..threat import ThreatModel, parse_eps
 
@@ -153,10 +153,8 @@ class RunArguments:
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
         check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
         check_numbers(self, "skip_train_samples")
-        if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
-            raise ValueError(
-                f"eval_template={self.eval_template!r} must contain '{{}}' exactly once, or be 'own'"
-            )
+        if self.eval_template not in (None, "own"):
+            check_template("eval_template", self.eval_template)
         self._check_sources()
         if self.model_name_or_path is None:
             if self.dataset_name != "glyphs":
