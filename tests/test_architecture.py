@@ -21,7 +21,8 @@ ARROWS = {
     "naming": set(),
     "options": set(),
     "modes": set(),
-    "precision": set(),
+    "progress": set(),
+    "precision": {"progress"},
     "geometry": set(),
     "hierarchy": {"files", "naming"},
     "adapters": {"modes"},
@@ -47,6 +48,7 @@ ARROWS = {
         "naming",
         "options",
         "precision",
+        "progress",
         "threat",
         "adapters",
         "attacks",
@@ -58,12 +60,13 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "demo": {"modes", "precision"},
+    "demo": {"modes", "precision", "progress"},
     "runs": {
         "files",
         "naming",
         "options",
         "precision",
+        "progress",
         "threat",
         "adapters",
         "attacks",
@@ -76,9 +79,20 @@ ARROWS = {
         "reports",
         "training",
     },
-    "cli": {"evaluation", "files", "naming", "reports", "runs", "threat", "training"},
+    "cli": {"evaluation", "files", "naming", "progress", "reports", "runs", "threat", "training"},
 }
-LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {
+    "progress",
+    "modes",
+    "precision",
+    "files",
+    "naming",
+    "options",
+    "threat",
+    "registry",
+    "geometry",
+    "hierarchy",
+}
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},

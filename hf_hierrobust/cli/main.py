@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
+from ..progress import say
 from .help import SUMMARY, help_text
 from .values import one_line, read_values
 
@@ -64,6 +65,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, defaults: dict 
         from .checks import check_early
 
         check_early(command, values)
+        say("loading torch and transformers")
         import_module(f".{command}", __package__).run(values)
     except USER_ERRORS as error:
         if debug:

@@ -31,6 +31,7 @@ from ..evaluation import EvaluationSet
 from ..hierarchy import Forest, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
+from ..progress import say
 from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, worth_preloading
@@ -47,6 +48,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     """
     trained = training_args.build_objective().trained_groups if training else ("hier_head",)
     check_evaluation(args, training_args.threat, trains_head="hier_head" in trained)
+    say(f"data: {public_name(args.eval_source)}")
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
@@ -56,6 +58,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         train = _training_images(train, class_set, args, training_args.threat_space)
     check_numbering({"the training data": train, "the evaluation data": evaluation})
     path = _model_path(args, training_args.seed)
+    say(f"model: {public_name(path)}")
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
     forest = None
