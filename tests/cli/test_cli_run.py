@@ -76,7 +76,7 @@ def config(tiny_clip_dir, data_dir, tmp_path_factory) -> Path:
 
 def kill_and_resume(argv: list[str], output: Path) -> str:
     """What a run said that was killed in the middle and resumed by ``accelerate launch``."""
-    process, deadline = start(argv), time.monotonic() + 120
+    process, deadline = start(argv), time.monotonic() + 600
     while not (output / "checkpoint-4").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     process.kill()
@@ -85,7 +85,7 @@ def kill_and_resume(argv: list[str], output: Path) -> str:
     assert (output / "checkpoint-4").exists(), said
     assert not (output / f"checkpoint-{STEPS}").exists() and not (output / "results.json").exists()
     process = start([*argv, "--resume_from_checkpoint", "true"], LAUNCHER)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
 
