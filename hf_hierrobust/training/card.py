@@ -113,6 +113,7 @@ def card_facts(
         paper_title=objective.title,
         citation=objective.citation,
         datasets=datasets,
+        template=args.template,
         hyperparameters=hyperparameters,
         trained_parameters=facts.trained,
         trees=[

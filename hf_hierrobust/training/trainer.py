@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
-from ..adapters.lora import adapter_layers
 from ..attacks import PGD, Attack, NanError, TextAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
 from ..hub import push_folder, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
-from ..modeling.side_files import expected_files, is_side_key, load_side_files
+from ..modeling.side_files import load_side_files, without_side_keys
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
@@ -41,6 +41,7 @@ from .preparation import levels_of, prepare
 from .random_starts import StepGenerators
 from .step import RobustStep
 from .term_means import TermMeans
+from .uploads import is_busy, push_progress
 from .views import BatchViews
 
 if TYPE_CHECKING:
@@ -210,10 +211,8 @@ class RobustCLIPTrainer(Trainer):
             OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
             ValueError: no training images.
         """
-        if self.train_dataset is None or (
-            hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
-        ):
-            raise ValueError("train_dataset is empty: there is nothing to train on")
+        if self.train_dataset is None:
+            raise ValueError("train_dataset is missing: there is nothing to train on")
         checkpoint = prepare_output_dir(
             self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
         )
@@ -282,12 +281,7 @@ class RobustCLIPTrainer(Trainer):
         load_side_files(self.model, self.state.best_model_checkpoint)
 
     def _issue_warnings_after_load(self, load_result) -> None:
-        # Side files and adapters are read after the stock weights, whose merged layers have no place in an
-        # adapted model.
-        adapted = tuple(f"{name}." for name in adapter_layers(self.model))
-        for keys in (load_result.missing_keys, load_result.unexpected_keys):
-            keys[:] = [key for key in keys if not (is_side_key(key) or key.startswith(adapted))]
-        super()._issue_warnings_after_load(load_result)
+        super()._issue_warnings_after_load(without_side_keys(load_result, self.model))
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
@@ -299,11 +293,10 @@ class RobustCLIPTrainer(Trainer):
         self._described = {"records": records, "figures": figures, "datasets": datasets}
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write our card (README.md) to the output directory, in place of Trainer's own."""
+        """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
             facts = card_facts(self.args, self.facts(), **(self._described or {}))
-            path = write_card(self.args.output_dir, facts)
-            self.model.card_text = path.read_text()
+            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
@@ -314,17 +307,24 @@ class RobustCLIPTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card()
-        repo_id = self.args.hub_model_id or Path(self.args.output_dir).name
-        private = kwargs.pop("private", self.args.hub_private_repo)
+        self._finish_current_push()
         return push_folder(
-            self.args.output_dir, repo_id, private=private, token=token, commit_message=commit_message
+            self.args.output_dir,
+            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            private=kwargs.pop("private", self.args.hub_private_repo),
+            revision=kwargs.pop("revision", self.args.hub_revision),
+            token=token or self.args.hub_token,
+            commit_message=commit_message,
         )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer copies only the files it knows; the others would be missing from intermediate pushes.
-        if self.is_world_process_zero():
-            for name in expected_files(self.model.facts()):
-                target = Path(self.args.output_dir, name)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copy(Path(checkpoint_folder, name), target)
-        super()._push_from_checkpoint(checkpoint_folder)
+        args, busy = self.args, is_busy(self.push_in_progress)
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if busy and not args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.create_model_card()
+        card, step = self.model.card_text, self.state.global_step
+        jobs = push_progress(args, self.hub_model_id, checkpoint_folder, card, step)
+        self.push_in_progress = PushInProgress([*self.push_in_progress.jobs, *jobs] if busy else jobs)

@@ -146,7 +146,7 @@ def test_an_empty_training_set_is_refused(tiny_clip_dir, tmp_path):
     with pytest.raises(ValueError, match="train_dataset has no rows"):
         trainer.train_dataset = Items([])
     trainer.train_dataset = None
-    with pytest.raises(ValueError, match="train_dataset is empty"):
+    with pytest.raises(ValueError, match="train_dataset is missing"):
         trainer.train()
 
 
