@@ -65,7 +65,7 @@ def main(clip_dir: str, output_dir: str) -> None:
     for name in RUNS:
         trainer, metrics = run(name, clip_dir, Path(output_dir), processes=2)
         assert trainer.args.world_size == 2 and trainer.args.parallel_mode.value == "distributed"
-        random_start = torch.rand(2, generator=trainer._generator())
+        random_start = torch.rand(2, generator=trainer._starts())
         out = {"weights": weights(trainer.model), "metrics": metrics, "random_start": random_start}
         torch.save(out, Path(output_dir) / f"{name}-{trainer.args.process_index}.pt")
         trainer.save_model()
