@@ -16,18 +16,20 @@ ARROWS = {
     "__init__": set(),  # lazy: names rooms in its stub only
     "__main__": {"cli"},
     "threat": set(),
-    "registry": set(),
+    "registry": {"naming"},
     "files": set(),
     "naming": set(),
     "options": set(),
     "modes": set(),
     "progress": set(),
     "precision": {"progress"},
+    "readme": set(),
+    "uploads": {"naming", "readme"},
     "geometry": set(),
     "hierarchy": {"files", "naming"},
-    "adapters": {"modes"},
+    "adapters": {"modes", "naming"},
     "data": {"files", "hierarchy", "naming"},
-    "modeling": {"geometry", "modes", "precision", "adapters"},
+    "modeling": {"files", "geometry", "modes", "precision", "readme", "uploads", "adapters"},
     "classifiers": {"data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers", "modeling"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
@@ -43,7 +45,7 @@ ARROWS = {
         "hierarchy",
     },
     "reports": {"naming", "evaluation"},
-    "hub": {"files", "naming", "threat", "evaluation", "reports"},
+    "hub": {"files", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
     "training": {
         "naming",
         "options",
@@ -96,7 +98,6 @@ LIGHT = {
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},
-    {f"hf_hierrobust.training.{name}" for name in ("card", "robust_evaluation", "sharing", "trainer")},
 ]
 """Being mended; nothing may be added."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}

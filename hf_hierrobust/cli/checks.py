@@ -10,7 +10,7 @@ from pathlib import Path
 from ..naming import MACHINE_PATH, check_template
 from ..runs.arguments import RunArguments
 from ..threat import ThreatModel, parse_eps
-from .options import registered, shipped
+from .options import registered, shipped, trees
 from .values import UsageError, split_values
 
 _AT_LEAST_ONE = [
@@ -74,10 +74,9 @@ def _check_names(values: Mapping, plugins: bool) -> None:
     sets = shipped("data/class_sets")
     if values.get("class_set") is not None:
         _name_or_file("class_set", str(values["class_set"]), sets)
-    trees = sorted({*shipped("hierarchy/trees"), "cifar100-forest", "wordnet", "induced", "glyphs"})
     for word in _words(values, "tree"):
         if not word.startswith("generated:"):
-            _name_or_file("tree", word, trees)
+            _name_or_file("tree", word, [*trees(), "wordnet", "induced"])
     pairs = values.get("zero_shot")
     pairs = (
         [f"{k}={v}" for k, v in pairs.items()] if isinstance(pairs, Mapping) else _words(values, "zero_shot")

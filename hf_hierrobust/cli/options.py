@@ -137,6 +137,17 @@ def shipped(folder: str) -> list[str]:
     return sorted(path.stem for path in (PACKAGE / folder).glob("*.json"))
 
 
+def trees() -> list[str]:
+    """Names of the built-in trees and forests."""
+    path = PACKAGE / "hierarchy/builtin.py"
+    forests = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FORESTS"
+    )
+    return sorted([*forests, *shipped("hierarchy/trees")])
+
+
 def _suites() -> list[str]:
     """Names of several image attacks together."""
     for node in ast.parse((PACKAGE / "evaluation/plan.py").read_text(encoding="utf-8")).body:
@@ -201,10 +212,24 @@ def _text(node: ast.expr | None) -> str:
             parts.append(part.value)
             continue
         source = ast.unparse(part)
-        words = (("text_attack", "TEXT_ATTACKS"), ("objective", "OBJECTIVES"), ("attack", "ATTACKS"))
-        key = next(key for key, word in words if word in source)
-        parts.append(", ".join(name for name in registered()[key] if name != "none"))
+        parts.append(", ".join(_listed(source)))
     return "".join(parts)
+
+
+def _listed(source: str) -> list[str]:
+    """The names that a computed part of a help text lists."""
+    if "available_trees" in source:
+        return trees()
+    if "available_class_sets" in source:
+        return shipped("data/class_sets")
+    for key, registry in (
+        ("text_attack", "TEXT_ATTACKS"),
+        ("attack", "ATTACKS"),
+        ("objective", "OBJECTIVES"),
+    ):
+        if registry in source:
+            return [name for name in registered()[key] if name != "none"]
+    return ["…"]
 
 
 def _transformers() -> Path:

@@ -12,6 +12,7 @@ from ..runs.arguments import SEVERAL
 from .options import OWN, RUN, Option, all_options, options_of
 
 _TRUE, _FALSE = ("true", "yes", "y", "t", "1", "on"), ("false", "no", "n", "f", "0", "off")
+_JOINED = (*SEVERAL, "tree", "lora_towers")
 
 
 class UsageError(ValueError):
@@ -88,7 +89,7 @@ def _from_words(option: Option, words: list[str]) -> object:
         return words if len(words) > 1 or "str" not in _outer(option) else words[0]
     if len(words) == 1:
         return convert(option, words[0], "--")
-    if option.name in SEVERAL:
+    if option.name in _JOINED:
         return ",".join(words)
     raise UsageError(
         f"--{option.name} takes one value, got {len(words)}: {' '.join(words)!r} (quote a value with blanks)"
@@ -123,9 +124,11 @@ def convert(option: Option, value: object, prefix: str = "") -> object:
         return _mapping(value, shown)
     if kind == "list":
         return [str(part) for part in value] if isinstance(value, (list, tuple)) else str(value)
-    if isinstance(value, Mapping) and option.name in ("zero_shot", "tree"):
+    if option.name == "tree" and isinstance(value, (list, tuple, Mapping)):
         return value
-    if isinstance(value, (list, tuple)) and option.name in (*SEVERAL, "lora_towers"):
+    if option.name == "zero_shot" and isinstance(value, Mapping):
+        return value
+    if option.name in _JOINED and isinstance(value, (list, tuple)):
         return ",".join(str(part) for part in value)
     if isinstance(value, (list, tuple, Mapping)):
         raise UsageError(

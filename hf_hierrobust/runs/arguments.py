@@ -15,7 +15,7 @@ from ..threat import ThreatModel, parse_eps
 if TYPE_CHECKING:
     from ..evaluation import AttackPlan
 
-SEVERAL = ("tree", "eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
+SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
 """Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
 
 
@@ -68,14 +68,6 @@ class RunArguments:
         metadata={
             "help": "Class names: a built-in set (cifar10, cifar100, caltech101, tinyimagenet, imagenet) or "
             "JSON file; by default the data set's own names."
-        },
-    )
-    tree: str | None = field(
-        default=None,
-        metadata={
-            "help": "Trees, comma-separated: built-in names (cifar10, cifar100, cifar100-forest, "
-            "cifar100-induced, cifar100-wordnet, imagenet, tinyimagenet), JSON files, 'wordnet', 'induced', "
-            "'generated:<language model>'."
         },
     )
     eval_name: str | None = field(
