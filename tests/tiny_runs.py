@@ -48,8 +48,11 @@ def make_trainer(
     Objectives that attack captions do so with `PhotoToPicture`.
     """
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
-    arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
+    options = {**DEFAULTS, **args, **named}
     objective = None if isinstance(objective, str) else objective
+    if objective is not None:
+        del options["objective"]
+    arguments = RobustTrainingArguments(output_dir=str(output_dir), **options)
     needs = (objective or arguments.build_objective()).needs
     return RobustCLIPTrainer(
         clip_dir,

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import datasets as hf
 
 from ..classifiers import check_classifiers, level_prompts
-from ..data import decode_image
+from ..data import PixelDataset
 from ..evaluation import EvaluationSet
 from ..modeling import RobustDualEncoder
 from ..modeling import check_prompts as check_own_prompts
@@ -71,5 +71,5 @@ def check_prompts(
 
 def worth_preloading(train: hf.Dataset) -> bool:
     """Whether all training images, decoded, fit into two GiB; judged by the first one."""
-    width, height = decode_image(train[0], 0).size
+    width, height = PixelDataset(train.select([0]))[0]["image"].size
     return 3 * width * height * len(train) <= PRELOAD_BYTES

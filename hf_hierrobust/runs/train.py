@@ -10,6 +10,7 @@ from transformers import logging
 from ..adapters import visual_prompt_off
 from ..adapters.fingerprints import weights_hash
 from ..evaluation import RobustnessRecord, load_records, save_records, with_base
+from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from ..training.argument_checks import check_metric, check_writable
 from ..training.leftovers import model_files
@@ -57,6 +58,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     check_metric(training_args, trainer.evaluator.metric_names)
     state = trainer.begin(resume).state
     base = _measure_base(run, trainer, state) if args.eval_base else []
+    say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train()
     if not state.reached("trained"):
         trainer.save_model()
@@ -68,10 +70,12 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     if trainer.is_world_process_zero():
         records = _measure_trained(run, trainer, state, base)
         if not state.reached("reported"):
+            say("report: figures and card")
             state.announce(run.output_dir, planned_files(run))
             state.finish(run.output_dir, report(run, trainer, records), "reported")
     if training_args.push_to_hub:
         trainer.push_to_hub()
+    say(f"done: {training_args.output_dir}")
     return records
 
 
@@ -92,6 +96,7 @@ def _measure_base(run: Run, trainer: RobustCLIPTrainer, state: RunState) -> list
     what = _what_is_measured(run, state.settings["base_weights"])
     if found := _measured(run, state, "base", BASE_FILE, what):
         return found
+    say("base evaluation: the model before training")
     training_args = run.training_args
     # A new visual prompt is noise that the base does not have.
     prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
@@ -110,6 +115,7 @@ def _measure_trained(
     what = _what_is_measured(run, weights_hash(run.model), bool(base))
     if state.reached("measured") and (found := _measured(run, state, "trained", RESULTS_FILE, what)):
         return found
+    say("evaluation: the trained model on the same images")
     records = evaluate_run(run, run.model, run.training_args.output_dir, trainer.objective.name)
     records = with_base(records, base)
     save_records(run.output_dir / RESULTS_FILE, records)

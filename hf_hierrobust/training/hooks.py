@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..adapters.lora import adapter_layers
-from ..hub import push_checkpoint
-from ..modeling.side_files import is_side_key, load_side_files
+from ..modeling.side_files import load_side_files, without_side_keys
 from .starting import Start, saving
+from .uploads import is_busy, push_progress
 
 
 class CheckpointHooks(Trainer):
@@ -33,12 +31,7 @@ class CheckpointHooks(Trainer):
         load_side_files(self.model, self.state.best_model_checkpoint)
 
     def _issue_warnings_after_load(self, load_result) -> None:
-        # Side files and adapters are read after the stock weights, whose merged layers have no place in an
-        # adapted model.
-        adapted = tuple(f"{name}." for name in adapter_layers(self.model))
-        for keys in (load_result.missing_keys, load_result.unexpected_keys):
-            keys[:] = [key for key in keys if not (is_side_key(key) or key.startswith(adapted))]
-        super()._issue_warnings_after_load(load_result)
+        super()._issue_warnings_after_load(without_side_keys(load_result, self.model))
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
@@ -50,27 +43,13 @@ class CheckpointHooks(Trainer):
             super()._save_checkpoint(model, trial)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer would upload the output directory with whatever lies in it, and pickles with the checkpoint.
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+        args, busy = self.args, is_busy(self.push_in_progress)
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if busy and not self.args.hub_always_push:
+        if busy and not args.hub_always_push:
             return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        target = {
-            "repo_id": self.hub_model_id,
-            "checkpoint": checkpoint_folder,
-            "revision": self.args.hub_revision,
-            "commit_message": f"Training in progress, step {self.state.global_step}",
-        }
-        api = HfApi(token=self.args.hub_token, library_name="hf_hierrobust")
+        self.callback_handler.on_push_begin(args, self.state, self.control)
         self.create_model_card()
-        jobs = [push_checkpoint(api, card=self.model.card_text, **target)]
-        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            folder = "last-checkpoint" if last else Path(checkpoint_folder).name
-            jobs.append(push_checkpoint(api, path_in_repo=folder, **target))
-        if busy:
-            self.push_in_progress.jobs.extend(jobs)
-        else:
-            self.push_in_progress = PushInProgress(jobs)
+        card, step = self.model.card_text, self.state.global_step
+        jobs = push_progress(args, self.hub_model_id, checkpoint_folder, card, step)
+        self.push_in_progress = PushInProgress([*self.push_in_progress.jobs, *jobs] if busy else jobs)

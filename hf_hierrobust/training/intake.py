@@ -13,11 +13,11 @@ from transformers import (
     pipeline,
 )
 
-from ..attacks import Attack, TextAttack
+from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data import ClassSet, available_class_sets, class_set_of, load_class_set
 from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder
-from ..objectives import Objective
+from ..objectives import OBJECTIVES, Objective
 from .arguments import RobustTrainingArguments
 
 
@@ -116,7 +116,7 @@ def objective_for(
     if objective is None:
         objective = args.build_objective()
     else:
-        check_named(objective, "objective")
+        OBJECTIVES.check(objective)
         args.refuse_beside("objective", "objective", "objective_args")
     objective.setup(class_set.class_names, forest)
     return objective
@@ -132,7 +132,7 @@ def attack_for(attack: Attack | None, args: RobustTrainingArguments, objective: 
     """
     if attack is None:
         return args.build_attack(objective)
-    check_named(attack, "attack")
+    ATTACKS.check(attack)
     args.refuse_beside("attack", "attack", "attack_args", "num_steps", "step_size")
     if args.changed("norm", "eps", "threat_space") and args.threat != attack.threat:
         raise ValueError(
@@ -161,20 +161,7 @@ def text_attack_for(
     if text_attack is None:
         text_attack = args.build_text_attack(objective.default_text_attack)
     else:
-        check_named(text_attack, "text_attack")
+        TEXT_ATTACKS.check(text_attack)
         args.refuse_beside("text_attack", "text_attack", "text_attack_args")
     text_attack.prepare()
     return text_attack
-
-
-def check_named(instance: object, argument: str) -> None:
-    """Records and cards call it by its name.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if not getattr(instance, "name", ""):
-        kind = type(instance).__name__
-        raise ValueError(
-            f"{argument} is a {kind} without a name: give its class one, name: ClassVar[str] = '...'"
-        )

@@ -11,6 +11,7 @@ from transformers import logging
 
 from ..files import write_atomically
 from ..modeling.side_files import ADAPTER_DIR, ADAPTER_FILES, PROMPT_FILE, SIDE_FILE
+from ..objectives import OBJECTIVES
 from ..readme import without_card
 from ..uploads import README, public_files
 from .run_state import RUN_FILE, read_run_state
@@ -20,7 +21,8 @@ logger = logging.get_logger(__name__)
 
 SET_ASIDE = "set_aside"
 
-# Marks of a run: whoever finds one of these starts no other run there.
+# Marks of a run: whoever finds one of these starts no other run there. ``run.json`` alone says that nothing
+# was trained yet.
 _MARKS = (
     "config.json",
     "model*.safetensors",
@@ -28,7 +30,6 @@ _MARKS = (
     PROMPT_FILE,
     "results.json",
     "trainer_state.json",
-    RUN_FILE,
 )
 # The model as it is saved, and the history of its training.
 _MODEL = (
@@ -56,6 +57,7 @@ _OWN = (
     *_MODEL,
     *_MARKS,
     SEAL_FILE,
+    RUN_FILE,
     "base.json",
     "training_args.bin",
     "optimizer.*",
@@ -99,9 +101,9 @@ def remove_earlier_run(output_dir: str | Path) -> None:
     Files that no run writes stay, in checkpoint folders as well; so does what others wrote into README.md.
     """
     output_dir = Path(output_dir)
-    if not left_by_a_run(output_dir):
-        return
     state = read_run_state(output_dir)
+    if state is None and not left_by_a_run(output_dir):
+        return
     written = {*public_files(output_dir), *(state.files if state is not None else ())} - {README}
     for folder in [*checkpoints(output_dir), *checkpoints(output_dir / SET_ASIDE)]:
         if not folder.is_symlink():
@@ -110,7 +112,7 @@ def remove_earlier_run(output_dir: str | Path) -> None:
     _remove_if_empty(output_dir / SET_ASIDE)
     card = output_dir / README
     if card.is_file():
-        own = without_card(card.read_text(encoding="utf-8", errors="replace"))
+        own = without_card(card.read_text(encoding="utf-8", errors="replace"), tags=OBJECTIVES.names())
         write_atomically(card, own) if own else card.unlink()
     _remove_own(output_dir, written)
 

@@ -63,8 +63,8 @@ def check_can_train(args: RobustTrainingArguments, model: nn.Module, dataset) ->
         ValueError, ImportError: optimizer or schedule cannot be built.
         OSError: ``output_dir`` cannot be written to.
     """
-    if dataset is None or (hasattr(dataset, "__len__") and len(dataset) == 0):
-        raise NothingTrainedError("train_dataset is empty: there is nothing to train on")
+    if dataset is None:
+        raise NothingTrainedError("train_dataset is missing: there is nothing to train on")
     check_optimizer(args, model, check_steps(args, dataset))
     check_writable(args.output_dir)
 

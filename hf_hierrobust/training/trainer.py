@@ -306,8 +306,7 @@ class RobustCLIPTrainer(CheckpointHooks):
         """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
             facts = card_facts(self.args, self.facts(), **(self._described or {}))
-            path = write_card(self.args.output_dir, facts)
-            self.model.card_text = path.read_text(encoding="utf-8")
+            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from tiny_data import CLASSES, PATHS, make_images
+from tiny_data import PATHS, make_images
 from tiny_runs import make_trainer, weights
 
 from hf_hierrobust.data import PixelDataset, PixelStream
@@ -38,7 +38,7 @@ RUNS = {
 def captioned_stream() -> PixelStream:
     images = make_images(32)
     captions = [f"photo {row} of a thing" for row in range(len(images))]
-    return PixelStream(images.add_column("caption", captions).to_iterable_dataset(), num_classes=len(CLASSES))
+    return PixelStream(images.add_column("caption", captions).to_iterable_dataset())
 
 
 def run(name: str, clip_dir: str, output_dir: Path, processes: int):

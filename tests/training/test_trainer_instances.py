@@ -141,11 +141,12 @@ class Items(torch.utils.data.Dataset):
         return self.items[index]
 
 
-@pytest.mark.parametrize("data", [Items([]), None], ids=["no rows", "none"])
-def test_an_empty_training_set_is_refused(data, tiny_clip_dir, tmp_path):
+def test_an_empty_training_set_is_refused(tiny_clip_dir, tmp_path):
     trainer = make_trainer(tiny_clip_dir, tmp_path)
-    trainer.train_dataset = data
-    with pytest.raises(ValueError, match="train_dataset is empty"):
+    with pytest.raises(ValueError, match="train_dataset has no rows"):
+        trainer.train_dataset = Items([])
+    trainer.train_dataset = None
+    with pytest.raises(ValueError, match="train_dataset is missing"):
         trainer.train()
 
 
