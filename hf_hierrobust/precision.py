@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+
+from .progress import say
 
 AUTO = "auto"
 _YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
@@ -164,7 +167,7 @@ def resolve_bf16(
 ) -> bool:
     """Whether to run under bf16 autocast: what was asked for, or what the machine is good at.
 
-    Says what "auto" chose, and once that a choice is emulated, each in one line on stderr.
+    Says in one line what "auto" chose, and warns once of a choice that is emulated.
 
     Args:
         choice: True, False, their spellings as text, or "auto"; None is "auto".
@@ -181,11 +184,10 @@ def resolve_bf16(
         return False
     decision = decide_precision(device_type, capability)
     if text == AUTO:
-        _say(f"{option}: auto chose {decision.reason}")
+        _once(say, f"{option}: auto chose {decision.reason}")
     elif decision.dtype is None:
-        _say(
-            f"{option}: true is obeyed, but it is emulated and slow here; auto would choose {decision.reason}"
-        )
+        line = f"{option}: true is obeyed, but emulated and slow here: auto would choose {decision.reason}"
+        _once(warnings.warn, line)
     return text in _YES or decision.dtype is not None
 
 
@@ -209,7 +211,6 @@ def accelerate_choice(bf16: bool | str | None) -> bool | str | None:
 
 
 @lru_cache
-def _say(line: str) -> None:
-    """Print a line once per process, on the first process of a machine."""
-    if os.environ.get("LOCAL_RANK", "0") in ("0", "-1"):
-        print(line, file=sys.stderr, flush=True)
+def _once(tell: Callable[[str], None], line: str) -> None:
+    """Tell a line once per process."""
+    tell(line)
