@@ -22,7 +22,7 @@ ARROWS = {
     "options": set(),
     "modes": set(),
     "progress": set(),
-    "precision": {"progress"},
+    "precision": {"options", "progress"},
     "readme": set(),
     "uploads": {"naming", "readme"},
     "geometry": set(),
@@ -81,7 +81,7 @@ ARROWS = {
         "reports",
         "training",
     },
-    "cli": {"evaluation", "files", "naming", "progress", "reports", "runs", "threat", "training"},
+    "cli": {"evaluation", "files", "naming", "options", "progress", "reports", "runs", "threat", "training"},
 }
 LIGHT = {
     "progress",

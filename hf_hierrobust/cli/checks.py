@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..naming import MACHINE_PATH, check_template
+from ..options import read_switch
 from ..runs.arguments import RunArguments
 from ..threat import ThreatModel, parse_eps
 from .options import registered, shipped, trees
@@ -60,6 +61,7 @@ def check_early(command: str, values: Mapping) -> RunArguments:
             parse_eps(values[name], name, threat.norm)
     if training.get("template") is not None:
         check_template("template", training["template"])
+    read_switch(training.get("bf16"), "bf16")
     _check_numbers(training)
     _check_files(command, args, training)
     return args

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..naming import check_name, check_template, source_name
-from ..options import check_counts, check_numbers, json_mapping
+from ..options import check_counts, check_numbers, json_mapping, read_switch
 from ..threat import ThreatModel, parse_eps
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class RunArguments:
         check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
+        read_switch(self.bf16_search, "bf16_search")
         self._check_sources()
         if self.model_name_or_path is None:
             if self.dataset_name != "glyphs":
