@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_hierrobust.attacks import TEXT_ATTACKS
+from hf_hierrobust.cli.checks import check_early
 from hf_hierrobust.cli.help import COMMON, help_text
 from hf_hierrobust.cli.main import main
 from hf_hierrobust.cli.options import (
@@ -20,9 +21,11 @@ from hf_hierrobust.cli.options import (
     TRAINING,
     all_options,
     options_of,
+    refused,
     registered,
     trees,
 )
+from hf_hierrobust.cli.values import UsageError
 from hf_hierrobust.data import available_class_sets
 from hf_hierrobust.hierarchy import available_trees
 from hf_hierrobust.objectives import OBJECTIVES
@@ -112,3 +115,22 @@ def test_plugins_register_before_arguments_are_parsed(tmp_path, command, capsys)
     assert "objective='mine_of_the_plugin_test' is unknown" in capsys.readouterr().err
     main(["train", "--plugins", str(plugin), *command.argv(**options, eval_base="false", eval_samples=4)])
     assert "mine_of_the_plugin_test" in (command.options["output_dir"] / "results.json").read_text()
+
+
+def test_kind10_the_table_of_all_options_is_up_to_date():
+    """Works or refused, none silent; what is refused is refused on the command line with its reason."""
+    from hf_hierrobust.cli.table import options_table
+
+    written = (ROOT / "docs/options.md").read_text()
+    assert written.strip() == options_table().strip(), "python -m hf_hierrobust.cli.table > docs/options.md"
+    for name in all_options():
+        assert f"| `{name}` |" in written
+
+
+@pytest.mark.parametrize("name", sorted(refused()))
+def test_kind10_what_the_table_calls_refused_is_refused(name, tmp_path):
+    option = all_options()[name]
+    value = {"bool": not option.default, "int": 3, "float": 0.5, "dict": {"a": 1}}.get(option.kind, "x")
+    values = {"dataset_name": "glyphs", "output_dir": str(tmp_path / "out"), name: value}
+    with pytest.raises(UsageError, match=rf"{name}.* cannot be used: "):
+        check_early("train", values)
