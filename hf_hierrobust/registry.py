@@ -13,6 +13,23 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+def check_named(value: object, kind: str) -> str:
+    """The ``name`` of a class or instance that is registered or handed over.
+
+    Records, cards and command lines call it by that name, so that none may be without.
+
+    Raises:
+        ValueError: no ``name``, or one that is not text.
+    """
+    name = getattr(value, "name", None)
+    if not name or not isinstance(name, str):
+        cls = value if isinstance(value, type) else type(value)
+        raise ValueError(
+            f"{kind} {cls.__name__} has no name: set the class attribute name, e.g. name = 'mine'"
+        )
+    return name
+
+
 class Registry(Generic[T]):
     """Classes of one kind by their ``name`` attribute.
 
@@ -28,9 +45,7 @@ class Registry(Generic[T]):
 
     def register(self, cls: type[T]) -> type[T]:
         """Class decorator; refuses a class without a name and two classes of the same name."""
-        name = getattr(cls, "name", "")
-        if not name:
-            raise ValueError(f"{self.kind} {cls.__name__} has no name: set the class attribute ``name``")
+        name = check_named(cls, self.kind)
         if name in self._classes and self._classes[name] is not cls:
             raise ValueError(f"{self.kind} {name!r} is registered twice: {self._classes[name]} and {cls}")
         self._classes[name] = cls

@@ -25,7 +25,7 @@ ARROWS = {
     "adapters": {"modes"},
     "data": {"hierarchy"},
     "modeling": {"geometry", "modes", "adapters"},
-    "classifiers": {"data", "hierarchy", "modeling"},
+    "classifiers": {"modes", "data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "options", "registry"},
     "evaluation": {

@@ -77,9 +77,10 @@ def test_two_classes_of_one_name_and_nameless_classes_are_refused(room):
 
 
 def test_attacks_and_objectives_of_the_package_are_found():
-    from hf_hierrobust.attacks import ATTACKS, PGD
+    from hf_hierrobust.attacks import ATTACKS, PGD, TRAINING_ATTACKS, TrainingPGD
     from hf_hierrobust.objectives import OBJECTIVES
 
-    assert {"pgd", "universal", "leaf", "per_level"} <= set(ATTACKS.names())
     assert ATTACKS.get("pgd") is PGD
+    assert TRAINING_ATTACKS.get("pgd") is TrainingPGD
+    assert {"pgd", "universal", "leaf", "per_level"} <= set(TRAINING_ATTACKS.names())
     assert {"hier_robust", "tecoa"} <= set(OBJECTIVES.names())

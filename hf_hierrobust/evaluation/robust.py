@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from ..attacks import Attack, NanError
 from ..classifiers import frozen
-from ..classifiers.freezing import Classifier
 
 
 class Outcome(NamedTuple):
@@ -33,7 +32,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def judge(classifier: Classifier, pixels: Tensor, labels: Tensor) -> Tensor:
+def judge(classifier: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
     """Whether each image is classified correctly, (B,) bool, in evaluation mode.
 
     Raises:
@@ -52,12 +51,12 @@ def judge(classifier: Classifier, pixels: Tensor, labels: Tensor) -> Tensor:
 
 
 def attack_classifier(
-    classifier: Classifier,
+    classifier: Callable[[Tensor], Tensor],
     batches: Iterable[dict[str, Tensor]],
     attacks: Sequence[Attack],
     *,
     to_class: Tensor | None = None,
-    search: Classifier | None = None,
+    search: Callable[[Tensor], Tensor] | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
     desc: str | None = None,
@@ -88,7 +87,7 @@ def attack_classifier(
             if len(rows) == 0:
                 break  # nothing stands after the later attacks either
             generator = torch.Generator(device).manual_seed(seed + 1_000_003 * index + 7919 * number)
-            result = attack(classifier, pixels[rows], labels[rows], search_model=search, generator=generator)
+            result = attack(classifier, pixels[rows], labels[rows], search=search, generator=generator)
             alive[rows] = result.robust_correct
             standing[number] += int(alive.sum())
             zero = max(zero, result.zero_gradient)

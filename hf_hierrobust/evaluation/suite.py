@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -49,7 +49,7 @@ class AttackPlan:
     def attacks(self, threat: ThreatModel) -> list[Attack]:
         return [
             PGD(
-                threat=threat,
+                **asdict(threat),
                 num_steps=self.num_steps,
                 restarts=self.restarts,
                 step_size=self.step_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 from transformers.trainer_utils import EvalPrediction
@@ -49,7 +51,7 @@ class EvaluatingTrainer(SharingTrainer):
         """Flags (B, 2 levels): correct when clean and when attacked, level by level."""
         inputs = self._prepare_inputs(inputs)
         pixels, labels = inputs["pixels"], inputs["labels"]
-        attack = PGD(threat=self.args.threat, num_steps=self.args.robust_eval_steps)
+        attack = PGD(**asdict(self.args.threat), num_steps=self.args.robust_eval_steps)
         flags = []
         for classifier, ancestors in self._level_classifiers:
             if self.attack is None:
@@ -58,7 +60,7 @@ class EvaluatingTrainer(SharingTrainer):
                 continue
             search = classifier.with_autocast(torch.bfloat16) if self.args.bf16 else None
             result = attack(
-                classifier, pixels, ancestors[labels], search_model=search, generator=self._eval_generator
+                classifier, pixels, ancestors[labels], search=search, generator=self._eval_generator
             )
             flags += [result.clean_correct, result.robust_correct]
         return None, torch.stack(flags, dim=1).float(), labels

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from transformers import ProcessorMixin, logging
 
-from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels
+from ..attacks import NanError, Perturbation, TextAttack, TrainingAttack, check_pixels
 from ..classifiers import frozen
 from ..data import ClassSet, PixelCollator, representative_rows
 from ..hierarchy import Forest, as_forest
@@ -75,7 +75,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | None = None,
         objective: Objective | None = None,
-        attack: Attack | None = None,
+        attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
         label_map: Tensor | None = None,
@@ -84,6 +84,11 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         self.objective = objective if objective is not None else args.build_objective()
         self.objective.setup(class_set.class_names, forest)
         check_labelled(self.objective, train_dataset, eval_dataset)
+        if attack is not None and not isinstance(attack, TrainingAttack):
+            raise TypeError(
+                f"attack is a {type(attack).__name__}: training takes a TrainingAttack, such as TrainingPGD; "
+                "the attacks that evaluate judge a finished classifier"
+            )
         self.attack = attack if attack is not None else args.build_attack(self.objective)
         self.text_attack = None
         if "attacked_captions" in self.objective.needs:
@@ -145,7 +150,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         facts = {
             "objective": self.objective.name,
             "objective_args": self.objective.options(),
-            "attack": None if self.attack is None else self.attack.describe_training(),
+            "attack": None if self.attack is None else self.attack.describe(),
             **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
             "template": args.template,
         }
@@ -221,7 +226,11 @@ class RobustCLIPTrainer(EvaluatingTrainer):
 
             shape = (len(self.forward.text.prompts), core.embedding_dim)
             found = self.attack.perturb(
-                loss_fn, batch.pixels, shape, self.objective.num_levels, self._generator()
+                loss_fn,
+                batch.pixels,
+                text_shape=shape,
+                levels=self.objective.num_levels,
+                generator=self._generator(),
             )
         if self.state.global_step == 0 and all(torch.equal(p.pixels, batch.pixels) for p in found):
             raise ValueError(
