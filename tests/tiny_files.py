@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_hierrobust.cli.config import parse_with_config
 from hf_hierrobust.runs.arguments import RunArguments
-from hf_hierrobust.runs.stages import load_run
+from hf_hierrobust.runs.load import load_run
 from hf_hierrobust.training import RobustTrainingArguments
 
 IMAGE = Image.new("RGB", (32, 32))

@@ -26,6 +26,7 @@ DEFAULTS = {
     "logging_steps": 1,
     "save_strategy": "no",
     "disable_tqdm": True,
+    "bf16": False,
     "seed": 7,
 }
 

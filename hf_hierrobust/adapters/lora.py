@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..naming import public_name
 from .fingerprints import fingerprints
 
 if TYPE_CHECKING:
@@ -204,7 +205,10 @@ def adapter_facts(model: nn.Module) -> dict:
 
 
 def save_adapter(model: nn.Module, directory: Path, write: Callable[[dict, Path], None]) -> None:
-    """Write the adapter as peft does, for ``PeftModel.from_pretrained(base, directory)``.
+    """Write the adapter as peft does, for `AutoPeftModel` and ``PeftModel.from_pretrained(base, directory)``.
+
+    `AutoPeftModel` finds the base by ``base_model_name_or_path``: the base's Hub id or, if it was a folder,
+    its public name only, since the file is shared. It builds the stock class, which needs nothing of ours.
 
     Args:
         write: stores a dict of tensors in a safetensors file.
@@ -214,7 +218,11 @@ def save_adapter(model: nn.Module, directory: Path, write: Callable[[dict, Path]
     state = {_PEFT_PREFIX + key: value for key, value in state.items()}
     write(state, directory / "adapter_model.safetensors")
     config = copy.copy(model.peft_config[_NAME])
-    config.inference_mode, config.base_model_name_or_path = True, model.name_or_path or None
+    config.inference_mode = True
+    config.base_model_name_or_path = public_name(model.name_or_path) if model.name_or_path else None
+    stock = getattr(model, "stock_class", type(model))
+    # save_pretrained would name our class, or none.
+    config.auto_mapping = {"base_model_class": stock.__name__, "parent_library": "transformers"}
     config.save_pretrained(directory)
 
 

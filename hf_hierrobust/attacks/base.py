@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..registry import check_named
 from ..threat import Norm, Space, ThreatModel, parse_eps
 
 
@@ -28,17 +27,15 @@ class PixelAttack:
             given; whoever loads them reads this.
 
     Raises:
-        ValueError: a class without a ``name``; a budget, norm or space that makes no threat model.
+        ValueError: a budget, norm or space that makes no threat model.
     """
 
     name: ClassVar[str] = ""
-    kind: ClassVar[str] = "attack"
     eps: float | str = 1 / 255
     norm: Norm = "linf"
     space: Space = "native"
 
     def __post_init__(self):
-        check_named(self, self.kind)
         self.eps = self.threat.eps
 
     @property
@@ -52,7 +49,7 @@ class PixelAttack:
         for name, value in constants.items():
             if callable(value):
                 constants[name] = getattr(value, "__name__", type(value).__name__)
-        return {"name": check_named(self, self.kind), **constants, "eps": parse_eps(self.eps, norm=self.norm)}
+        return {"name": self.name, **constants, "eps": parse_eps(self.eps, norm=self.norm)}
 
 
 def check_pixels(pixels: Tensor, name: str = "pixels") -> None:

@@ -60,7 +60,7 @@ def _as_flag(key: str, value: object, action: argparse.Action) -> object:
     Raises:
         ConfigError: a value of the wrong kind.
     """
-    switch = action.type is string_to_bool
+    switch = action.type is string_to_bool or action.const == "true"
     if isinstance(value, bool) and not switch and key != "resume_from_checkpoint":
         raise ConfigError(f"{key}: YAML reads yes, no, on and off as booleans; put the word in quotes")
     if isinstance(value, (bool, int, float)):

@@ -7,7 +7,8 @@ from pathlib import Path
 from ..evaluation import save_records
 from ..reports import records_table
 from ..runs.arguments import RunArguments
-from ..runs.stages import evaluate_run, load_run
+from ..runs.evaluate import evaluate_run
+from ..runs.load import load_run
 from ..training import OutputDirError, RobustTrainingArguments
 from .config import parse_with_config
 

@@ -1,34 +1,29 @@
 """Images and class names: loading, batching to pixels in [0, 1], and zero-shot class sets."""
 
+from .class_names import UnnamedLabelsError, class_set_of
 from .class_sets import ClassSet, UnmatchedLabelError, available_class_sets, load_class_set
-from .collator import (
-    MixedSizesError,
-    PixelCollator,
-    PixelDataset,
-    PixelStream,
-    UnreadableImageError,
-    decode_image,
-)
+from .collator import PixelCollator
 from .columns import EmptyCaptionError, MissingColumnError
 from .datasets import (
-    EmptyDatasetError,
-    LabelRangeError,
     balanced_subset,
-    check_label_range,
     first_n,
-    label_array,
-    label_names,
     load_images,
-    representative_rows,
     shuffled_stream,
     split_holdout,
-    validate_labels,
+    stratified_rows,
 )
+from .decoding import UnreadableImageError, decode_image
+from .labels import LabelRangeError, check_label_range, label_array, label_names
+from .pixels import MixedSizesError, PixelDataset, PixelStream
+from .standard import EmptyDatasetError
+from .views import ImageStream, ImageView, as_images, check_numbering
 
 __all__ = [
     "ClassSet",
     "EmptyCaptionError",
     "EmptyDatasetError",
+    "ImageStream",
+    "ImageView",
     "LabelRangeError",
     "MissingColumnError",
     "MixedSizesError",
@@ -36,18 +31,21 @@ __all__ = [
     "PixelDataset",
     "PixelStream",
     "UnmatchedLabelError",
+    "UnnamedLabelsError",
     "UnreadableImageError",
+    "as_images",
     "available_class_sets",
     "balanced_subset",
     "check_label_range",
+    "check_numbering",
+    "class_set_of",
     "decode_image",
     "first_n",
     "label_array",
     "label_names",
     "load_class_set",
     "load_images",
-    "representative_rows",
     "shuffled_stream",
     "split_holdout",
-    "validate_labels",
+    "stratified_rows",
 ]

@@ -22,18 +22,21 @@ def standard_columns(
     label: str | None,
     caption: str | None,
     where: str,
-    labelled: bool = True,
+    labelled: bool | None = True,
 ) -> dict[str, str]:
     """Column of ``image``, of ``label`` if the images are labelled, and of ``caption`` if one is requested.
 
     Args:
         image, label, caption: requested names, or None.
         where: the source, for messages.
+        labelled: None takes labels if there are any.
 
     Raises:
         MissingColumnError: no (single) column can serve, or one would have to serve twice.
     """
     columns = {"image": image_column_name(features, image, where)}
+    if labelled is None:
+        labelled = label is not None or has_labels(features)
     if labelled:
         columns["label"] = label_column_name(features, label, where)
     if caption is not None:
@@ -79,6 +82,14 @@ def label_column_name(features: hf.Features, requested: str | None, where: str) 
         return (typed or named)[0]
     wanted = "label_column (or unlabelled, for objectives that use no labels)"
     raise MissingColumnError(_no_column("label", wanted, features, where))
+
+
+def has_labels(features: hf.Features) -> bool:
+    """Whether one column is clearly the label."""
+    try:
+        return bool(label_column_name(features, None, ""))
+    except MissingColumnError:
+        return False
 
 
 def caption_column_name(features: hf.Features, requested: str, where: str) -> str:
@@ -135,4 +146,4 @@ def _may_hold_images(feature) -> bool:
 def _may_hold_labels(feature) -> bool:
     if isinstance(feature, hf.ClassLabel) or is_text(feature):
         return True
-    return isinstance(feature, hf.Value) and "int" in feature.dtype
+    return isinstance(feature, hf.Value) and feature.dtype.startswith(("int", "uint", "float", "bool"))

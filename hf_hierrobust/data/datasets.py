@@ -10,17 +10,8 @@ from pathlib import Path
 import datasets as hf
 import numpy as np
 
-from .columns import MissingColumnError, is_text, standard_columns
-
-HFDataset = hf.Dataset | hf.IterableDataset
-
-
-class EmptyDatasetError(ValueError):
-    """The source was found but holds no rows."""
-
-
-class LabelRangeError(ValueError):
-    """A label lies outside 0..K-1."""
+from .labels import HFDataset, label_array
+from .standard import EmptyDatasetError, standard_dataset
 
 
 def load_images(
@@ -64,79 +55,18 @@ def load_images(
     """
     dataset = _open(source, split, config, streaming, cache_dir)
     where = f"{_describe(source)} (split {split!r})"
-    features = dataset.features
-    if features is None:
-        # some streamed formats declare nothing: the first rows tell
-        features = dataset._resolve_features().features
-    columns = standard_columns(features, image_column, label_column, caption_column, where, labelled)
-    dataset = dataset.select_columns(list(columns.values()))
-    for new, old in columns.items():
-        if old != new:
-            dataset = dataset.rename_column(old, new)
-    # undecoded while rows are probed and labels encoded; the cast back costs nothing
-    dataset = dataset.cast_column("image", hf.Image(decode=False))
-    if isinstance(dataset, hf.Dataset):
-        if len(dataset) == 0:
-            raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
-        if labelled:
-            dataset = _integer_labels(dataset, features[columns["label"]])
-        dataset = dataset.add_column("row", np.arange(len(dataset)))
-    else:
-        if labelled and is_text(features[columns["label"]]):
-            raise MissingColumnError(
-                f"label column {columns['label']!r} of {where} holds text, whose classes a stream cannot "
-                "know in advance; use streaming=False or a ClassLabel column."
-            )
-        if next(iter(dataset.take(1)), None) is None:
-            raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
+    dataset = standard_dataset(
+        dataset,
+        where,
+        image_column=image_column,
+        label_column=label_column,
+        caption_column=caption_column,
+        labelled=labelled,
+    )
+    if next(iter(dataset.take(1)), None) is None:
+        raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
     dataset = dataset.cast_column("image", hf.Image())
     return dataset if max_samples is None else first_n(dataset, max_samples)
-
-
-def label_names(dataset: HFDataset) -> list[str] | None:
-    """Names of the label ids, or None where the dataset does not know them."""
-    feature = (dataset.features or {}).get("label")
-    return list(feature.names) if isinstance(feature, hf.ClassLabel) and feature.names else None
-
-
-def label_array(dataset: hf.Dataset) -> np.ndarray:
-    """All labels, int64 (N,), without touching the images.
-
-    Raises:
-        LabelRangeError: a row without a label (names the row).
-    """
-    _require_map_style(dataset, "label_array")
-    return _labels(dataset).astype(np.int64)
-
-
-def check_label_range(labels: np.ndarray, num_classes: int, rows: np.ndarray | None = None) -> None:
-    """Raise `LabelRangeError` naming the first row and value of `labels` (N,) outside 0..num_classes-1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if wrong.size:
-        row = int(wrong[0] if rows is None else rows[wrong[0]])
-        raise LabelRangeError(
-            f"row {row} has label {int(labels[wrong[0]])}, outside the allowed range 0..{num_classes - 1} "
-            f"({wrong.size} of {labels.size} labels are). -1 usually marks an unlabelled split; otherwise "
-            "choose the class set of this dataset."
-        )
-
-
-def validate_labels(dataset: HFDataset, num_classes: int) -> None:
-    """Check every label before any training; of a stream only the declared classes, its rows come later.
-
-    Raises:
-        LabelRangeError: a label outside 0..num_classes-1, or a stream that declares more classes.
-    """
-    if isinstance(dataset, hf.IterableDataset):
-        names = label_names(dataset)
-        if names is not None and len(names) > num_classes:
-            raise LabelRangeError(
-                f"the stream declares {len(names)} classes, but labels must lie in 0..{num_classes - 1}; "
-                "choose the class set of this dataset."
-            )
-        return
-    rows = np.asarray(dataset.with_format("numpy")["row"][:]) if "row" in dataset.column_names else None
-    check_label_range(label_array(dataset), num_classes, rows)
 
 
 def first_n(dataset: HFDataset, n: int) -> HFDataset:
@@ -148,20 +78,50 @@ def first_n(dataset: HFDataset, n: int) -> HFDataset:
     return dataset.select(range(min(n, len(dataset))))
 
 
-def representative_rows(labels: Sequence[int], n: int) -> tuple[list[int], str]:
-    """Rows of ``n`` images that stand for the whole set, and how they were chosen, in words.
+def stratified_rows(labels: Sequence[int], n: int, seed: int = 0) -> tuple[list[int], str]:
+    """``n`` rows in the class proportions of the whole, and how they were chosen, in words.
 
-    The first rows, unless they cover less than half of the classes they could: image folders come sorted by
-    class, and their first rows are one or two classes. Then a random choice, the same every time.
+    Every class that occurs keeps at least one row where ``n`` allows it; with fewer rows than classes each
+    row is of another class. Within a class the rows are drawn at random, the same ones for the same `seed`.
+
+    Args:
+        labels: (N,) of all images; all equal where there are none.
+
+    Raises:
+        ValueError: `n` below 1.
     """
     labels = np.asarray(labels)
+    if n < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {n}.")
     if n >= len(labels):
         return list(range(len(labels))), "all rows"
-    possible = min(n, len(np.unique(labels)))
-    if len(np.unique(labels[:n])) >= possible / 2:
-        return list(range(n)), "first rows"
-    rows = np.random.default_rng(0).permutation(len(labels))[:n]
-    return sorted(rows.tolist()), "random rows, seed 0"
+    generator = np.random.default_rng(seed)
+    classes, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    quota = _quotas(counts, n, generator)
+    order = generator.permutation(len(labels))
+    by_class = order[np.argsort(inverse[order], kind="stable")]  # each class's rows in random order
+    start = np.cumsum(counts) - counts
+    place = np.arange(len(labels)) - np.repeat(start, counts)
+    rows = np.sort(by_class[place < np.repeat(quota, counts)])
+    if len(classes) == 1:
+        return rows.tolist(), f"random rows, seed {seed}"
+    return rows.tolist(), f"stratified by class, seed {seed}"
+
+
+def _quotas(counts: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows per class: proportional by largest remainders, at least one each where `n` allows it."""
+    every = n >= len(counts)
+    least, most = (np.ones_like(counts), counts) if every else (np.zeros_like(counts), np.ones_like(counts))
+    share = counts * (n / counts.sum())
+    quota = np.clip(np.floor(share).astype(int), least, most)
+    # equal remainders (balanced data) are served in random class order, not always the first classes
+    order = generator.permutation(len(counts))
+    while (missing := n - quota.sum()) != 0:
+        able = quota < most if missing > 0 else quota > least
+        gap = np.where(able, (share - quota) * np.sign(missing), -np.inf)
+        first = order[np.argsort(-gap[order], kind="stable")]
+        quota[first[: min(abs(missing), able.sum())]] += np.sign(missing)
+    return quota
 
 
 def balanced_subset(dataset: hf.Dataset, per_class: int, seed: int | None = None) -> hf.Dataset:
@@ -274,27 +234,6 @@ def _describe(source) -> str:
     if isinstance(source, (list, tuple)):
         return f"source of {len(source)} files, first {str(source[0])!r}"
     return f"source {str(source)!r}"
-
-
-def _integer_labels(dataset: hf.Dataset, feature) -> hf.Dataset:
-    """Text becomes a ClassLabel with sorted names."""
-    if not is_text(feature):
-        return dataset
-    # a new column beside the images: class_encode_column would rewrite every image
-    names, ids = np.unique(_labels(dataset).astype(str), return_inverse=True)
-    return dataset.remove_columns("label").add_column(
-        "label", ids, feature=hf.ClassLabel(names=names.tolist())
-    )
-
-
-def _labels(dataset: hf.Dataset) -> np.ndarray:
-    column = dataset.select_columns(["label"]).with_format("arrow")[:]["label"]
-    if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy()))
-        raise LabelRangeError(
-            f"row {row} has no label ({column.null_count} such rows); drop these rows first."
-        )
-    return column.to_numpy()
 
 
 def _rows_by_class(dataset: hf.Dataset) -> dict[int, np.ndarray]:

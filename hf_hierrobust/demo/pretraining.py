@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from datasets import Dataset, Image
 from transformers import CLIPModel, CLIPProcessor
 
+from ..precision import attention_kernel, resolve_bf16
 from .tiny import build_processor, build_tokenizer, tiny_clip_config
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class PretrainRecipe:
     """A caption names the leaf's parent this much less often than the leaf, and so on upwards."""
     max_shift: int = 1
     brightness: float = 0.1
-    bf16: bool = False
-    """Autocast to bfloat16 with eager attention: about 1.4 times faster on CPUs with AVX512-BF16 or AMX."""
+    bf16: bool | str = "auto"
+    """Train under bf16 autocast; "auto" where the CPU has the instructions, and there 1.4 times faster."""
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ def pretrain_glyph_clip(
             images than one batch, or images that are not square and of one size.
     """
     recipe = recipe or PretrainRecipe()
+    recipe = replace(recipe, bf16=resolve_bf16(recipe.bf16, "pretraining bf16", "cpu"))
     captions = _check_captions(dataset, paths)
     if len(dataset) < recipe.batch_size:
         raise ValueError(
@@ -179,7 +181,7 @@ def _pretrain(
     tokenizer = build_tokenizer([prompt for group in prompts for prompt in group])
     texts = [tokenizer(group, padding=True, truncation=True, return_tensors="pt") for group in prompts]
     model = CLIPModel(tiny_clip_config(tokenizer, image_size=size)).train()
-    model.set_attn_implementation("eager" if recipe.bf16 else "sdpa")
+    model.set_attn_implementation(attention_kernel("cpu", torch.bfloat16 if recipe.bf16 else None) or "sdpa")
     _whiten_patches(model, pixels)
 
     shares = recipe.coarser_share ** torch.arange(chains.shape[1])

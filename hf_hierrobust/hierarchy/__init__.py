@@ -1,11 +1,12 @@
 """Class trees: reading, checking and building the superclasses of a set of classes."""
 
-from .builtin import available_trees, load_tree
+from .builtin import available_trees
 from .checks import TreeError
 from .forest import Forest, as_forest
 from .generated import generated_tree
 from .induced import induced_tree
 from .nodes import node_names
+from .specs import load_forest
 from .tree import LabelTree
 from .wordnet import WordNet, wordnet_tree
 
@@ -18,7 +19,7 @@ __all__ = [
     "available_trees",
     "generated_tree",
     "induced_tree",
-    "load_tree",
+    "load_forest",
     "node_names",
     "wordnet_tree",
 ]

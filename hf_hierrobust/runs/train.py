@@ -8,9 +8,10 @@ from ..adapters import visual_prompt_off
 from ..evaluation import RobustnessRecord
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from .arguments import RunArguments
+from .evaluate import evaluate_run
+from .load import load_run
 from .report import report
 from .run import Run
-from .stages import evaluate_run, load_run
 
 
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:
@@ -56,5 +57,4 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
         forest=run.forest,
         train_dataset=run.train_dataset,
         eval_dataset=run.eval_sets[0].dataset,
-        label_map=run.label_map,
     )

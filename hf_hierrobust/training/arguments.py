@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 
 import torch
@@ -10,8 +9,10 @@ from transformers import TrainingArguments
 
 from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
+from ..naming import check_template
 from ..objectives import OBJECTIVES, Objective
-from ..options import check_counts
+from ..options import check_counts, json_mapping
+from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
 
 
@@ -100,6 +101,14 @@ class RobustTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Start anew although output_dir holds another run."}
     )
     # Changed defaults of TrainingArguments
+    bf16: str = field(
+        default="auto",
+        metadata={
+            "help": "Train under bf16 autocast: auto (where the machine has bf16 instructions), true, false.",
+            "nargs": "?",
+            "const": "true",
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: it drops labels."})
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
@@ -110,10 +119,7 @@ class RobustTrainingArguments(TrainingArguments):
         self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
-        if self.template.count("{}") != 1:
-            raise ValueError(
-                f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
-            )
+        check_template("template", self.template)
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
         if isinstance(self.lora_towers, list):  # the natural form in YAML
             self.lora_towers = ",".join(self.lora_towers)
@@ -122,9 +128,9 @@ class RobustTrainingArguments(TrainingArguments):
                 "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "
                 "use bf16, or leave both off"
             )
-        self.objective_args = _as_dict(self.objective_args, "objective_args")
-        self.attack_args = _as_dict(self.attack_args, "attack_args")
-        self.text_attack_args = _as_dict(self.text_attack_args, "text_attack_args")
+        self.objective_args = json_mapping(self.objective_args, "objective_args")
+        self.attack_args = json_mapping(self.attack_args, "attack_args")
+        self.text_attack_args = json_mapping(self.text_attack_args, "text_attack_args")
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
@@ -139,7 +145,11 @@ class RobustTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             # Without this, torchrun on a CPU machine silently trains one full copy per process.
             self.use_cpu = True
+        self.bf16 = resolve_bf16(
+            accelerate_choice(self.bf16), device_type="cpu" if self.use_cpu else this_device_type()
+        )
         super().__post_init__()
+        self.mixed_precision = "bf16" if self.bf16 else "no"  # else accelerate's configuration would win
         if self.n_gpu > 1:
             raise ValueError(
                 "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "
@@ -181,7 +191,7 @@ class RobustTrainingArguments(TrainingArguments):
 def build_text_attack(name: str, options: dict | str | None, prefix: str = "") -> TextAttack:
     """Instance of a named text attack; ``prefix`` of the argument for messages."""
     argument = f"{prefix}text_attack_args"
-    return _build(TEXT_ATTACKS.get(name), _as_dict(options, argument), argument)
+    return _build(TEXT_ATTACKS.get(name), json_mapping(options, argument), argument)
 
 
 def _build(cls, options: dict, argument: str):
@@ -190,15 +200,3 @@ def _build(cls, options: dict, argument: str):
     except TypeError as error:
         known = [f.name for f in fields(cls) if f.init]
         raise ValueError(f"{argument}: {error}; {cls.name!r} takes {', '.join(known)}") from None
-
-
-def _as_dict(value: dict | str | None, name: str) -> dict:
-    if value is None or isinstance(value, dict):
-        return dict(value or {})
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}={value!r} is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{name}={value!r} must be a JSON object")
-    return parsed

@@ -62,6 +62,7 @@ def card_facts(
         paper_title=objective.title,
         citation=objective.citation,
         datasets=datasets,
+        template=args.template,
         hyperparameters=hyperparameters,
         trained_parameters=trainer.trained,
         trees=[

@@ -70,7 +70,7 @@ class TextSide:
     def features(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
         """Embeddings (N, D) of texts under the current weights, as constants."""
         if self.trains_trunk:
-            return core.project_text(encode_prompts(core, self.tokenizer, texts))
+            return core.project_text(encode_prompts(core, self.tokenizer, texts, distinct=False))
         return core.project_text(self._frozen_states(core, texts))
 
     def _frozen_states(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
@@ -80,7 +80,7 @@ class TextSide:
         row, states = self._row, self.states
         if new:
             row = row | {text: len(states) + place for place, text in enumerate(new)}
-            states = torch.cat([states, encode_prompts(core, self.tokenizer, new)])
+            states = torch.cat([states, encode_prompts(core, self.tokenizer, new, distinct=False)])
         return states[[row[text] for text in texts]]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from ..adapters.lora import add_lora, lora_config
 from ..adapters.trainable import set_trainable
 from ..adapters.visual_prompts import add_visual_prompt
-from ..data import ClassSet
+from ..data import ClassSet, ImageStream, ImageView, as_images, check_numbering, stratified_rows
 from ..modeling import ReferenceModel, RobustDualEncoder
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
@@ -57,15 +56,20 @@ def prepare(
     return trained, text, ReferenceModel(model, text.states) if wanted else None
 
 
-def check_labelled(objective: Objective, train: Dataset | None, evaluation: Dataset | None) -> None:
+def check_labelled(
+    objective: Objective,
+    train: ImageView | ImageStream | None,
+    evaluation: ImageView | dict[str, ImageView] | None,
+) -> None:
     """Refuse images without labels where the objective or the evaluation needs them.
 
     Raises:
         ValueError: see above; or captions are needed, and there are no labels to make class prompts of.
     """
-    if not getattr(evaluation, "labelled", True):
-        raise ValueError("eval_dataset has no labels to measure accuracy by")
-    if getattr(train, "labelled", True):
+    for view in evaluation.values() if isinstance(evaluation, dict) else (evaluation,):
+        if view is not None and not view.labelled:
+            raise ValueError(f"{view.source} has no labels to measure accuracy by")
+    if train is None or train.labelled:
         return
     if objective.uses_labels:
         raise ValueError(
@@ -79,19 +83,44 @@ def check_labelled(objective: Objective, train: Dataset | None, evaluation: Data
         )
 
 
-def common_label_map(class_set: ClassSet, train: Dataset | None, evaluation: Dataset | None) -> Tensor:
-    """Class index (C,) of each label of the training and the evaluation data, by name where they have names.
+def prepare_images(
+    class_set: ClassSet,
+    train: Dataset | IterableDataset | None,
+    evaluation: Dataset | dict[str, Dataset] | None,
+    eval_samples: int,
+) -> tuple[ImageView | ImageStream | None, ImageView | dict[str, ImageView] | None]:
+    """Training and evaluation data, or a dict of evaluation sets, in the classes of one class set.
 
-    Labels without names are class indices; the collator refuses others: -1 would train the last class.
+    Args:
+        eval_samples: images of each evaluation set, stratified by class.
 
     Raises:
-        ValueError: the two number their labels differently, or names that fit no class.
+        ValueError: labels that fit no class, or numbers without names beside names (see `as_images`).
     """
-    first = train if train is not None and getattr(train, "labelled", True) else evaluation
-    names = [getattr(data, "label_names", None) for data in (first, evaluation)]
-    if None not in names and names[0] != names[1]:
-        raise ValueError(
-            f"train_dataset numbers its labels {names[0][:3]}… and eval_dataset {names[1][:3]}…: give both "
-            "the same label names in the same order, e.g. by datasets' align_labels_with_mapping"
-        )
-    return class_set.label_map(first)
+    if train is not None:
+        train = as_images(train, class_set, labelled=None, name="train_dataset")
+    if evaluation is None:
+        return train, None
+    several = isinstance(evaluation, dict) and not hasattr(evaluation, "column_names")
+    sets = evaluation if several else {"": evaluation}
+    views = {
+        name: evaluation_images(data, class_set, eval_samples, f"eval_dataset{name and f'[{name!r}]'}")
+        for name, data in sets.items()
+    }
+    check_numbering({"train_dataset": train} | {view.source: view for view in views.values()})
+    return train, views if several else views[""]
+
+
+def evaluation_images(
+    dataset: Dataset, class_set: ClassSet, samples: int, name: str = "eval_dataset"
+) -> ImageView:
+    """An evaluation set in the classes of the class set: ``samples`` images, stratified by class.
+
+    Raises:
+        ValueError: labels that fit no class, no labels.
+    """
+    view = as_images(dataset, class_set, labelled=None, name=name)
+    if not isinstance(view, ImageView):
+        return view
+    rows, how = stratified_rows(view.labels, samples)
+    return view if how == "all rows" else view.select(rows)

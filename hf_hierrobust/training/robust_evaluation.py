@@ -11,6 +11,7 @@ from transformers.trainer_utils import EvalPrediction
 from ..attacks import PGD, misclassified
 from ..classifiers import ZeroShotClassifier
 from ..modeling import RobustDualEncoder
+from .preparation import check_labelled, prepare_images
 from .sharing import SharingTrainer
 
 
@@ -24,8 +25,17 @@ class EvaluatingTrainer(SharingTrainer):
     def _core(self) -> RobustDualEncoder:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
-    def evaluate(self, *args, **kwargs):
-        """Clean and robust accuracy per level on ``robust_eval_samples`` images."""
+    def evaluate(self, eval_dataset=None, *args, **kwargs):
+        """Clean and robust accuracy per level on ``robust_eval_samples`` images.
+
+        Args:
+            eval_dataset: another set than the trainer's own, or a dict of sets: whatever `as_images` takes.
+        """
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            _, eval_dataset = prepare_images(
+                self.class_set, None, eval_dataset, self.args.robust_eval_samples
+            )
+            check_labelled(self.objective, None, eval_dataset)
         self._eval_generator = torch.Generator(self.args.device).manual_seed(
             self.args.seed + self.args.process_index
         )
@@ -37,7 +47,7 @@ class EvaluatingTrainer(SharingTrainer):
         ]
         # A new data loader draws from the global generator even if nothing is shuffled.
         with torch.random.fork_rng(devices=[]):
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(eval_dataset, *args, **kwargs)
 
     def _levels(self) -> list[tuple[Tensor, Tensor]]:
         """Rows of the text states and leaf-to-node map of each level of the first tree."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from huggingface_hub import HfApi
 from transformers import Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
 from ..adapters.lora import adapter_layers
-from ..hub import push_folder, write_card
-from ..modeling.side_files import expected_files, is_side_key, load_side_files
+from ..hub import push_checkpoint, push_folder, write_card
+from ..modeling.side_files import is_side_key, load_side_files
 from .card import card_facts
 
 
@@ -44,10 +46,10 @@ class SharingTrainer(Trainer):
         self._described = {"records": records, "figures": figures, "datasets": datasets}
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write our card (README.md) to the output directory, in place of Trainer's own."""
+        """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
             path = write_card(self.args.output_dir, card_facts(self, **(self._described or {})))
-            self.model.card_text = path.read_text()
+            self.model.card_text = path.read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
@@ -58,17 +60,38 @@ class SharingTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card()
-        repo_id = self.args.hub_model_id or Path(self.args.output_dir).name
-        private = kwargs.pop("private", self.args.hub_private_repo)
+        self._finish_current_push()
         return push_folder(
-            self.args.output_dir, repo_id, private=private, token=token, commit_message=commit_message
+            self.args.output_dir,
+            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            private=kwargs.pop("private", self.args.hub_private_repo),
+            revision=kwargs.pop("revision", self.args.hub_revision),
+            token=token or self.args.hub_token,
+            commit_message=commit_message,
         )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer copies only the files it knows; the others would be missing from intermediate pushes.
-        if self.is_world_process_zero():
-            for name in expected_files(self.model.facts()):
-                target = Path(self.args.output_dir, name)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copy(Path(checkpoint_folder, name), target)
-        super()._push_from_checkpoint(checkpoint_folder)
+        # Trainer would upload the output directory with whatever lies in it, and pickles with the checkpoint.
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if busy and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        target = {
+            "repo_id": self.hub_model_id,
+            "checkpoint": checkpoint_folder,
+            "revision": self.args.hub_revision,
+            "commit_message": f"Training in progress, step {self.state.global_step}",
+        }
+        api = HfApi(token=self.args.hub_token, library_name="hf_hierrobust")
+        self.create_model_card()
+        jobs = [push_checkpoint(api, card=self.model.card_text, **target)]
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            folder = "last-checkpoint" if last else Path(checkpoint_folder).name
+            jobs.append(push_checkpoint(api, path_in_repo=folder, **target))
+        if busy:
+            self.push_in_progress.jobs.extend(jobs)
+        else:
+            self.push_in_progress = PushInProgress(jobs)

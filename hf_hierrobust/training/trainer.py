@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import ProcessorMixin, logging
 
 from ..attacks import NanError, Perturbation, TextAttack, TrainingAttack, check_pixels
 from ..classifiers import frozen
-from ..data import ClassSet, PixelCollator, representative_rows
+from ..data import ClassSet, PixelCollator
 from ..hierarchy import Forest, as_forest
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
 from ..modeling.kernels import fast_kernels
@@ -28,7 +28,7 @@ from .arguments import RobustTrainingArguments
 from .callbacks import InvariantsCallback
 from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
 from .forward import Batch, BatchForward
-from .preparation import check_labelled, common_label_map, prepare
+from .preparation import check_labelled, prepare, prepare_images
 from .robust_evaluation import EvaluatingTrainer
 
 if TYPE_CHECKING:
@@ -48,13 +48,12 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         processor: the checkpoint's processor; it is saved with every checkpoint.
         class_set: classes of the training labels.
         forest: class trees, for objectives that need them.
-        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`, the training images
-            without labels if the objective uses none;
-            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation: the first,
-            or seeded random ones where the first cover less than half the classes.
+        train_dataset, eval_dataset: what `as_images` takes, labels found in ``class_set`` by name; training
+            images without labels if the objective uses none; ``eval_dataset`` may be a dict of several.
+            ``args.robust_eval_samples`` images of an evaluation set are attacked at each evaluation,
+            stratified by class.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
-        label_map: (C,) class index of each dataset label; by default found by name (`ClassSet.label_map`).
 
     Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
     accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the
@@ -73,16 +72,18 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         class_set: ClassSet,
         forest: Forest | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         objective: Objective | None = None,
         attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
-        label_map: Tensor | None = None,
         **kwargs,
     ):
         self.objective = objective if objective is not None else args.build_objective()
         self.objective.setup(class_set.class_names, forest)
+        train_dataset, eval_dataset = prepare_images(
+            class_set, train_dataset, eval_dataset, args.robust_eval_samples
+        )
         check_labelled(self.objective, train_dataset, eval_dataset)
         if attack is not None and not isinstance(attack, TrainingAttack):
             raise TypeError(
@@ -101,16 +102,10 @@ class RobustCLIPTrainer(EvaluatingTrainer):
                 "leave it out, or train mmcoa or hier_mmcoa"
             )
         self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
-        self.pipeline = PixelPipeline(processor.image_processor)
+        self.pipeline = PixelPipeline(processor.image_processor, args.threat_space)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
-        if label_map is None:
-            label_map = common_label_map(class_set, train_dataset, eval_dataset)
         model.config.hier_robust = model.facts() | self.recipe(args)
-        if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
-            labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
-            rows, _ = representative_rows(labels, args.robust_eval_samples)
-            eval_dataset = Subset(eval_dataset, rows)
         if isinstance(train_dataset, IterableDataset) and self.objective.needs & _CAPTIONS:
             # accelerate would read on one process and send tensors to the others: captions are none.
             if args.accelerator_config.dispatch_batches:
@@ -119,7 +114,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         super().__init__(
             model,
             args,
-            data_collator=PixelCollator(processor.image_processor, args.threat_space, label_map),
+            data_collator=PixelCollator(processor.image_processor, args.threat_space),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processor,

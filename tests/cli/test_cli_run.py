@@ -64,9 +64,11 @@ def config(tiny_clip_dir, data_dir, tmp_path_factory) -> Path:
         "save_steps": 2,
         "logging_steps": 1,
         "eval_num_steps": 2,
-        "eval_losses": ["ce", "margin"],
+        "eval_attack": ["pgd-ce", "pgd-margin"],
         "eps": "2/255",
         "disable_tqdm": True,
+        "bf16": False,  # some of these runs are processes of their own, to be compared with this one
+        "bf16_search": False,
     }
     path = tmp_path_factory.mktemp("config") / "run.yaml"
     path.write_text(yaml.safe_dump(options))
@@ -200,7 +202,6 @@ def test_measuring_the_saved_folder_repeats_its_records(resumed, data_dir, tmp_p
         "tree": data_dir / "tiny.json",
         "eps": "2/255",
         "eval_num_steps": 2,
-        "eval_losses": "ce, margin",
         "output_dir": tmp_path,
     }
     console(["evaluate", *(word for key, value in flags.items() for word in (f"--{key}", str(value)))])

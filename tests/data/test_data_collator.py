@@ -198,21 +198,16 @@ def test_mixed_sizes_name_both_sizes_and_the_remedy(processor):
         PixelDataset(dataset, preload=True)
 
 
-def test_class_map_relabels_and_refuses_labels_outside(pngs):
-    data = PixelDataset(pngs)
-    collate = PixelCollator(class_map=torch.tensor([7, 5, 3]))
-    assert collate([data[2], data[0]])["labels"].tolist() == [3, 7]
-    with pytest.raises(LabelRangeError, match=r"row 3 has label 3.*0\.\.2"):
-        collate([data[0], data[3]])
-    with pytest.raises(LabelRangeError, match=r"row 9 has label -1"):
-        collate([{"image": noise(), "label": -1, "row": 9}])
+def test_kind11_a_negative_label_never_picks_the_last_class():
+    with pytest.raises(LabelRangeError, match=r"row 9 has label -1, which is no class"):
+        PixelCollator()([{"image": noise(), "label": -1, "row": 9}])
 
 
 def test_images_without_labels(pngs):
     data = PixelDataset(pngs.remove_columns("label"))
     assert not data.labelled and PixelDataset(pngs).labelled
     assert (data.labels == -1).all() and "label" not in data[0]
-    collate = PixelCollator(class_map=torch.arange(3))
+    collate = PixelCollator()
     assert collate([data[0], data[1]])["labels"].tolist() == [-1, -1]
     stream = list(PixelStream(pngs.remove_columns("label").to_iterable_dataset()))
     assert "label" not in stream[0] and collate(stream[:2])["labels"].tolist() == [-1, -1]
@@ -262,7 +257,7 @@ def test_stream_reshuffles_each_epoch():
 
 
 def test_workers_give_the_same_batches_and_the_same_errors(pngs, processor):
-    collate = pickle.loads(pickle.dumps(PixelCollator(processor, "model", class_map=torch.arange(5))))
+    collate = pickle.loads(pickle.dumps(PixelCollator(processor, "model")))
     loaders = [DataLoader(PixelDataset(pngs), 2, num_workers=n, collate_fn=collate) for n in (0, 1)]
     for first, second in zip(*loaders):
         assert torch.equal(first["pixels"], second["pixels"]) and torch.equal(

@@ -7,17 +7,17 @@ import pytest
 from PIL import Image
 
 from hf_hierrobust.data import (
+    ClassSet,
     EmptyDatasetError,
     LabelRangeError,
     MissingColumnError,
+    as_images,
     balanced_subset,
     first_n,
     label_array,
     label_names,
     load_images,
-    representative_rows,
     split_holdout,
-    validate_labels,
 )
 
 NAMES = ["cat", "dog", "owl"]
@@ -149,8 +149,8 @@ def test_undeclared_image_columns_and_text_labels(form, tmp_path, load):
     dataset = load(tmp_path / "p.parquet")
     assert reds(dataset) == [0, 10, 20, 30]
     assert label_names(dataset) == ["cat", "owl"] and label_array(dataset).tolist() == [1, 0, 1, 0]
-    with pytest.raises(MissingColumnError, match=r"'class'.*text.*streaming=False"):
-        load(tmp_path / "p.parquet", streaming=True)
+    stream = as_images(load(tmp_path / "p.parquet", streaming=True), ClassSet.from_names(["owl", "cat"]))
+    assert [item["label"] for item in stream] == [0, 1, 0, 1]
 
 
 def test_plain_integer_labels_have_no_names(tmp_path, load):
@@ -170,6 +170,9 @@ def test_empty_dataset(tmp_path, load, streaming):
         load(tmp_path / "disk", streaming=streaming)
 
 
+LISTS = hf.Features({"image": hf.Image(), "label": hf.List(hf.Value("int64"))})
+
+
 def test_missing_columns_list_the_columns_and_name_the_option(tmp_path, load):
     make().rename_column("label", "weight").cast_column("weight", hf.Value("float32")).to_parquet(
         tmp_path / "l.parquet"
@@ -178,8 +181,10 @@ def test_missing_columns_list_the_columns_and_name_the_option(tmp_path, load):
         MissingColumnError, match=r"the label; its columns are image .*weight.*Set label_column"
     ):
         load(tmp_path / "l.parquet")
-    with pytest.raises(MissingColumnError, match=r"label_column='weight'.*type.*float32"):
-        load(tmp_path / "l.parquet", label_column="weight")
+    lists = make().map(lambda row: {"label": [row["label"]]}, features=LISTS)
+    lists.to_parquet(tmp_path / "n.parquet")
+    with pytest.raises(MissingColumnError, match=r"label_column='label'.*type List"):
+        load(tmp_path / "n.parquet", label_column="label")
     hf.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(tmp_path / "i.parquet")
     with pytest.raises(MissingColumnError, match=r"the image; its columns are text.*label.*Set image_column"):
         load(tmp_path / "i.parquet")
@@ -199,31 +204,32 @@ def test_paths_that_lead_nowhere(tmp_path, load):
         load([])
 
 
-def test_label_range_names_row_value_and_range(parquet, load):
-    dataset = load(parquet)
-    validate_labels(dataset, 3)
+def test_label_range_names_row_value_and_range(tmp_path, load):
+    make().cast_column("label", hf.Value("int64")).to_parquet(tmp_path / "u.parquet")
+    dataset, two = load(tmp_path / "u.parquet"), ClassSet.from_names(["a", "b"])
+    as_images(dataset, ClassSet.from_names(NAMES))
     with pytest.raises(
-        LabelRangeError, match=r"row 2 has label 2, outside the allowed range 0\.\.1 \(3 of 9"
+        LabelRangeError, match=r"row 2 of u has label 2, outside the allowed range 0\.\.1 \(3 of 9"
     ):
-        validate_labels(dataset, 2)
+        as_images(dataset, two, name="u")
     # after a selection the row is still the one of the source
-    with pytest.raises(LabelRangeError, match="row 5 has label 2"):
-        validate_labels(dataset.select([0, 4, 5]), 2)
-    with pytest.raises(LabelRangeError, match=r"3 classes.*0\.\.1"):
-        validate_labels(load(parquet, streaming=True), 2)
-    validate_labels(load(parquet, streaming=True), 3)
+    with pytest.raises(LabelRangeError, match="row 5 of u has label 2"):
+        as_images(dataset.select([0, 4, 5]), two, name="u")
+    stream = as_images(load(tmp_path / "u.parquet", streaming=True), two, name="u")
+    with pytest.raises(LabelRangeError, match="row 2 of u has label 2"):
+        list(stream)
 
 
 def test_unlabelled_rows_are_refused(tmp_path, load):
     make().cast_column("label", hf.Value("int64")).map(lambda row: {"label": -1}).to_parquet(
         tmp_path / "u.parquet"
     )
-    with pytest.raises(LabelRangeError, match=r"row 0 has label -1.*unlabelled"):
-        validate_labels(load(tmp_path / "u.parquet"), 3)
+    with pytest.raises(LabelRangeError, match=r"row 0 of dataset has label -1.*unlabelled"):
+        as_images(load(tmp_path / "u.parquet"), ClassSet.from_names(NAMES))
     rows = {"image": [picture(0), picture(1)], "label": ["cat", None]}
     features = hf.Features({"image": hf.Image(), "label": hf.Value("string")})
     hf.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "n.parquet")
-    with pytest.raises(LabelRangeError, match="row 1 has no label"):
+    with pytest.raises(LabelRangeError, match=r"row 1 of .* has no label"):
         load(tmp_path / "n.parquet")
 
 
@@ -252,13 +258,3 @@ def test_holdout_is_a_stratified_partition(n):
     assert held["row"][:] == split_holdout(dataset, n, seed=3)[1]["row"][:]
     with pytest.raises(ValueError, match=r"1\.\.29.*got 30"):
         split_holdout(dataset, 30)
-
-
-def test_representative_rows_of_interleaved_and_sorted_labels():
-    interleaved, by_class = np.arange(100) % 10, np.repeat(np.arange(10), 10)
-    assert representative_rows(interleaved, 20) == (list(range(20)), "first rows")
-    assert representative_rows(by_class, 200) == (list(range(100)), "all rows")
-    rows, how = representative_rows(by_class, 30)
-    assert how == "random rows, seed 0" and rows == sorted(set(rows)) and len(rows) == 30
-    assert len(set(by_class[rows])) >= 8, "the first rows are three classes"
-    assert representative_rows(by_class, 30) == (rows, how)

@@ -74,10 +74,10 @@ def test_the_attack_makes_a_difference_and_repeats(evaluated):
     assert first["eval_leaf_robust_accuracy"] < first["eval_leaf_clean_accuracy"]
 
 
-def test_only_the_first_images_are_attacked(tiny_clip_dir, tmp_path, evaluation):
+def test_robust_eval_samples_are_stratified_by_class(tiny_clip_dir, tmp_path, evaluation):
     trainer = make_trainer(tiny_clip_dir, tmp_path, evaluation=evaluation, robust_eval_samples=6)
     assert len(trainer.eval_dataset) == 6
-    assert all(trainer.eval_dataset[i]["image"] == evaluation[i]["image"] for i in range(6))
+    assert set(trainer.eval_dataset.labels) == {0, 1, 2, 3}
     accuracy = trainer.evaluate()["eval_leaf_clean_accuracy"]
     assert accuracy * 6 == pytest.approx(round(accuracy * 6))
 

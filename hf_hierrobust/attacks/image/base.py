@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...classifiers.freezing import frozen
-from ...registry import Registry, check_named
+from ...registry import Registry
 from ..base import PixelAttack, attackable, check_labels, refuse_nan
 from .criteria import misclassified
 from .victim import Cost, Victim
@@ -76,12 +76,12 @@ class Attack(PixelAttack):
             generator: source of random starts; the global generator is never touched when given.
 
         Raises:
-            TypeError, ValueError: see `check_pixels` and `check_labels`; an attack without a name; a
-                classifier that gives no logits (B, K) or has no gradient path; what `run` returned is no
+            TypeError, ValueError: see `check_pixels` and `check_labels`; an attack without a name of its own;
+                a classifier that gives no logits (B, K) or has no gradient path; what `run` returned is no
                 batch of pixels.
             NanError: NaN logits of any image, clean or attacked, or NaN gradients.
         """
-        check_named(self, self.kind)
+        ATTACKS.check(self)
         pixels = attackable(pixels)
         victim = Victim(classifier, search)
         # A surrounding autocast would reach the verdicts; a search brings its own.

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ...classifiers.rollup import SuperclassView
 from ...hierarchy import LabelTree
-from ...registry import check_named
 from ...threat import ThreatModel
 from ..base import check_labels, check_pixels
-from .base import Attack, AttackResult
+from .base import ATTACKS, Attack, AttackResult
 
 
 @dataclass(kw_only=True)
@@ -30,7 +29,7 @@ class SuperclassAttack:
             the logits of the level's own nodes, e.g. from superclass prompts.
 
     Raises:
-        ValueError: the tree has no such level; an attack without a name.
+        ValueError: the tree has no such level; an attack without a name of its own.
     """
 
     name: ClassVar[str] = "superclass"
@@ -40,7 +39,7 @@ class SuperclassAttack:
     rolled_up: bool = True
 
     def __post_init__(self):
-        check_named(self.attack, "attack")
+        ATTACKS.check(self.attack)
         if not 0 <= self.level < self.tree.num_levels:
             raise ValueError(
                 f"level={self.level} is not in tree {self.tree.name!r} of {self.tree.num_levels} levels"

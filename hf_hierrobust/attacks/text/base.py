@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...classifiers.freezing import frozen
 from ...naming import public_name
-from ...registry import Registry, check_named
+from ...registry import Registry
 from .encoder import TextEncoder
 from .scores import LabelFreeScore, TextScore
 
@@ -80,10 +80,10 @@ class TextAttack:
             generator: source of random choices; the attacks on words of this package make none.
 
         Raises:
-            TypeError, ValueError: see `check_texts`; an attack without a name; a text longer than the
-                encoder's context; a score of another shape than one value per text.
+            TypeError, ValueError: see `check_texts`; an attack without a name of its own; a text longer than
+                the encoder's context; a score of another shape than one value per text.
         """
-        check_named(self, "text attack")
+        TEXT_ATTACKS.check(self)
         originals = check_texts(texts)
         rows = list(range(len(originals)))
         if score is None:

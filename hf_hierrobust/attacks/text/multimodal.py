@@ -15,12 +15,11 @@ from torch import Tensor
 
 from ...classifiers.freezing import frozen
 from ...options import check_choice, check_numbers
-from ...registry import check_named
 from ..base import attackable, check_labels
-from ..image.base import Attack
+from ..image.base import ATTACKS, Attack
 from ..image.pgd import PGD
 from ..image.victim import Victim
-from .base import TextAttack, check_texts
+from .base import TEXT_ATTACKS, TextAttack, check_texts
 from .encoder import TextEncoder
 from .scores import PromptCrossEntropy, coordinate_kl
 from .words import BertAttack
@@ -77,7 +76,7 @@ class MultimodalAttack:
             cross-entropy of the given clean images, one prompt altered at a time.
 
     Raises:
-        ValueError: an unknown option, or an attack without a name.
+        ValueError: an unknown option, or an attack without a name of its own.
         TypeError: an image attack that has no loss to replace in the joint order.
     """
 
@@ -92,8 +91,8 @@ class MultimodalAttack:
         check_choice(self, "order", ("independent", "text_first", "joint"))
         check_choice(self, "text_score", ("label_free", "images"))
         check_numbers(self, "text_weight")
-        check_named(self.image_attack, "attack")
-        check_named(self.text_attack, "text attack")
+        ATTACKS.check(self.image_attack)
+        TEXT_ATTACKS.check(self.text_attack)
         if self.order == "joint" and "loss" not in _options(self.image_attack):
             raise TypeError(
                 f"order='joint' maximises its own loss, which {type(self.image_attack).__name__} cannot: "

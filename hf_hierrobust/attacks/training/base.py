@@ -14,7 +14,7 @@ A new one is one class:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -55,8 +55,6 @@ class TrainingAttack(PixelAttack):
     Args:
         eps, norm, space: see `PixelAttack`.
     """
-
-    kind: ClassVar[str] = "training attack"
 
     def perturb(
         self,

@@ -1,35 +1,39 @@
-"""The stages of a run, one function each: load, evaluate."""
+"""The first stage of a run: model, data and trees, loaded and checked against each other."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin, pipeline
 
 from ..data import (
     ClassSet,
-    PixelDataset,
-    PixelStream,
+    ImageStream,
+    ImageView,
+    as_images,
     available_class_sets,
+    check_numbering,
+    class_set_of,
     first_n,
     label_array,
     label_names,
     load_class_set,
     load_images,
-    representative_rows,
     shuffled_stream,
-    validate_labels,
+    stratified_rows,
 )
-from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
-from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
-from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
+from ..evaluation import EvaluationSet
+from ..hierarchy import Forest, load_forest
+from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
 from ..training import RobustTrainingArguments
 from .arguments import RunArguments
-from .checks import check_evaluation, check_prompts, with_label_ids_of, worth_preloading
+from .checks import check_evaluation, check_prompts, worth_preloading
 from .run import Run
 
 GLYPH_TRAIN_IMAGES = 6000
@@ -46,14 +50,11 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
-    labelled = [evaluation] if train is None or args.unlabelled else [train, evaluation]
-    names = label_names(labelled[0])
-    labelled[-1] = evaluation = with_label_ids_of(evaluation, names)
-    class_set = _class_set(args, names)
-    num_labels = len(names) if names is not None else len(class_set)
-    for dataset in labelled:
-        validate_labels(dataset, num_labels)
-    label_map = class_set.index_map(names) if names is not None else None
+    class_set = _class_set(args, evaluation if train is None or args.unlabelled else train)
+    evaluation = as_images(evaluation, class_set, name=args.eval_source)
+    if train is not None:
+        train = _training_images(train, class_set, args, training_args.threat_space)
+    check_numbering({"the training data": train, "the evaluation data": evaluation})
     path = _model_path(args, training_args.seed)
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
@@ -62,17 +63,15 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         forest = _forest(args.tree, class_set, model, processor, training_args.template)
     main = EvaluationSet(
         name=args.eval_name,
-        dataset=PixelDataset(evaluation),
+        dataset=evaluation,
         class_set=class_set,
         split=args.eval_split,
-        label_map=label_map,
         tree=forest.trees[0] if forest is not None else None,
         num_samples=args.eval_samples,
     )
     others = [_zero_shot_set(pair, args) for pair in (args.zero_shot or "").split(",") if pair]
-    context = model.config.text_config.max_position_embeddings
     template = args.prompt_template(training_args.template)
-    check_prompts((main, *others), processor.tokenizer, context, template)
+    check_prompts((main, *others), model, processor.tokenizer, template)
     return Run(
         args,
         training_args,
@@ -80,30 +79,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         processor,
         class_set,
         forest,
-        label_map,
-        None if train is None else _training_images(train, num_labels, training_args.threat_space),
+        train,
         [main, *others],
-    )
-
-
-def evaluate_run(
-    run: Run, model: RobustDualEncoder, model_name: str, objective: str
-) -> list[RobustnessRecord]:
-    """Records of a model on all evaluation sets of a run."""
-    model.to(run.training_args.device).eval()
-    return evaluate_model(
-        model,
-        run.processor,
-        run.eval_sets,
-        run.args.plan(run.training_args.threat),
-        model_name=model_name,
-        objective=objective,
-        template=run.args.prompt_template(run.training_args.template),
-        classifiers=run.args.classifiers,
-        batch_size=run.args.eval_batch,
-        bf16_search=run.args.bf16_search,
-        seed=run.training_args.seed,
-        progress=not run.training_args.disable_tqdm,
     )
 
 
@@ -117,7 +94,7 @@ def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:
         raise ValueError(f"no training data: give train_file beside eval_file={args.eval_file!r}")
     else:
         train = load_images(
-            args.train_file or args.dataset_name,
+            args.train_source,
             split=args.train_split,
             config=args.dataset_config,
             streaming=args.streaming,
@@ -138,15 +115,14 @@ def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:
         return train
     if args.unlabelled:
         return first_n(train, args.max_train_samples)
-    return train.select(representative_rows(label_array(train), args.max_train_samples)[0])
+    return train.select(stratified_rows(label_array(train), args.max_train_samples)[0])
 
 
 def _training_images(
-    train: Dataset | IterableDataset, num_labels: int, space: str
-) -> PixelDataset | PixelStream:
-    if isinstance(train, IterableDataset):
-        return PixelStream(train, num_classes=num_labels)
-    return PixelDataset(train, preload=space == "native" and worth_preloading(train))
+    train: Dataset | IterableDataset, class_set: ClassSet, args: RunArguments, space: str
+) -> ImageView | ImageStream:
+    preload = isinstance(train, Dataset) and space == "native" and worth_preloading(train)
+    return as_images(train, class_set, labelled=not args.unlabelled, preload=preload, name=args.train_source)
 
 
 def _evaluation_data(args: RunArguments, seed: int) -> Dataset:
@@ -154,8 +130,7 @@ def _evaluation_data(args: RunArguments, seed: int) -> Dataset:
         from ..demo.glyphs import glyph_dataset
 
         return glyph_dataset("test", num_images=args.eval_samples, seed=seed, cache_dir=_cache())
-    source = args.eval_file or args.dataset_name
-    return load_images(source, split=args.eval_split, config=args.dataset_config, **_columns(args))
+    return load_images(args.eval_source, split=args.eval_split, config=args.dataset_config, **_columns(args))
 
 
 def _columns(args: RunArguments) -> dict:
@@ -165,46 +140,27 @@ def _columns(args: RunArguments) -> dict:
 def _forest(
     spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
 ) -> Forest:
-    """The trees of a comma-separated list: built-in names, JSON files, ``wordnet`` or ``induced``."""
-    trees = []
-    for part in (part.strip() for part in spec.split(",")):
-        names = list(class_set.class_names)
-        if part == "glyphs":
-            from ..demo.glyphs import glyph_paths
+    """The trees of a run; ``wordnet`` and ``induced`` are built from its classes with its model."""
 
-            paths, origin = glyph_paths(), {"source": "hf_hierrobust", "licence": "Apache-2.0"}
-            trees.append(LabelTree.from_paths(paths, name=part, **origin))
-        elif part == "wordnet":
-            senses = dict(zip(names, class_set.wnids)) if class_set.wnids else None
-            depth = 5 if len(names) >= 500 else 3
-            trees.append(wordnet_tree(names, senses=senses, depth=depth, name=part))
-        elif part == "induced":
-            sizes = tuple(size for size in (len(names) // 4, len(names) // 12) if size > 1)
-            if not sizes:
-                raise ValueError(
-                    f"tree='induced' needs at least 8 classes to group, got {len(names)}: write a JSON tree"
-                )
-            prompts = [template.replace("{}", name) for name in names]
-            states = encode_prompts(model, processor.tokenizer, prompts)
-            with torch.no_grad():
-                embeddings = model.project_text(states)
-            trees.append(induced_tree(names, embeddings, level_sizes=sizes, name=part))
-        else:
-            trees.extend(load_tree(part))
-    return Forest(tuple(tree.align(class_set.class_names) for tree in trees))
+    def embed(names: Sequence[str]) -> torch.Tensor:
+        encoder = TextEncoder(model, processor.tokenizer)
+        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
+
+    def language_model(name: str):
+        return pipeline("text-generation", model=name)
+
+    names, wnids = class_set.class_names, class_set.wnids
+    return load_forest(spec, names, wnids=wnids, embed=embed, language_model=language_model)
 
 
-def _class_set(args: RunArguments, names: list[str] | None) -> ClassSet:
+def _class_set(args: RunArguments, dataset: Dataset | IterableDataset) -> ClassSet:
     if args.class_set is not None:
         return load_class_set(args.class_set)
     if args.tree in available_class_sets():
         return load_class_set(args.tree)
-    if names is None:
-        raise ValueError(
-            "the data set does not name its classes: give class_set (built-in name or JSON file)"
-        )
-    name = args.eval_name if args.train_file is None else args.train_name
-    return ClassSet.from_names(names, name=public_name(name))
+    both = args.train_file is None
+    name, source = (args.eval_name, args.eval_source) if both else (args.train_name, args.train_source)
+    return replace(class_set_of(dataset, name=source), name=public_name(name))
 
 
 def _model_path(args: RunArguments, seed: int) -> str:
@@ -215,7 +171,7 @@ def _model_path(args: RunArguments, seed: int) -> str:
 
     # Other images than those of the robust training, which come from the run's own seed.
     dataset = glyph_dataset("train", num_images=GLYPH_TRAIN_IMAGES, seed=seed + 1, cache_dir=_cache())
-    recipe = PretrainRecipe(seed=seed, bf16=not torch.accelerator.is_available())
+    recipe = PretrainRecipe(seed=seed)
     return str(pretrain_glyph_clip(_cache(), dataset=dataset, paths=glyph_paths(), recipe=recipe))
 
 
@@ -229,21 +185,17 @@ def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
     if not source:
         raise ValueError(f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet")
     dataset = load_images(source, split=args.eval_split)
-    names = label_names(dataset)
-    if name not in available_class_sets() and names is None:
+    if name not in available_class_sets() and label_names(dataset) is None:
         raise ValueError(
             f"zero_shot={pair!r} does not name its classes: call it by a built-in class set "
             f"({', '.join(available_class_sets())}) or use a file with label names"
         )
-    class_set = (
-        load_class_set(name) if name in available_class_sets() else ClassSet.from_names(names, name=name)
-    )
-    validate_labels(dataset, len(names) if names is not None else len(class_set))
+    known = name in available_class_sets()
+    class_set = load_class_set(name) if known else class_set_of(dataset, name=name)
     return EvaluationSet(
         name=name,
-        dataset=PixelDataset(dataset),
+        dataset=as_images(dataset, class_set, name=source),
         class_set=class_set,
         split=args.eval_split,
-        label_map=class_set.index_map(names) if names is not None else None,
         num_samples=args.eval_samples,
     )
