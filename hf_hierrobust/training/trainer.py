@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +130,7 @@ class RobustCLIPTrainer(Trainer):
             pipeline,
             text,
             levels_of(self.objective),
-            None if self.attack is None else PGD(**asdict(args.threat), num_steps=args.robust_eval_steps),
+            None if self.attack is None else PGD(**vars(args.threat), num_steps=args.robust_eval_steps),
             search=torch.bfloat16 if args.bf16 else None,
             seed=args.seed + args.process_index,
         )
