@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, logging
 
 from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
+from ..data import ImageStream, ImageView, threat_space_for
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..hierarchy import available_trees
 from ..naming import check_template
@@ -19,6 +20,7 @@ from .refusals import default_of, refuse_fields, refuse_optimizer_options, selec
 
 BEST_METRIC = "leaf_robust_accuracy"
 """What the best checkpoint is chosen by if nothing is named; clean accuracy where nothing is attacked."""
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -94,8 +96,11 @@ class RobustTrainingArguments(TrainingArguments):
         metadata={"help": "Training attack steps; by default 2, universal 3, FARE and MMCoA 10."},
     )
     threat_space: str = field(
-        default="native",
-        metadata={"help": "Resolution of the perturbation: 'native' images or the 'model' input."},
+        default="auto",
+        metadata={
+            "help": "Resolution of the perturbation: 'native' images, the 'model' input, or 'auto': native "
+            "where the images of each set have one size."
+        },
     )
     template: str = field(
         default=DEFAULT_TEMPLATE, metadata={"help": "Prompt template of classes and superclasses."}
@@ -129,7 +134,8 @@ class RobustTrainingArguments(TrainingArguments):
     def __post_init__(self):
         # Our own checks come first: a wrong budget should not wait for a device to be found.
         refuse_fields(self)
-        self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
+        space = "native" if self.threat_space == "auto" else self.threat_space
+        self.threat = ThreatModel(self.norm, self.eps, space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
         check_template("template", self.template)
@@ -170,6 +176,15 @@ class RobustTrainingArguments(TrainingArguments):
                 "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "
                 "start with `accelerate launch --multi_gpu` or set CUDA_VISIBLE_DEVICES to one GPU"
             )
+
+    def settle_space(self, *sets: ImageView | ImageStream | dict[str, ImageView] | None) -> None:
+        """Where the threat space is ``auto``, choose the one that the images' sizes allow, and say so."""
+        if self.threat_space == "auto":
+            flat = [one for data in sets for one in (data.values() if isinstance(data, dict) else (data,))]
+            self.threat_space, reason = threat_space_for(*flat)
+            self.threat = replace(self.threat, space=self.threat_space)
+            if self.threat_space == "model":
+                logger.warning(reason)
 
     def changed(self, *names: str) -> list[str]:
         """Those of these fields that differ from their defaults."""
