@@ -67,8 +67,8 @@ def parse_yaml(text: str, path: str | Path) -> object:
     """What a YAML text holds, read by the safe loader; ``path`` is what messages call it.
 
     Raises:
-        FileFormatError: it is no YAML, repeats a key, nests too deeply, or is larger than `MAX_YAML_BYTES` or,
-            with its aliases written out, than `MAX_YAML_NODES`.
+        FileFormatError: it is no YAML, repeats a key, nests too deeply, or is larger than `MAX_YAML_BYTES`,
+            or than `MAX_YAML_NODES` with its aliases written out.
     """
     import yaml
 
