@@ -12,7 +12,7 @@ from ..adapters.fingerprints import weights_hash
 from ..evaluation import RobustnessRecord, load_records, save_records, with_base
 from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
-from ..training.argument_checks import check_metric, check_writable
+from ..training.argument_checks import check_writable
 from ..training.leftovers import model_files
 from ..training.run_state import RunState
 from ..training.settings import data_facts, digest_of
@@ -27,7 +27,6 @@ logger = logging.get_logger(__name__)
 
 BASE_FILE, RESULTS_FILE = "base.json", "results.json"
 _NOT_MEASURED = frozenset({"figures", "eval_base"})
-_MEASURED_BY = ("norm", "eps", "threat_space", "template", "seed")
 
 
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:
@@ -55,7 +54,6 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     check_can_train(training_args, run.model, run.train_dataset)  # before Trainer makes the directory
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
-    check_metric(training_args, trainer.evaluator.metric_names)
     state = trainer.begin(resume).state
     base = _measure_base(run, trainer, state) if args.eval_base else []
     say(f"training: {trainer.objective.name} at {training_args.threat}")
@@ -136,9 +134,9 @@ def _what_is_measured(run: Run, weights: str, *more) -> str:
     """Digest of all that decides the records of a model with these weights."""
     args, training_args = run.args, run.training_args
     arguments = {f.name: getattr(args, f.name) for f in fields(args) if f.name not in _NOT_MEASURED}
-    threat = {name: getattr(training_args, name) for name in _MEASURED_BY}
+    how = [str(training_args.threat), training_args.threat.space, training_args.template, training_args.seed]
     sets = [
         [data.name, data.class_set.class_names, data.tree and data.tree.hash, data_facts(data.dataset)]
         for data in run.eval_sets
     ]
-    return digest_of([weights, arguments, threat, sets, more])
+    return digest_of([weights, arguments, how, sets, more])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import tempfile
@@ -48,10 +47,6 @@ def check_training_numbers(args: TrainingArguments) -> None:
         interval = getattr(args, f"{kind}_steps")
         if str(getattr(strategy, "value", strategy)) == "steps" and interval is not None:
             check_numbers(args, f"{kind}_steps", positive=True)
-    if args.dataloader_persistent_workers and not args.dataloader_num_workers:
-        raise ValueError(
-            "dataloader_persistent_workers=True keeps workers alive, and dataloader_num_workers=0 starts none"
-        )
     _check_asked_steps(args)
 
 
@@ -116,11 +111,6 @@ def check_optimizer(args: TrainingArguments, model: nn.Module, steps: int) -> No
     asked = f"optim={args.optim.value!r}"
     try:
         cls, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if args.optim_args:
-            bare = copy.copy(args)
-            bare.optim_args = None
-            if Trainer.get_optimizer_cls_and_kwargs(bare, model)[1] == options:
-                raise ValueError("it takes none of the optim_args")
         if {"optimizer_dict", "model", "params"} & options.keys():
             return  # built from the model's own parameters
         optimizer = cls([torch.nn.Parameter(torch.zeros(1))], **options)
@@ -142,22 +132,6 @@ def check_optimizer(args: TrainingArguments, model: nn.Module, steps: int) -> No
             f"lr_scheduler_type={args.lr_scheduler_type.value!r} with "
             f"lr_scheduler_kwargs={args.lr_scheduler_kwargs!r} cannot be built: {error}"
         ) from error
-
-
-def check_metric(args: TrainingArguments, known: list[str]) -> None:
-    """``metric_for_best_model`` is one of those that the evaluation reports.
-
-    Raises:
-        ValueError: listing them.
-    """
-    name = args.metric_for_best_model
-    if name is None or args.eval_strategy == "no":
-        return
-    if name.removeprefix("eval_") not in known:
-        raise ValueError(
-            f"metric_for_best_model={name!r} is not reported by the evaluation: choose one of "
-            f"{', '.join(known)}"
-        )
 
 
 def check_writable(output_dir: str | Path) -> None:

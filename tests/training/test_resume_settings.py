@@ -76,12 +76,14 @@ def test_kind20_a_finished_training_gives_its_best_model_again(tiny_clip_dir, tm
             save_steps=1,
             robust_eval_steps=1,
             load_best_model_at_end=True,
-            metric_for_best_model="epoch",
+            metric_for_best_model="leaf_clean_accuracy",
             greater_is_better=False,
             max_steps=3,
         )
         evaluate = found.evaluate
-        found.evaluate = lambda *a, **k: evaluate(*a, **k) | {"eval_epoch": found.state.global_step}
+        found.evaluate = lambda *a, **k: (
+            evaluate(*a, **k) | {"eval_leaf_clean_accuracy": found.state.global_step}
+        )
         return found
 
     straight = trainer()
