@@ -9,7 +9,7 @@ import datasets as hf
 import numpy as np
 import torch
 
-from .columns import checked_caption
+from .columns import checked_caption, is_text
 from .decoding import decode_image, size_text, to_uint8
 from .labels import check_label_range, integer_label, label_array, label_names
 from .standard import EmptyDatasetError
@@ -92,7 +92,7 @@ class PixelDataset(torch.utils.data.Dataset):
 
 
 class PixelStream(torch.utils.data.IterableDataset):
-    """Streamed counterpart of `PixelDataset`, with labels and captions where the stream has them.
+    """Streamed counterpart of `PixelDataset`, with labels (text ones too) and captions where there are any.
 
     Without a ``row`` column, ``row`` counts the examples that this process or worker has read, from 0.
 
@@ -108,6 +108,7 @@ class PixelStream(torch.utils.data.IterableDataset):
         _require_images(dataset)
         self.source, self.num_classes, self.label_names = source, num_classes, label_names(dataset)
         self.labelled = dataset.column_names is None or "label" in dataset.column_names
+        self.text_labels = is_text((dataset.features or {}).get("label"))
         self._dataset = _undecoded(dataset)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -120,7 +121,9 @@ class PixelStream(torch.utils.data.IterableDataset):
                 item["caption"] = checked_caption(example["caption"], row, self.source)
             yield item
 
-    def _label(self, example: Mapping[str, Any], row: int) -> int:
+    def _label(self, example: Mapping[str, Any], row: int) -> int | str:
+        if isinstance(example["label"], str):
+            return example["label"]
         label = integer_label(example["label"], f"row {row} of {self.source}")
         if self.num_classes is not None:
             check_label_range(np.array([label]), self.num_classes, np.array([row]))

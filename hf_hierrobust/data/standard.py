@@ -5,7 +5,7 @@ from __future__ import annotations
 import datasets as hf
 import numpy as np
 
-from .columns import MissingColumnError, is_text, standard_columns
+from .columns import is_text, standard_columns
 from .labels import HFDataset, features_of, label_array, stored_labels
 
 _STANDARD = {"image", "label", "caption", "row"}
@@ -33,7 +33,8 @@ def standard_dataset(
 
     Returns:
         ``image`` undecoded; ``label`` a ClassLabel where names are known (text becomes one, its names sorted)
-        or numbers; ``caption``; ``row`` (int64), the position in the source, unless it is a stream.
+        or numbers, in a stream perhaps text; ``caption``; ``row`` (int64), the position in the source, unless
+        it is a stream.
 
     Raises:
         EmptyDatasetError: no rows.
@@ -51,11 +52,6 @@ def standard_dataset(
     dataset = dataset.cast_column("image", hf.Image(decode=False))
     text = "label" in columns and is_text(features[columns["label"]])
     if isinstance(dataset, hf.IterableDataset):
-        if text:
-            raise MissingColumnError(
-                f"label column {columns['label']!r} of {where} holds text, whose classes a stream cannot "
-                "know in advance; use streaming=False or a ClassLabel column."
-            )
         return dataset
     if len(dataset) == 0:
         raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")

@@ -84,6 +84,7 @@ class ImageStream(IterableDataset):
 
     Raises:
         LabelRangeError: on reading, a label outside the classes (names the row).
+        UnmatchedLabelError, UnnamedLabelsError: on reading, a text label that fits no class, or no class set.
     """
 
     def __init__(
@@ -96,9 +97,14 @@ class ImageStream(IterableDataset):
     ):
         self.parts, self.class_set, self.source = tuple(parts), class_set, source
         self.labelled = labelled is not False and all(getattr(p, "labelled", True) for p in self.parts)
-        names = [names_of(part) if self.labelled else None for part in self.parts]
-        self._places = [_places(one, class_set, source) if self.labelled else None for one in names]
-        self.numbering = _joint(_numbering(*pair) for pair in zip(names, self._places))
+        self._places, numberings = [], []
+        for part in self.parts:
+            text = getattr(part, "text_labels", False)  # found one by one, as they come
+            names = names_of(part) if self.labelled else None
+            self._places.append(_places(names, class_set, source) if self.labelled and not text else None)
+            numberings.append("classes" if text else _numbering(names, self._places[-1]))
+        self.numbering = _joint(numberings)
+        self._found: dict[str, int] = {}  # class index of each text label met so far
 
     @property
     def label_names(self) -> list[str] | None:
@@ -120,6 +126,15 @@ class ImageStream(IterableDataset):
                 part.set_epoch(epoch)
 
     def _class_index(self, label: Any, places: np.ndarray | None, row: int) -> int:
+        if isinstance(label, str):
+            if self.class_set is None:
+                raise UnnamedLabelsError(
+                    f"row {row} of {self.source} has the text label {label!r}, and a stream cannot know all "
+                    "names in advance: give class_set, a ClassLabel column, or streaming=False."
+                )
+            if label not in self._found:
+                self._found[label] = int(self.class_set.index_map([label]))
+            return self._found[label]
         label = integer_label(label, f"row {row} of {self.source}")
         count = len(places) if places is not None else len(self.class_set) if self.class_set else label + 1
         check_label_range(np.array([label]), count, np.array([row]), self.source)

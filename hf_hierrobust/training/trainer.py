@@ -97,7 +97,7 @@ class RobustCLIPTrainer(EvaluatingTrainer):
                 "leave it out, or train mmcoa or hier_mmcoa"
             )
         self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
-        self.pipeline = PixelPipeline(processor.image_processor)
+        self.pipeline = PixelPipeline(processor.image_processor, args.threat_space)
         self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
         model.config.hier_robust = model.facts() | self.recipe(args)
