@@ -28,7 +28,7 @@ from ..data import (
     stratified_rows,
 )
 from ..evaluation import EvaluationSet
-from ..hierarchy import Forest, load_forest
+from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
 from ..naming import public_name
 from ..training import RobustTrainingArguments
@@ -50,7 +50,14 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
-    class_set = _class_set(args, evaluation if train is None or args.unlabelled else train)
+    both = args.train_file is None
+    class_set = class_set_for(
+        evaluation if train is None or args.unlabelled else train,
+        args.class_set,
+        args.tree,
+        name=args.eval_name if both else args.train_name,
+        source=args.eval_source if both else args.train_source,
+    )
     evaluation = as_images(evaluation, class_set, name=args.eval_source)
     if train is not None:
         train = _training_images(train, class_set, args, training_args.threat_space)
@@ -60,7 +67,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     processor = AutoProcessor.from_pretrained(path)
     forest = None
     if args.tree is not None:
-        forest = _forest(args.tree, class_set, model, processor, training_args.template)
+        forest = model_forest(args.tree, class_set, model, processor, training_args.template)
     main = EvaluationSet(
         name=args.eval_name,
         dataset=evaluation,
@@ -137,10 +144,10 @@ def _columns(args: RunArguments) -> dict:
     return {"image_column": args.image_column, "label_column": args.label_column}
 
 
-def _forest(
-    spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
+def model_forest(
+    spec: TreeSpec, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
 ) -> Forest:
-    """The trees of a run; ``wordnet`` and ``induced`` are built from its classes with its model."""
+    """The trees that a user means; ``wordnet`` and ``induced`` are built from the classes with the model."""
 
     def embed(names: Sequence[str]) -> torch.Tensor:
         encoder = TextEncoder(model, processor.tokenizer)
@@ -153,14 +160,25 @@ def _forest(
     return load_forest(spec, names, wnids=wnids, embed=embed, language_model=language_model)
 
 
-def _class_set(args: RunArguments, dataset: Dataset | IterableDataset) -> ClassSet:
-    if args.class_set is not None:
-        return load_class_set(args.class_set)
-    if args.tree in available_class_sets():
-        return load_class_set(args.tree)
-    both = args.train_file is None
-    name, source = (args.eval_name, args.eval_source) if both else (args.train_name, args.train_source)
-    return replace(class_set_of(dataset, name=source), name=public_name(name))
+def class_set_for(
+    dataset: Dataset | IterableDataset,
+    class_set: str | os.PathLike | ClassSet | None,
+    tree: TreeSpec | None,
+    *,
+    name: str,
+    source: str | None = None,
+) -> ClassSet:
+    """The classes: those given, else the built-in set that the tree is named after, else the data's own.
+
+    Args:
+        name: of a set made of the data's own names.
+        source: what messages call the data, by default ``name``.
+    """
+    if class_set is not None:
+        return load_class_set(class_set)
+    if isinstance(tree, str) and tree in available_class_sets():
+        return load_class_set(tree)
+    return replace(class_set_of(dataset, name=source or name), name=public_name(name))
 
 
 def _model_path(args: RunArguments, seed: int) -> str:
