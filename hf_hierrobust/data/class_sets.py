@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from ..files import read_json
 from ..hierarchy.checks import normalise
+from ..naming import check_name, check_template, check_text
 
 DEFAULT_TEMPLATE = "This is a photo of a {}."
 _BUILTIN_FOLDER = Path(__file__).parent / "class_sets"
@@ -61,6 +63,7 @@ class ClassSet:
     inferred: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_name("a class set's name", self.name)
         where = f"class set {self.name!r}"
         if not self.class_names:
             raise ValueError(f"{where} has no class_names; give at least one.")
@@ -69,6 +72,9 @@ class ClassSet:
                 raise ValueError(
                     f"{where}: class_names[{index}] is {name!r}; every class needs a non-empty string."
                 )
+            check_name(f"{where}: class_names[{index}]", name)
+        for title in ("source", "licence", "notes"):
+            check_text(f"{where}: {title}", getattr(self, title))
         repeated = {
             name: indices for name, indices in self.duplicates.items() if name not in self.duplicate_names
         }
@@ -80,9 +86,9 @@ class ClassSet:
         if not self.templates:
             raise ValueError(f"{where} has no templates; the usual one is {DEFAULT_TEMPLATE!r}.")
         for template in self.templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"{where}: template {template!r} must contain '{{}}' exactly once.")
+            check_template(f"{where}: template", template)
         for alias, target in self.aliases.items():
+            check_name(f"{where}: alias", alias)
             if any(not 0 <= index < len(self) for index in _indices(target)):
                 raise ValueError(f"{where}: alias {alias!r} points to {target}, outside 0..{len(self) - 1}.")
         if self.wnids is not None and len(self.wnids) != len(self):
@@ -229,10 +235,7 @@ def load_class_set(spec: str | Path | ClassSet) -> ClassSet:
         raise FileNotFoundError(
             f"class set file {str(path)!r} does not exist; built in are {available_class_sets()}."
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"class set file {str(path)!r} is not valid JSON: {error}") from error
+    data = read_json(path)
     if not isinstance(data, dict) or "class_names" not in data:
         raise ValueError(f"class set file {str(path)!r} must hold an object with the key 'class_names'.")
     return _build({"name": path.stem, **data})

@@ -159,6 +159,8 @@ def check_display(levels: Sequence[Sequence[str]], display: Mapping[str, str]) -
     Equal prompts give equal text embeddings: inside a level the nodes cannot be told apart, between adjacent
     levels one is the other's hard negative (HNSA) or should have the smaller norm.
     """
+    if not isinstance(display, Mapping):
+        raise TreeError(f"display must map nodes to their prompt names, got {_short(display)}")
     nodes = {node for level in levels for node in level}
     for key, text in display.items():
         if key not in nodes:

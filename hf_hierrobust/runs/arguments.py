@@ -9,6 +9,7 @@ from ..classifiers.levels import CLASSIFIERS
 from ..data import available_class_sets
 from ..evaluation import AttackPlan
 from ..hierarchy import available_trees
+from ..naming import check_template
 from ..options import check_counts, check_numbers, json_mapping
 from ..precision import resolve_bf16
 from ..threat import ThreatModel, parse_eps
@@ -142,10 +143,8 @@ class RunArguments:
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
         check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
         check_numbers(self, "skip_train_samples")
-        if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
-            raise ValueError(
-                f"eval_template={self.eval_template!r} must contain '{{}}' exactly once, or be 'own'"
-            )
+        if self.eval_template not in (None, "own"):
+            check_template("eval_template", self.eval_template)
         if self.dataset_name is None and self.eval_file is None:
             raise ValueError(
                 "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
+from ..naming import check_template
 from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
@@ -117,10 +118,7 @@ class RobustTrainingArguments(TrainingArguments):
         self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
-        if self.template.count("{}") != 1:
-            raise ValueError(
-                f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
-            )
+        check_template("template", self.template)
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
         if isinstance(self.lora_towers, list):  # the natural form in YAML
             self.lora_towers = ",".join(self.lora_towers)

@@ -66,7 +66,7 @@ def refused(command):
         ({"template": "a photo"}, r"template='a photo' must contain '\{\}' exactly once"),
         (
             {"eval_template": "a photo"},
-            r"eval_template='a photo' must contain '\{\}' exactly once, or be 'own'",
+            r"eval_template='a photo' must contain '\{\}' exactly once",
         ),
         ({"template": "very " * 40 + "{}"}, r"prompt 'very .* tokens but the text encoder's context is"),
         ({"eval_template": "very " * 40 + "{}"}, r"prompt 'very .* tokens but the text encoder's context is"),
