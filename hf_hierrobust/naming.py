@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
 LONGEST_NAME, LONGEST_TEXT = 200, 2000
@@ -72,7 +72,9 @@ def check_template(argument: str, template: object) -> None:
 
 def public_name(name_or_path: str) -> str:
     """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part."""
-    path = Path(name_or_path).expanduser()
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", name_or_path):  # a path of Windows, whatever runs here
+        return PureWindowsPath(name_or_path).name or "root"
+    path = Path(name_or_path.removeprefix("file:")).expanduser()
     if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
         return path.resolve().name or "root"
     return name_or_path

@@ -15,17 +15,19 @@ PACKAGE = Path(hf_hierrobust.__file__).parent
 ARROWS = {
     "__init__": set(),  # lazy: names rooms in its stub only
     "threat": set(),
-    "registry": set(),
+    "registry": {"naming"},
     "files": set(),
     "naming": set(),
     "options": set(),
     "modes": set(),
+    "readme": set(),
+    "uploads": {"naming", "readme"},
     "precision": set(),
     "geometry": set(),
     "hierarchy": {"files", "naming"},
-    "adapters": {"modes"},
+    "adapters": {"modes", "naming"},
     "data": {"files", "hierarchy", "naming"},
-    "modeling": {"geometry", "modes", "precision", "adapters"},
+    "modeling": {"files", "geometry", "modes", "precision", "readme", "uploads", "adapters"},
     "classifiers": {"data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers", "modeling"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
@@ -41,7 +43,7 @@ ARROWS = {
         "hierarchy",
     },
     "reports": {"naming", "evaluation"},
-    "hub": {"files", "naming", "threat", "evaluation", "reports"},
+    "hub": {"files", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
     "training": {
         "naming",
         "options",
@@ -81,7 +83,6 @@ LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},
-    {f"hf_hierrobust.training.{name}" for name in ("card", "robust_evaluation", "sharing", "trainer")},
 ]
 """Being mended; nothing may be added."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}

@@ -15,7 +15,7 @@ from .generated import generated_tree
 from .induced import induced_tree
 from .senses import Embed, choose_senses
 from .tree import LabelTree
-from .wordnet import WordNet, wordnet_tree
+from .wordnet import DepthError, WordNet, wordnet_tree
 
 __all__ = ["TreeSpec", "load_forest"]
 
@@ -124,7 +124,12 @@ def _of_wordnet(need: _Classes) -> LabelTree:
         senses = dict(zip(names, need.wnids))
     else:
         senses = choose_senses(names, wordnet, need.embed)
-    return wordnet_tree(names, senses=senses, depth=5 if len(names) >= 500 else 3, wordnet=wordnet)
+    for depth in range(5 if len(names) >= 500 else 3, 0, -1):  # as many levels as the classes have
+        try:
+            return wordnet_tree(names, senses=senses, depth=depth, wordnet=wordnet)
+        except DepthError as error:
+            refused = error
+    raise refused
 
 
 def _induced(need: _Classes) -> LabelTree:

@@ -23,6 +23,10 @@ ENVIRONMENT_VARIABLE = "HF_HIERROBUST_WORDNET"
 _WNID = re.compile(r"n\d{8}")
 
 
+class DepthError(TreeError):
+    """WordNet does not divide these classes into so many levels."""
+
+
 class WordNet:
     """The nouns of WordNet 3.0 as a spanning tree: one parent per synset (OC-3).
 
@@ -238,7 +242,8 @@ def wordnet_tree(
         display: prompt names of leaves; default the class name with blanks, or a wnid's first lemma.
 
     Raises:
-        TreeError: unknown class, two classes of one synset, or no cuts with strictly decreasing sizes.
+        TreeError: unknown class, two classes of one synset, or, as `DepthError`, no cuts with strictly
+            decreasing sizes.
     """
     wordnet = wordnet or WordNet()
     senses = dict(senses or {})
@@ -278,7 +283,7 @@ def _choose_cuts(chains: list[tuple[str, ...]], levels: int) -> tuple[int, ...]:
         if 2 <= len(counts) < len(chains):
             options.setdefault(len(counts), (cut, entropy))
     if levels < 1 or len(options) < levels:
-        raise TreeError(
+        raise DepthError(
             f"depth={levels} is not possible: between {len(chains)} classes and the root WordNet has levels "
             f"of {sorted(options, reverse=True)} nodes only"
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import ProcessorMixin
 
 from ..adapters.fingerprints import weights_hash
 from ..attacks import Attack
@@ -28,7 +28,7 @@ from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import MODEL_TYPES, RobustDualEncoder, as_robust_model
 from ..naming import public_name
 from ..threat import Norm, Space
-from .load import class_set_for, model_forest
+from ..training.intake import class_set_for, model_forest, processor_for
 from .run import Run
 
 
@@ -112,20 +112,17 @@ def evaluate(
             **options,
         )
     path = model if isinstance(model, (str, os.PathLike)) else model.name_or_path
-    if processor is None:
-        if not str(path):
-            raise ValueError("processor is missing and the model does not say which it was loaded with")
-        processor = AutoProcessor.from_pretrained(path)
     model = as_robust_model(model)
+    processor = processor_for(processor, model)
     if device is None and isinstance(path, (str, os.PathLike)):
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     model = model if device is None else model.to(device)
     facts = getattr(model.config, "hier_robust", None) or {}
     template = template or facts.get("template")
-    classes = class_set_for(data.images, class_set, tree, name=data.name)
+    classes = data.classes(class_set, tree)
     forest = None
     if tree is not None:
-        forest = model_forest(tree, classes, model, processor, template or classes.templates[0])
+        forest = model_forest(tree, classes, model, processor.tokenizer, template or classes.templates[0])
     if isinstance(classifiers, str):
         classifiers = [name.strip() for name in classifiers.split(",")]
     return evaluate_model(
@@ -191,7 +188,7 @@ def _evaluate_network(
     if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
         classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)
     else:
-        classes = class_set_for(data.images, class_set, None, name=data.name)
+        classes = data.classes(class_set)
     if width != len(classes):
         raise ValueError(
             f"the network gives {width} logits, but {classes.name!r} has {len(classes)} classes: give the "
@@ -250,6 +247,11 @@ class _Data:
         info = getattr(dataset, "info", None)
         name = name or getattr(info, "dataset_name", None) or "dataset"
         return cls(dataset, name, split or str(getattr(dataset, "split", None) or "unknown"))
+
+    def classes(self, class_set: str | ClassSet | None, tree: TreeSpec | None = None) -> ClassSet:
+        """Those given, else the built-in set that the tree is named after, else the data's own."""
+        found = class_set_for(class_set, tree, None, self.images)
+        return replace(found, name=self.name) if found.inferred else found
 
     def evaluation_set(
         self, class_set: ClassSet, forest: Forest | None, num_samples: int | None

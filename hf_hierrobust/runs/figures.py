@@ -85,7 +85,7 @@ def _draw_ball(run: Run, trainer: RobustCLIPTrainer, pixels: Tensor, labels: Ten
     model, tree, rows = run.model, run.forest.trees[0], trainer.objective.nodes.rows[0]
     pipeline = PixelPipeline(run.processor.image_processor, run.training_args.threat.space)
     with torch.no_grad():
-        states = trainer.forward.text.current_states(model)
+        states = trainer.step.views.text.current_states(model)
         texts = model.hier_head.text_tangent(model.project_text(states))
         images = model.hier_head.image_tangent(model.encode_image(pipeline(pixels)))
     starts = [sum(tree.sizes[:level]) for level in range(tree.num_levels)]

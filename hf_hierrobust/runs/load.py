@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoProcessor, ProcessorMixin, pipeline
+from transformers import AutoProcessor
 
 from ..data import (
     ClassSet,
@@ -28,10 +26,10 @@ from ..data import (
     stratified_rows,
 )
 from ..evaluation import EvaluationSet
-from ..hierarchy import Forest, TreeSpec, load_forest
-from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
+from ..modeling import load_robust_model
 from ..naming import public_name
 from ..training import RobustTrainingArguments
+from ..training.intake import forest_for
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, worth_preloading
 from .run import Run
@@ -46,18 +44,14 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         training: False needs no training data, for runs that only evaluate.
     """
     trained = training_args.build_objective().trained_groups if training else ("hier_head",)
-    check_evaluation(args, training_args.threat, trains_head="hier_head" in trained)
+    check_evaluation(
+        args, training_args.threat, training_args.tree is not None, trains_head="hier_head" in trained
+    )
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
-    both = args.train_file is None
-    class_set = class_set_for(
-        evaluation if train is None or args.unlabelled else train,
-        args.class_set,
-        args.tree,
-        name=args.eval_name if both else args.train_name,
-        source=args.eval_source if both else args.train_source,
-    )
+    named = evaluation if train is None or args.unlabelled else train
+    class_set = _class_set(args, training_args.tree, named)
     evaluation = as_images(evaluation, class_set, name=args.eval_source)
     if train is not None:
         train = _training_images(train, class_set, args, training_args.threat_space)
@@ -65,9 +59,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     path = _model_path(args, training_args.seed)
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
-    forest = None
-    if args.tree is not None:
-        forest = model_forest(args.tree, class_set, model, processor, training_args.template)
+    forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = EvaluationSet(
         name=args.eval_name,
         dataset=evaluation,
@@ -144,41 +136,14 @@ def _columns(args: RunArguments) -> dict:
     return {"image_column": args.image_column, "label_column": args.label_column}
 
 
-def model_forest(
-    spec: TreeSpec, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
-) -> Forest:
-    """The trees that a user means; ``wordnet`` and ``induced`` are built from the classes with the model."""
-
-    def embed(names: Sequence[str]) -> torch.Tensor:
-        encoder = TextEncoder(model, processor.tokenizer)
-        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
-
-    def language_model(name: str):
-        return pipeline("text-generation", model=name)
-
-    names, wnids = class_set.class_names, class_set.wnids
-    return load_forest(spec, names, wnids=wnids, embed=embed, language_model=language_model)
-
-
-def class_set_for(
-    dataset: Dataset | IterableDataset,
-    class_set: str | os.PathLike | ClassSet | None,
-    tree: TreeSpec | None,
-    *,
-    name: str,
-    source: str | None = None,
-) -> ClassSet:
-    """The classes: those given, else the built-in set that the tree is named after, else the data's own.
-
-    Args:
-        name: of a set made of the data's own names.
-        source: what messages call the data, by default ``name``.
-    """
-    if class_set is not None:
-        return load_class_set(class_set)
-    if isinstance(tree, str) and tree in available_class_sets():
+def _class_set(args: RunArguments, tree: str | None, dataset: Dataset | IterableDataset) -> ClassSet:
+    if args.class_set is not None:
+        return load_class_set(args.class_set)
+    if tree in available_class_sets():
         return load_class_set(tree)
-    return replace(class_set_of(dataset, name=source or name), name=public_name(name))
+    both = args.train_file is None
+    name, source = (args.eval_name, args.eval_source) if both else (args.train_name, args.train_source)
+    return replace(class_set_of(dataset, name=source), name=public_name(name))
 
 
 def _model_path(args: RunArguments, seed: int) -> str:
