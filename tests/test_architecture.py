@@ -14,15 +14,17 @@ PACKAGE = Path(hf_hierrobust.__file__).parent
 # Room -> rooms it may import. `training.card`'s names for the rest of the package are the rooms' own.
 ARROWS = {
     "__init__": set(),  # lazy: names rooms in its stub only
+    "__main__": {"cli"},
     "threat": set(),
     "registry": {"naming"},
     "files": set(),
     "naming": set(),
     "options": set(),
     "modes": set(),
+    "progress": set(),
+    "precision": {"options", "progress"},
     "readme": set(),
     "uploads": {"naming", "readme"},
-    "precision": set(),
     "geometry": set(),
     "hierarchy": {"files", "naming"},
     "adapters": {"modes", "naming"},
@@ -48,6 +50,7 @@ ARROWS = {
         "naming",
         "options",
         "precision",
+        "progress",
         "threat",
         "adapters",
         "attacks",
@@ -59,12 +62,13 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "demo": {"modes", "precision"},
+    "demo": {"modes", "precision", "progress"},
     "runs": {
         "files",
         "naming",
         "options",
         "precision",
+        "progress",
         "threat",
         "adapters",
         "attacks",
@@ -77,9 +81,20 @@ ARROWS = {
         "reports",
         "training",
     },
-    "cli": {"adapters", "evaluation", "reports", "runs", "training"},
+    "cli": {"evaluation", "files", "naming", "options", "progress", "reports", "runs", "threat", "training"},
 }
-LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {
+    "progress",
+    "modes",
+    "precision",
+    "files",
+    "naming",
+    "options",
+    "threat",
+    "registry",
+    "geometry",
+    "hierarchy",
+}
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..classifiers.levels import CLASSIFIERS
-from ..data import available_class_sets
-from ..evaluation import AttackPlan
-from ..naming import check_template
-from ..options import check_counts, check_numbers, json_mapping
-from ..precision import resolve_bf16
+# Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
+from ..naming import check_name, check_template
+from ..options import check_counts, check_numbers, json_mapping, read_switch
 from ..threat import ThreatModel, parse_eps
-from ..training.arguments import build_text_attack
+
+if TYPE_CHECKING:
+    from ..evaluation import AttackPlan
+
+SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
+"""Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
 
 
 @dataclass
@@ -62,9 +66,13 @@ class RunArguments:
     class_set: str | None = field(
         default=None,
         metadata={
-            "help": f"Class names: a built-in set ({', '.join(available_class_sets())}) or JSON file; by "
-            "default the data set's own names."
+            "help": "Class names: a built-in set (cifar10, cifar100, caltech101, tinyimagenet, imagenet) or "
+            "JSON file; by default the data set's own names."
         },
+    )
+    eval_name: str | None = field(
+        default=None,
+        metadata={"help": "What records and card call the evaluation data; by default the data set or file."},
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
     eval_eps: str | None = field(
@@ -100,8 +108,8 @@ class RunArguments:
     eval_classifiers: str | None = field(
         default=None,
         metadata={
-            "help": f"Classifiers to evaluate, comma-separated, of {', '.join(CLASSIFIERS)}; by default all "
-            "but those that join the levels of a path."
+            "help": "Classifiers to evaluate, comma-separated, of cosine, hyperbolic, rollup, "
+            "rollup-hyperbolic, path, path-hyperbolic; by default all but the last two."
         },
     )
     eval_template: str | None = field(
@@ -128,8 +136,10 @@ class RunArguments:
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
-        for name in ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot"):
-            if isinstance(getattr(self, name), list):  # the natural form in YAML
+        if isinstance(self.zero_shot, Mapping):  # lists and mappings are the natural forms in YAML
+            self.zero_shot = [f"{name}={source}" for name, source in self.zero_shot.items()]
+        for name in SEVERAL:
+            if isinstance(getattr(self, name), (list, tuple)):
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
         counts = ("eval_samples", "eval_batch", "shuffle_buffer")
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
@@ -137,6 +147,19 @@ class RunArguments:
         check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
+        read_switch(self.bf16_search, "bf16_search")
+        self._check_sources()
+        if self.model_name_or_path is None:
+            if self.dataset_name != "glyphs":
+                raise ValueError(
+                    "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
+                )
+            self.model_name_or_path = "glyphs"
+        if self.eval_name is None:
+            self.eval_name = self.dataset_name or file_name(self.eval_file)
+        check_name("eval_name", self.eval_name)
+
+    def _check_sources(self) -> None:
         if self.dataset_name is None and self.eval_file is None:
             raise ValueError(
                 "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"
@@ -147,13 +170,6 @@ class RunArguments:
             )
         if self.streaming and self.dataset_name == "glyphs":
             raise ValueError("streaming=True: the glyphs are rendered here, there is nothing to stream")
-        if self.model_name_or_path is None:
-            if self.dataset_name != "glyphs":
-                raise ValueError(
-                    "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
-                )
-            self.model_name_or_path = "glyphs"
-        self.bf16_search = resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
     def train_source(self) -> str:
@@ -168,12 +184,14 @@ class RunArguments:
     @property
     def train_name(self) -> str:
         """What the training data are called."""
-        return self.dataset_name or Path(self.train_file).absolute().parent.name
+        return self.dataset_name or file_name(self.train_file)
 
     @property
-    def eval_name(self) -> str:
-        """What the evaluation data are called."""
-        return self.dataset_name or Path(self.eval_file).absolute().parent.name
+    def searches_in_bf16(self) -> bool:
+        """What ``bf16_search`` comes to on this machine."""
+        from ..precision import resolve_bf16
+
+        return resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
     def classifiers(self) -> list[str] | None:
@@ -187,6 +205,9 @@ class RunArguments:
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""
+        from ..evaluation import AttackPlan
+        from ..training.arguments import build_text_attack
+
         budgets = [threat.eps]
         if self.eval_eps:
             budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]
@@ -214,3 +235,15 @@ class RunArguments:
                     )
                 options[name] = value
         return options
+
+
+def file_name(source: str) -> str:
+    """What a file of data is called that nobody named: its stem, so that two files of a folder differ.
+
+    A stem that only says which split it is has its folder's name before it; a folder keeps its name.
+    """
+    path = Path(source).absolute()
+    if path.is_dir():
+        return path.name
+    split = path.stem.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")
+    return f"{path.parent.name}-{path.stem}" if split else path.stem

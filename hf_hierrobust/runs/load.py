@@ -28,6 +28,7 @@ from ..data import (
 from ..evaluation import EvaluationSet
 from ..modeling import load_robust_model
 from ..naming import public_name
+from ..progress import say
 from ..training import RobustTrainingArguments
 from ..training.intake import forest_for
 from .arguments import RunArguments
@@ -47,6 +48,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     check_evaluation(
         args, training_args.threat, training_args.tree is not None, trains_head="hier_head" in trained
     )
+    say(f"data: {public_name(args.eval_source)}")
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
@@ -57,6 +59,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         train = _training_images(train, class_set, args, training_args.threat_space)
     check_numbering({"the training data": train, "the evaluation data": evaluation})
     path = _model_path(args, training_args.seed)
+    say(f"model: {public_name(path)}")
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
     forest = forest_for(None, training_args, class_set, model, processor.tokenizer)

@@ -53,7 +53,9 @@ def prepare(
     prompts = objective.nodes.fill(args.template)
     text = TextSide(model, tokenizer, prompts, trains_trunk="text" in trained)
     wanted = objective.needs & {"reference", "attacked_reference"}
-    return trained, text, ReferenceModel(model, text.states) if wanted else None
+    if not wanted:
+        return trained, text, None
+    return trained, text, ReferenceModel(model, text.states, captions="original_captions" in objective.needs)
 
 
 def levels_of(objective: Objective) -> list[tuple[Tensor, Tensor]]:
