@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..attacks import ATTACKS, Attack, TextAttack
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
-from ..threat import Norm, Space, ThreatModel
+from ..threat import Norm, Space
 
 SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
     "pgd": (("pgd", {"loss": "ce"}), ("pgd", {"loss": "margin"})),
@@ -81,7 +81,7 @@ def _members(name: str) -> tuple[tuple[str, dict], ...]:
 
 def _build(name: str, member: str, constants: dict, budget: dict, options: dict) -> Attack:
     cls = ATTACKS.get(member)
-    free = sorted({f.name for f in fields(cls) if f.init} - {f.name for f in fields(ThreatModel)} - {*constants})
+    free = sorted({f.name for f in fields(cls) if f.init} - {"eps", "norm", "space"} - {*constants})
     if unknown := [key for key in options if key not in free]:
         raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
     return cls(**budget, **constants, **options)
@@ -112,7 +112,7 @@ def describe_attacks(attacks: Sequence[Attack]) -> dict:
     What all share stands as it is; names and losses that differ are joined by ``+``. Where anything else
     differs, ``attacks`` holds the constants of each.
     """
-    described = [_constants(attack) for attack in attacks]
+    described = [attack.describe() for attack in attacks]
     joined, differ = {}, False
     for key in dict.fromkeys(key for constants in described for key in constants):
         values = [constants.get(key) for constants in described]
@@ -123,13 +123,6 @@ def describe_attacks(attacks: Sequence[Attack]) -> dict:
         else:
             differ = True
     return joined | {"attacks": described} if differ else joined
-
-
-def _constants(attack: Attack) -> dict:
-    constants = attack.describe()
-    if constants.get("step_size", 0) is None:
-        constants["step_size"] = attack.default_step_size
-    return constants
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ from ..evaluation import (
     measure,
 )
 from ..hierarchy import Forest, TreeSpec, load_forest
-from ..modeling import MODEL_TYPES, RobustDualEncoder, as_robust_model
+from ..modeling import RobustDualEncoder, as_robust_model
+from ..modeling.sources import MODEL_TYPES
 from ..naming import public_name
 from ..threat import Norm, Space
 from ..training.intake import class_set_for, model_forest, processor_for

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
 
-from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
+from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..hierarchy import available_trees
 from ..naming import check_template
@@ -39,7 +39,8 @@ class RobustTrainingArguments(TrainingArguments):
     attack: str | None = field(
         default=None,
         metadata={
-            "help": f"Training attack: {', '.join(ATTACKS.names())} or none; by default the objective's own."
+            "help": f"Training attack: {', '.join(TRAINING_ATTACKS.names())} or none; by default the "
+            "objective's own."
         },
     )
     attack_args: dict | str | None = field(
@@ -143,7 +144,7 @@ class RobustTrainingArguments(TrainingArguments):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
         if self.attack is not None and self.attack != "none":
-            ATTACKS.get(self.attack)
+            TRAINING_ATTACKS.get(self.attack)
         if self.text_attack is not None:
             TEXT_ATTACKS.get(self.text_attack)
         if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_towers):
@@ -185,13 +186,13 @@ class RobustTrainingArguments(TrainingArguments):
         """Instance of the named objective with ``objective_args``."""
         return _build(OBJECTIVES.get(self.objective), self.objective_args, "objective_args")
 
-    def build_attack(self, objective: Objective) -> Attack | None:
+    def build_attack(self, objective: Objective) -> TrainingAttack | None:
         """Instance of the training attack, by default the objective's own; None trains on clean images."""
         name = self.attack or objective.default_attack
         if name == "none":
             return None
         own = name == objective.default_attack
-        options = {"threat": self.threat, "step_size": self.threat.eps}
+        options = asdict(self.threat)
         if self.step_size is not None:
             options["step_size"] = parse_eps(self.step_size, "step_size", self.norm)
         elif own and objective.default_step_size is not None and self.norm == "linf":
@@ -200,18 +201,11 @@ class RobustTrainingArguments(TrainingArguments):
             options["num_steps"] = self.num_steps
         elif own and objective.default_attack_steps is not None:
             options["num_steps"] = objective.default_attack_steps
-        elif name == "pgd":
-            options["num_steps"] = 2  # PGD's own default is for evaluation
-        cls = ATTACKS.get(name)
-        if taken := sorted({"threat", "eps", "norm"} & self.attack_args.keys()):
+        cls = TRAINING_ATTACKS.get(name)
+        if taken := sorted({"eps", "norm", "space"} & self.attack_args.keys()):
             raise ValueError(
                 f"attack_args: {', '.join(taken)} is set by the arguments norm, eps and threat_space; "
                 "leave it out"
-            )
-        if unused := sorted(cls.evaluation_only & self.attack_args.keys()):
-            raise ValueError(
-                f"attack_args: {', '.join(unused)} has no effect in training, which maximises the "
-                "objective's inner loss once; leave it out"
             )
         return _build(cls, options | self.attack_args, "attack_args")
 

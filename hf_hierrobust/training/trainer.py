@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin, Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..attacks import PGD, Attack, NanError, TextAttack
+from ..attacks import PGD, NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
 from ..hub import push_folder, write_card
@@ -89,7 +90,7 @@ class RobustCLIPTrainer(Trainer):
         class_set: ClassSet | str | Sequence[str] | None = None,
         tree: TreeSpec | None = None,
         objective: Objective | None = None,
-        attack: Attack | None = None,
+        attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
         **trainer_kwargs,
@@ -130,7 +131,7 @@ class RobustCLIPTrainer(Trainer):
             pipeline,
             text,
             levels_of(self.objective),
-            None if self.attack is None else PGD(threat=args.threat, num_steps=args.robust_eval_steps),
+            None if self.attack is None else PGD(**asdict(args.threat), num_steps=args.robust_eval_steps),
             search=torch.bfloat16 if args.bf16 else None,
             seed=args.seed + args.process_index,
         )

@@ -14,13 +14,13 @@ from hf_hierrobust.classifiers import level_classifiers, roll_up
 from hf_hierrobust.classifiers.levels import CLASSIFIERS
 from hf_hierrobust.data import ClassSet, PixelDataset
 from hf_hierrobust.evaluation import (
-    compare,
-    runner,
     AttackPlan,
     EvaluationSet,
     attack_classifier,
+    compare,
     evaluate_model,
     load_records,
+    runner,
     save_records,
     with_base,
 )
@@ -28,7 +28,6 @@ from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.geometry import poincare
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
-from hf_hierrobust.threat import ThreatModel
 
 TREE = LabelTree.from_paths(PATHS, name="tiny")
 TEMPLATE = "a picture of {}"
@@ -166,7 +165,7 @@ def test_attacks_reach_the_model_behind_every_classifier(clip, found):
         attack_classifier(
             one.classifier,
             [{"pixels": pixels, "labels": labels}],
-            [PGD(threat=ThreatModel(eps=8 / 255), num_steps=2)],
+            [PGD(eps=8 / 255, num_steps=2)],
             to_class=one.to_node,
         )
         assert one.classifier.module is model and one.search.module is model

@@ -14,8 +14,8 @@ from transformers import AutoProcessor, CLIPModel
 
 from hf_hierrobust import evaluate
 from hf_hierrobust.attacks import PGD, Attack
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
 from hf_hierrobust.data import ClassSet
+from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.reports import records_table
