@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..hierarchy import LabelTree
 from .levels import LevelClassifier
-from .rollup import roll_up
+from .rollup import SuperclassView
 
 
 def network_classifiers(
@@ -24,9 +24,8 @@ def network_classifiers(
     search = _under_autocast(classifier)
     found = [LevelClassifier(0, "network", classifier, search, torch.arange(num_classes))]
     for level in range(1, tree.num_levels if tree else 1):
-        to_node, count = tree.ancestors(level), tree.sizes[level]
-        rolled, searched = (_rolled(one, to_node, count) for one in (classifier, search))
-        found.append(LevelClassifier(level, "rollup", rolled, searched, to_node))
+        rolled, searched = (SuperclassView(one, tree, level) for one in (classifier, search))
+        found.append(LevelClassifier(level, "rollup", rolled, searched, tree.ancestors(level)))
     return found
 
 
@@ -36,10 +35,3 @@ def _under_autocast(classifier: Callable[[Tensor], Tensor]) -> Callable[[Tensor]
             return classifier(pixels).float()
 
     return search
-
-
-def _rolled(classifier: Callable[[Tensor], Tensor], to_node: Tensor, count: int):
-    def rolled(pixels: Tensor) -> Tensor:
-        return roll_up(classifier(pixels), to_node, count)
-
-    return rolled

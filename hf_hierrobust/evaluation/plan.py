@@ -45,7 +45,7 @@ def build_attacks(
     """
     budget = {"eps": eps, "norm": norm, "space": space}
     budget = {key: value for key, value in budget.items() if value is not None}
-    parts = [spec] if isinstance(spec, (str, Attack)) else list(spec)
+    parts = list(spec) if isinstance(spec, (list, tuple)) else [spec]
     named, attacks = False, []
     for part in parts:
         if isinstance(part, Attack):

@@ -164,5 +164,5 @@ def test_kind07_nan_logits_of_any_image_are_an_error(right):
     batches = grey_batches([0.1, 0.9])
     # arg-max over NaN answers 0
     batches[0]["labels"][1] = 0 if right else 1
-    with pytest.raises(NanError, match="1 of 2 images are NaN, first of image 1"):
+    with pytest.raises(NanError, match="NaN for 1 of 2 images, first for image 1"):
         attack_classifier(Broken(), batches, [pgd()])
