@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def judge(classifier: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
-    """Whether each image is classified correctly, (B,) bool; in evaluation mode and the model's own precision.
+    """Whether each image is classified correctly, (B,) bool, in evaluation mode and its own precision.
 
     Raises:
         NanError: NaN among the logits of any image; its arg-max would be a verdict about nothing.
