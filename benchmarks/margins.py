@@ -3,9 +3,10 @@
     python benchmarks/margins.py --model runs/hier --data cifar100/test.parquet --tree cifar100
 
 A level's nodes lie at norms eta of the ball. With all norms eta, no hyperbolic classifier of temperature
-kappa has a larger log-margin than ``kappa d(p, -p)``, and no inner-product one a larger one than ``2 kappa eta^2``;
-K equiangular prototypes reach the third bound. Beside them: the median margin of the test images, and how far,
-in hyperbolic distance, an embedding of that margin may move before its prediction can change.
+kappa has a larger log-margin than ``kappa d(p, -p)``, and no inner-product one a larger one than
+``2 kappa eta^2``; K equiangular prototypes reach the third bound. Beside them: the median margin of the test
+images, and how far, in hyperbolic distance, an embedding of that margin may move before its prediction can
+change.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ def main() -> None:
     tangent, labels = image_tangents(model, processor, as_images(data, class_set), args.samples)
     head, kappa = model.hier_head, float(model.hier_head.kappa)
     curvature, images = head.constants["curvature"], head.lift(tangent)
-    print(
-        "| level | nodes | eta | hyperbolic bound | inner-product bound | equiangular | measured | radius |"
-    )
+    print("| level | nodes | eta | hyperbolic | inner product | equiangular | measured | radius |")
     print("|---|---|---|---|---|---|---|---|")
     for level, names in enumerate(node_names(class_set.class_names, tree)):
         prompts = [args.template.replace("{}", name) for name in names]
