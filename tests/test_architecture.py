@@ -23,7 +23,7 @@ ARROWS = {
     "modes": set(),
     "progress": set(),
     "precision": {"options", "progress"},
-    "readme": set(),
+    "readme": {"files"},
     "uploads": {"naming", "readme"},
     "geometry": set(),
     "hierarchy": {"files", "naming"},

@@ -135,17 +135,19 @@ def objective_for(
 
 
 def attack_for(
-    attack: TrainingAttack | None, args: RobustTrainingArguments, objective: Objective
+    attack: TrainingAttack | None, args: RobustTrainingArguments, objective: Objective, *images
 ) -> TrainingAttack | None:
     """The training attack that was given or that arguments and objective name; None trains on clean images.
 
-    An instance brings its own threat model; evaluations during training follow it.
+    An instance brings its own threat model; evaluations during training follow it. Otherwise the sizes of the
+    ``images``, the training's and the evaluation's, settle the threat space where it is ``auto``.
 
     Raises:
         TypeError: an attack that evaluates.
         ValueError: an instance without a name, or arguments that would have no effect beside it.
     """
     if attack is None:
+        args.settle_space(*images)
         return args.build_attack(objective)
     if not isinstance(attack, TrainingAttack):
         raise TypeError(
@@ -159,7 +161,7 @@ def attack_for(
             f"attack has the threat model {attack.threat} in space {attack.threat.space!r}, the arguments "
             f"{args.threat} in {args.threat.space!r}: leave norm, eps and threat_space to one of them"
         )
-    args.threat = attack.threat
+    args.threat, args.threat_space = attack.threat, attack.threat.space
     return attack
 
 

@@ -31,7 +31,7 @@ def arguments(tmp_path, **options) -> RobustTrainingArguments:
         ({"attack_args": "3"}, "attack_args=.* must be a JSON object"),
         ({"hub_token": "hf_secret"}, "HF_TOKEN"),
         ({"template": "a photo"}, r"template='a photo' must contain '\{\}' exactly once"),
-        ({"fp16": True}, "fp16=True: attack gradients underflow.*use bf16"),
+        ({"fp16": True}, "fp16=True cannot be used: attack gradients underflow.*use bf16"),
     ],
 )
 def test_wrong_values_are_refused(options, words, tmp_path):
