@@ -113,6 +113,7 @@ class Promptable(Protocol):
     vision_model: nn.Module
     visual_prompt: VisualPrompts | None
     device: torch.device
+    dtype: torch.dtype
 
 
 def add_visual_prompt(
@@ -137,7 +138,7 @@ def add_visual_prompt(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         prompt = VisualPrompts(model.config.vision_config, tokens, border, init_std)
-    model.visual_prompt = prompt.to(model.device)
+    model.visual_prompt = prompt.to(model.device, model.dtype)
     prompt.attach(model.vision_model.embeddings)
     return prompt
 

@@ -14,6 +14,7 @@ from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils import can_return_tuple
 
 from ..adapters.lora import adapter_facts, has_adapters, merged_state
 from ..adapters.visual_prompts import VisualPrompts, remove_visual_prompt
@@ -72,6 +73,8 @@ class RobustDualEncoder:
     _keys_to_ignore_on_load_missing = [r"hier_head\..*", r"visual_prompt\..*"]
 
     def __init__(self, config: PreTrainedConfig):
+        # Outputs are read by name, and stock forwards fail under a config that turns that off.
+        config.return_dict = True
         super().__init__(config)
         self.card_text: str | None = None
         facts = getattr(config, CONFIG_KEY, None) or {}
@@ -143,6 +146,7 @@ class RobustDualEncoder:
         direction = (features / norms).mean(1)
         return direction / direction.norm(dim=-1, keepdim=True) * norms.mean(1)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -154,9 +158,11 @@ class RobustDualEncoder:
     ) -> HierRobustOutput:
         """As the stock forward; ``text_states`` (N, w) stands in for ``input_ids``.
 
+        With ``return_dict=False`` a tuple of what is not None, in the order of `HierRobustOutput`.
+
         Args:
             pixel_values: (B, 3, h, w), normalised.
-            text_states: pooled states of the text trunk, cached by `zero_shot.encode_prompts`, so
+            text_states: pooled states of the text trunk, cached by `encode_prompts`, so
                 that no text tower runs in a training step.
             patches: also return ``patch_features``, see `encode_patches`.
         """
@@ -167,7 +173,9 @@ class RobustDualEncoder:
             vision, stock = out.vision_model_output, dict(out.items())
             text_features = out.text_model_output.pooler_output
         else:
-            vision, stock = self.get_image_features(pixel_values=pixel_values), None
+            if kwargs.pop("return_loss", None):
+                raise ValueError("return_loss=True needs input_ids, a caption of each image, not text_states")
+            vision, stock = self.get_image_features(pixel_values=pixel_values, **kwargs), None
             # One small product: in bf16 its rounding alone would move distances by a tenth of a logit.
             with torch.autocast(text_states.device.type, enabled=False):
                 text_features = self.project_text(text_states)

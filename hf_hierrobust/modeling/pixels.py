@@ -43,7 +43,9 @@ class PixelPipeline:
         mean, std = [0.0] * 3, [1.0] * 3
         if image_processor.do_normalize:
             mean, std = image_processor.image_mean, image_processor.image_std
-        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self.mean, self.std = (
+            torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
+        )
         factor = image_processor.rescale_factor if image_processor.do_rescale else None
         if factor is None or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
             raise ValueError(
@@ -127,7 +129,7 @@ class PixelPipeline:
 
 def _resize_matrix(old: int, new: int, mode: str) -> Tensor:
     """(new, old) matrix of a one-dimensional antialiased resize."""
-    identity = torch.eye(old)
+    identity = torch.eye(old, dtype=torch.float32)  # whatever the default dtype is
     if new == old:
         return identity
     return F.interpolate(identity[None, None], size=(new, old), mode=mode, antialias=True)[0, 0]
