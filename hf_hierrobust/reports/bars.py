@@ -76,7 +76,9 @@ def plot_before_after(
         _draw_level(axes, [rows[i] for i in panel], series, group)
         axes.set_yticks(range(len(panel)), [names[i] for i in panel], fontsize=10)
         row = rows[panel[0]]
-        axes.set_title(f"{row['level_name']}, {row['num_classes']} classes", fontsize=11, loc="left")
+        axes.set_title(
+            f"{shortened(row['level_name'])}, {row['num_classes']} classes", fontsize=11, loc="left"
+        )
     grid[-1].set_xlabel("accuracy (%)", fontsize=11)
     handles, labels = grid[0].get_legend_handles_labels()
     legend = dict(zip(labels, handles))

@@ -21,7 +21,9 @@ def report(
     for tree in run.forest or ():
         name = f"{file_stem(tree.name)}.tree.json"
         write_atomically(run.output_dir / name, json.dumps(tree.to_json(), indent=1))
-    figures = draw_figures(run, trainer, records) if run.args.figures else []
+    figures = []
+    if run.args.figures:
+        figures = draw_figures(run, trainer.state.log_history, records, trainer.objective.name)
     trainer.describe(records, figures, datasets=[run.args.train_name])
     trainer.create_model_card()
     return records

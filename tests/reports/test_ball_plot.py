@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from figure_checks import check_png, texts_of
+from figure_checks import check_png, setting_of, texts_of
 
 pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
 
@@ -116,3 +116,13 @@ def test_ball_refuses(changes, message):
     arguments = {"node_tangent": nodes, "node_level": levels, "node_names": names, "edges": edges} | changes
     with pytest.raises(ValueError, match=message):
         plot_ball(**arguments)
+
+
+def test_kind33_the_ball_names_its_projection_and_counts_the_edges_in_order():
+    nodes, levels, names, edges = ball_inputs()
+    figure = plot_ball(nodes, levels, names, edges=[*edges, (8, 0)], setting="someone/model; tree t")
+    said = setting_of(figure)
+    assert "someone/model; tree t" in said and "first two principal components" in said
+    assert "edges in order (parent nearer to the centre): 8 of 9" in said
+    plane = plot_ball(nodes[:, :2], levels, names, edges=edges)
+    assert "two dimensions, shown as they are" in setting_of(plane)
