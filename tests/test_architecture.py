@@ -83,7 +83,6 @@ LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},
-    {f"hf_hierrobust.training.{name}" for name in ("card", "robust_evaluation", "sharing", "trainer")},
 ]
 """Being mended; nothing may be added."""
 HEAVY = {"transformers", "datasets", "accelerate", "peft", "evaluate", "huggingface_hub"}

@@ -238,6 +238,38 @@ def load_adapter(model: nn.Module, state: dict[str, Tensor]) -> None:
     _peft().set_peft_model_state_dict(model, state, adapter_name=_NAME)
 
 
+def unwrapped_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of the model inside a `PeftModel`, its adapters left out; of any other model all weights."""
+    if not hasattr(model, "get_base_model"):
+        return model.state_dict()
+    layers = adapter_layers(model.get_base_model())
+    kept = {}
+    for key, value in model.get_base_model().state_dict().items():
+        layer = next((name for name in layers if key.startswith(f"{name}.")), None)
+        if layer is None:
+            kept[key] = value
+            continue
+        rest = key.removeprefix(f"{layer}.")
+        for mark in ("base_layer.", "original_module."):
+            if rest.startswith(mark):
+                kept[f"{layer}.{rest.removeprefix(mark)}"] = value
+    return kept
+
+
+def adopt_adapter(model: nn.Module, peft_model: nn.Module) -> None:
+    """Give a model the adapter, with its weights, of a `PeftModel` around a model of the same base.
+
+    Raises:
+        ValueError: several adapters, or one that cannot be trained here; see `add_lora`.
+    """
+    names = list(peft_model.peft_config)
+    if len(names) != 1:
+        raise ValueError(f"model has {len(names)} adapters {names}: give a PeftModel with one")
+    state = _peft().get_peft_model_state_dict(peft_model, adapter_name=names[0], save_embedding_layers=False)
+    add_lora(model, copy.deepcopy(peft_model.peft_config[names[0]]))
+    load_adapter(model, {key: value.to(model.device) for key, value in state.items()})
+
+
 def _same_keys(own: Iterable[str], stored: Iterable[str]) -> None:
     missing, unknown = sorted(set(own) - set(stored)), sorted(set(stored) - set(own))
     if missing or unknown:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datasets as hf
 
-IMAGE_COLUMNS = ("image", "img", "images", "photo", "pixels", "pixel_values", "jpg", "jpeg", "png", "webp")
+IMAGE_COLUMNS = (
+    *("image", "img", "images", "photo", "pixels", "pixel_values", "jpg", "jpeg", "png", "webp"),
+    *("file_name", "filename", "image_path", "filepath", "file_path", "path", "file"),
+)
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "target", "category", "class_name")
 
 
@@ -48,6 +51,12 @@ def standard_columns(
 
 def image_column_name(features: hf.Features, requested: str | None, where: str) -> str:
     """The column of images: `requested`, the only one of type Image, or the one with a usual name."""
+    for name in (requested,) if requested in features else IMAGE_COLUMNS:
+        if name in features and _is_list_of_images(features[name]):
+            raise MissingColumnError(
+                f"column {name!r} of {where} holds a list of images per row; one image per row is needed: "
+                "choose one, or give each its own row, with dataset.map."
+            )
     if requested is not None:
         return _requested(features, requested, "image_column", where)
     typed = [name for name, feature in features.items() if isinstance(feature, hf.Image)]
@@ -103,15 +112,15 @@ def caption_column_name(features: hf.Features, requested: str, where: str) -> st
     return name
 
 
-def checked_caption(caption: object, row: int, source: str) -> str:
-    """The caption of one row, stripped.
+def checked_caption(caption: object, where: str) -> str:
+    """The caption of one row, stripped; ``where`` names row and source.
 
     Raises:
         EmptyCaptionError: no text, or a blank one.
     """
     if not isinstance(caption, str) or not caption.strip():
         raise EmptyCaptionError(
-            f"row {row} of {source} has no caption but {caption!r}; drop such rows, or leave out all "
+            f"{where} has no caption but {caption!r}; drop such rows, or leave out all "
             "captions: then every image is given its class prompt."
         )
     return caption.strip()
@@ -141,6 +150,11 @@ def _may_hold_images(feature) -> bool:
     if isinstance(feature, dict):  # pandas writes {"bytes", "path"} without declaring an image
         return bool({"bytes", "path"} & set(feature))
     return is_text(feature) or (isinstance(feature, hf.Value) and "binary" in feature.dtype)
+
+
+def _is_list_of_images(feature) -> bool:
+    inner = getattr(feature, "feature", None)
+    return inner is not None and (isinstance(inner, hf.Image) or _may_hold_images(inner))
 
 
 def _may_hold_labels(feature) -> bool:

@@ -71,16 +71,25 @@ def integer_label(label: Any, where: str) -> int:
 
 
 def check_label_range(
-    labels: np.ndarray, num_classes: int, rows: np.ndarray | None = None, source: str = ""
+    labels: np.ndarray,
+    num_classes: int,
+    rows: np.ndarray | None = None,
+    source: str = "",
+    where: str = "",
 ) -> None:
-    """Raise `LabelRangeError` naming the first row and value of `labels` (N,) outside 0..num_classes-1."""
+    """Raise `LabelRangeError` naming the first row and value of `labels` (N,) outside 0..num_classes-1.
+
+    Args:
+        rows: (N,) position of each in ``source``; ``where`` names both in their place.
+    """
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         row = int(wrong[0] if rows is None else rows[wrong[0]])
+        many = f" ({wrong.size} of {labels.size} labels are)" if labels.size > 1 else ""
         raise LabelRangeError(
-            f"row {row}{source and f' of {source}'} has label {int(labels[wrong[0]])}, outside the allowed "
-            f"range 0..{num_classes - 1} ({wrong.size} of {labels.size} labels are). -1 usually marks an "
-            "unlabelled split; otherwise choose the class set of this dataset."
+            f"{where or f'row {row} of {source}'} has label {int(labels[wrong[0]])}, outside the allowed "
+            f"range 0..{num_classes - 1}{many}. -1 usually marks an unlabelled split; otherwise choose the "
+            "class set of this dataset."
         )
 
 

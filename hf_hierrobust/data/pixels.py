@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import datasets as hf
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from .columns import checked_caption, is_text
-from .decoding import decode_image, size_text, to_uint8
-from .labels import check_label_range, integer_label, label_array, label_names
+from .decoding import decode_image, follows_paths, image_size, size_text, to_uint8
+from .labels import integer_label, label_array, label_names
 from .standard import EmptyDatasetError
 
 
@@ -54,6 +54,7 @@ class PixelDataset(torch.utils.data.Dataset):
             np.asarray(dataset.with_format("numpy")["row"][:]) if has_rows else np.arange(len(dataset))
         )
         self._images = _undecoded(dataset.with_format(None).select_columns(["image"]))
+        self._follow = follows_paths(dataset)
         self.captions = self._read_captions(dataset) if "caption" in dataset.column_names else None
         self.pixels = self._decode_all() if preload else None
 
@@ -65,20 +66,29 @@ class PixelDataset(torch.utils.data.Dataset):
         if self.pixels is not None:
             image = self.pixels[index]
         else:
-            image = decode_image(self._images[int(index)], row, self.source)
+            image = decode_image(self._images[int(index)], self._place(row), follow=self._follow)
         item = {"image": image, "row": row}
         if self.labelled:
             item["label"] = int(self.labels[index])
         return item if self.captions is None else item | {"caption": self.captions[index]}
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Width and height of one image, from its header alone where it is a file."""
+        if self.pixels is not None:
+            return tuple(self.pixels.shape[:1:-1])
+        return image_size(self._images[int(index)], self._place(self.rows[index]), follow=self._follow)
+
     def _read_captions(self, dataset: hf.Dataset) -> list[str]:
         captions = dataset.with_format(None).select_columns(["caption"])["caption"][:]
-        return [checked_caption(text, int(row), self.source) for text, row in zip(captions, self.rows)]
+        return [checked_caption(text, self._place(row)) for text, row in zip(captions, self.rows)]
+
+    def _place(self, row: int) -> str:
+        return f"row {row} of {self.source}"
 
     def _decode_all(self) -> torch.Tensor:
         pixels = None
         for index, example in enumerate(self._images):
-            image = to_uint8(decode_image(example, int(self.rows[index]), self.source))
+            image = to_uint8(decode_image(example, self._place(self.rows[index]), follow=self._follow))
             if pixels is None:
                 pixels = torch.empty(len(self), *image.shape, dtype=torch.uint8)
             elif image.shape != pixels.shape[1:]:
@@ -92,42 +102,39 @@ class PixelDataset(torch.utils.data.Dataset):
 
 
 class PixelStream(torch.utils.data.IterableDataset):
-    """Streamed counterpart of `PixelDataset`, with labels (text ones too) and captions where there are any.
+    """Streamed counterpart of `PixelDataset`, with labels (also text) and captions where it has them.
 
-    Without a ``row`` column, ``row`` counts the examples that this process or worker has read, from 0.
+    A stream of `load_images` adds ``"file"`` to its items, the file or shard whose ``row`` the image is. In
+    any other ``row`` counts the examples that this process or worker has read, from 0.
 
     Raises:
-        LabelRangeError: no label, or one outside 0..num_classes-1 where that is given, naming the row.
-        UnreadableImageError: naming the row.
-        EmptyCaptionError: likewise.
+        LabelRangeError: no label, or none that is a whole number, naming file and row.
+        UnreadableImageError, EmptyCaptionError: likewise.
     """
 
-    def __init__(
-        self, dataset: hf.IterableDataset, *, num_classes: int | None = None, source: str = "stream"
-    ):
+    def __init__(self, dataset: hf.IterableDataset, *, source: str = "stream"):
         _require_images(dataset)
-        self.source, self.num_classes, self.label_names = source, num_classes, label_names(dataset)
+        self.source, self.label_names = source, label_names(dataset)
         self.labelled = dataset.column_names is None or "label" in dataset.column_names
         self.text_labels = is_text((dataset.features or {}).get("label"))
+        self._follow = follows_paths(dataset)
         self._dataset = _undecoded(dataset)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for position, example in enumerate(self._dataset):
-            row = example.get("row", position)
-            item = {"image": decode_image(example, row, self.source), "row": row}
+            item = {"row": example.get("row", position)}
+            if "file" in example:
+                item["file"] = example["file"]
+            where = f"row {item['row']} of {item.get('file', self.source)}"
+            if "row" not in example:
+                where = f"example {position} (in reading order) of {self.source}"
+            item["image"] = decode_image(example, where, follow=self._follow)
             if self.labelled:
-                item["label"] = self._label(example, row)
+                label = example["label"]
+                item["label"] = label if isinstance(label, str) else integer_label(label, where)
             if "caption" in example:
-                item["caption"] = checked_caption(example["caption"], row, self.source)
+                item["caption"] = checked_caption(example["caption"], where)
             yield item
-
-    def _label(self, example: Mapping[str, Any], row: int) -> int | str:
-        if isinstance(example["label"], str):
-            return example["label"]
-        label = integer_label(example["label"], f"row {row} of {self.source}")
-        if self.num_classes is not None:
-            check_label_range(np.array([label]), self.num_classes, np.array([row]))
-        return label
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on, so that a shuffled stream gives a new order each epoch."""

@@ -8,7 +8,9 @@ import numpy as np
 from .columns import is_text, standard_columns
 from .labels import HFDataset, features_of, label_array, stored_labels
 
-_STANDARD = {"image", "label", "caption", "row"}
+PLACE = {"row": hf.Value("int64"), "file": hf.Value("string")}
+"""Columns of a stream of `load_images`: the row in the file or shard, and that file's or shard's name."""
+_STANDARD = {"image", "label", "caption", *PLACE}
 
 
 class EmptyDatasetError(ValueError):
@@ -33,8 +35,8 @@ def standard_dataset(
 
     Returns:
         ``image`` undecoded; ``label`` a ClassLabel where names are known (text becomes one, its names sorted)
-        or numbers, in a stream perhaps text; ``caption``; ``row`` (int64), the position in the source, unless
-        it is a stream.
+        or numbers, in a stream perhaps text; ``caption``; ``row`` (int64), the position in the source; in
+        a stream the columns of `PLACE` where it has them.
 
     Raises:
         EmptyDatasetError: no rows.
@@ -43,8 +45,11 @@ def standard_dataset(
     """
     features = features_of(dataset)
     columns = standard_columns(features, image_column, label_column, caption_column, where, labelled)
-    keeps_rows = "row" in features and set(features) <= _STANDARD
-    dataset = dataset.select_columns([*columns.values(), *(["row"] if keeps_rows else [])])
+    if dataset.features is None:
+        dataset = dataset._resolve_features()
+    own = set(features) <= _STANDARD or PLACE.items() <= features.items()
+    kept = [name for name in PLACE if own and name in features]
+    dataset = dataset.select_columns([*columns.values(), *kept])
     for new, old in columns.items():
         if old != new:
             dataset = dataset.rename_column(old, new)
@@ -60,7 +65,7 @@ def standard_dataset(
     elif "label" in columns and not _holds_integers(features[columns["label"]]):
         labels = label_array(dataset, where)
         dataset = dataset.remove_columns("label").add_column("label", labels)
-    return dataset if keeps_rows else dataset.add_column("row", np.arange(len(dataset)))
+    return dataset if "row" in kept else dataset.add_column("row", np.arange(len(dataset)))
 
 
 def _holds_integers(feature) -> bool:

@@ -5,6 +5,7 @@ Each part of a `ConcatDataset` and what lies below a `Subset` (`random_split`) i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import ChainDataset, ConcatDataset, Dataset, IterableDatas
 from .class_names import UnnamedLabelsError, class_set_of, names_of
 from .class_sets import ClassSet
 from .columns import MissingColumnError, is_text
+from .decoding import to_pil
 from .labels import check_label_range, features_of, integer_label
 from .pixels import PixelDataset, PixelStream
 from .standard import EmptyDatasetError, standard_dataset
@@ -62,6 +64,11 @@ class ImageView(Dataset):
         item = dict(self.items[int(index if self._index is None else self._index[index])])
         item.pop("label", None)
         return item | {"label": int(self.labels[index])} if self.labelled else item
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Width and height of one image, from its header alone where it is a file."""
+        place = int(index if self._index is None else self._index[index])
+        return _size_of(self.items, place)
 
     def select(self, rows: Sequence[int]) -> ImageView:
         """The images at these positions, in this order."""
@@ -116,7 +123,8 @@ class ImageStream(IterableDataset):
                 item = dict(item)
                 label = item.pop("label", None)
                 if self.labelled:
-                    item["label"] = self._class_index(label, places, item.get("row", position))
+                    where = f"row {item.get('row', position)} of {item.get('file', self.source)}"
+                    item["label"] = self._class_index(label, places, where)
                 yield item
 
     def set_epoch(self, epoch: int) -> None:
@@ -125,19 +133,19 @@ class ImageStream(IterableDataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
 
-    def _class_index(self, label: Any, places: np.ndarray | None, row: int) -> int:
+    def _class_index(self, label: Any, places: np.ndarray | None, where: str) -> int:
         if isinstance(label, str):
             if self.class_set is None:
                 raise UnnamedLabelsError(
-                    f"row {row} of {self.source} has the text label {label!r}, and a stream cannot know all "
+                    f"{where} has the text label {label!r}, and a stream cannot know all "
                     "names in advance: give class_set, a ClassLabel column, or streaming=False."
                 )
             if label not in self._found:
                 self._found[label] = int(self.class_set.index_map([label]))
             return self._found[label]
-        label = integer_label(label, f"row {row} of {self.source}")
+        label = integer_label(label, where)
         count = len(places) if places is not None else len(self.class_set) if self.class_set else label + 1
-        check_label_range(np.array([label]), count, np.array([row]), self.source)
+        check_label_range(np.array([label]), count, where=where)
         return label if places is None else int(places[label])
 
 
@@ -340,6 +348,15 @@ def _joined(parts: Sequence[ImageView], name: str) -> ImageView:
         numbering=_joint(part.numbering for part in parts),
         source=name,
     )
+
+
+def _size_of(items: Any, place: int) -> tuple[int, int]:
+    if isinstance(items, ConcatDataset):
+        part = bisect_right(items.cumulative_sizes, place)
+        return _size_of(items.datasets[part], place - ([0, *items.cumulative_sizes])[part])
+    if hasattr(items, "size_of"):
+        return items.size_of(place)
+    return to_pil(items[place]["image"]).size
 
 
 class _Items(Dataset):

@@ -36,6 +36,7 @@ class Target:
         templates_hash: of the prompts, None for classifiers without any.
         prompted: the leaves' cosine classifier with attacked prompts, where these are measured too.
         text_seconds: that the attack on the prompts took.
+        pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
     """
 
     data: EvaluationSet
@@ -43,6 +44,7 @@ class Target:
     templates_hash: str | None = None
     prompted: LevelClassifier | None = None
     text_seconds: float = 0.0
+    pipeline: PixelPipeline | None = None
 
     def paired(self, one: LevelClassifier) -> bool:
         """Whether a classifier is also measured with attacked prompts."""
@@ -145,6 +147,8 @@ def measure(
                 jobs = {
                     key: _job(plan, target, *key, bf16_search=bf16_search) for key in _keys(target, budgets)
                 }
+                if target.pipeline is not None:
+                    target.pipeline.space = space
                 images = _Watched(target.data, target.data.loader(processor, space, batch_size))
                 found = run_jobs(
                     list(jobs.values()), images, device=device, seed=facts["seed"], advance=advance
@@ -169,7 +173,7 @@ def _target(
     found = level_classifiers(model, pipeline, tokenizer, class_set, data.tree, names=names)
     leaf = next((one for one in found if (one.level, one.name) == (0, "cosine")), None)
     if plan.text_attack is None or leaf is None:
-        return Target(data=data, found=found, templates_hash=class_set.templates_hash)
+        return Target(data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline)
     start = time.perf_counter()
     prompts = attacked_prompts(model, tokenizer, class_set, class_set.templates, plan.text_attack)
     attacked = prompt_classifier(model, pipeline, tokenizer, prompts)
@@ -180,6 +184,7 @@ def _target(
         templates_hash=class_set.templates_hash,
         prompted=prompted,
         text_seconds=time.perf_counter() - start,
+        pipeline=pipeline,
     )
 
 

@@ -6,7 +6,7 @@ from .forest import Forest, as_forest
 from .generated import generated_tree
 from .induced import induced_tree
 from .nodes import node_names
-from .specs import load_forest
+from .specs import TreeSpec, load_forest
 from .tree import LabelTree
 from .wordnet import WordNet, wordnet_tree
 
@@ -14,6 +14,7 @@ __all__ = [
     "Forest",
     "LabelTree",
     "TreeError",
+    "TreeSpec",
     "WordNet",
     "as_forest",
     "available_trees",

@@ -2,7 +2,7 @@
 
 from .clip import RobustCLIPModel
 from .dual_encoder import HierRobustOutput, RobustDualEncoder
-from .encoders import load_robust_model
+from .encoders import as_robust_model, load_robust_model
 from .hier_head import HierHead
 from .pixels import PixelPipeline
 from .prompts import encode_prompts
@@ -24,6 +24,7 @@ __all__ = [
     "TextEncoder",
     "TokenBatch",
     "TokenizerError",
+    "as_robust_model",
     "check_prompts",
     "encode_prompts",
     "load_robust_model",

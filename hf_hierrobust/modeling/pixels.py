@@ -83,7 +83,7 @@ class PixelPipeline:
 
     def _resize_matrices(self, pixels: Tensor) -> tuple[Tensor, Tensor] | None:
         height, width = pixels.shape[-2:]
-        key = (height, width, pixels.device)
+        key = (self.space, height, width, pixels.device)
         if key not in self._matrices:
             self._matrices[key] = self._build(height, width, pixels.device)
         return self._matrices[key]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..adapters.lora import has_adapters, load_adapter, merged_state, save_adapter
+from ..adapters.lora import adapter_layers, has_adapters, load_adapter, merged_state, save_adapter
 from .hier_head import HierHead
 
 SIDE_FILE = "hier_head.safetensors"
@@ -47,6 +47,17 @@ def expected_files(facts: dict) -> tuple[str, ...]:
     if "adapter" in facts:
         files += [f"{ADAPTER_DIR}/{name}" for name in ADAPTER_FILES]
     return tuple(files)
+
+
+def without_side_keys(load_result, model: PreTrainedModel):
+    """A result of ``load_state_dict`` without what is read after the stock weights: side files and adapters.
+
+    Merged layers of stock weights have no place in an adapted model.
+    """
+    adapted = tuple(f"{name}." for name in adapter_layers(model))
+    for keys in (load_result.missing_keys, load_result.unexpected_keys):
+        keys[:] = [key for key in keys if not (is_side_key(key) or key.startswith(adapted))]
+    return load_result
 
 
 def save_side_files(model: PreTrainedModel, state: dict[str, Tensor], directory: str | os.PathLike) -> None:

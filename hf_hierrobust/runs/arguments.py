@@ -8,7 +8,6 @@ from pathlib import Path
 from ..classifiers.levels import CLASSIFIERS
 from ..data import available_class_sets
 from ..evaluation import AttackPlan
-from ..hierarchy import available_trees
 from ..naming import check_template
 from ..options import check_counts, check_numbers, json_mapping
 from ..precision import resolve_bf16
@@ -65,13 +64,6 @@ class RunArguments:
         metadata={
             "help": f"Class names: a built-in set ({', '.join(available_class_sets())}) or JSON file; by "
             "default the data set's own names."
-        },
-    )
-    tree: str | None = field(
-        default=None,
-        metadata={
-            "help": f"Trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON files, "
-            "'wordnet', 'induced', 'generated:<language model>'."
         },
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
@@ -136,7 +128,7 @@ class RunArguments:
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
-        for name in ("tree", "eval_eps", "eval_attack", "eval_classifiers", "zero_shot"):
+        for name in ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot"):
             if isinstance(getattr(self, name), list):  # the natural form in YAML
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
         counts = ("eval_samples", "eval_batch", "shuffle_buffer")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import datasets as hf
 
 from ..classifiers import check_classifiers, level_prompts
-from ..data import decode_image
+from ..data import PixelDataset
 from ..evaluation import EvaluationSet
 from ..modeling import RobustDualEncoder
 from ..modeling import check_prompts as check_own_prompts
@@ -18,10 +18,13 @@ from .arguments import RunArguments
 PRELOAD_BYTES = 2 << 30
 
 
-def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool = True) -> None:
+def check_evaluation(
+    args: RunArguments, threat: ThreatModel, has_tree: bool, trains_head: bool = True
+) -> None:
     """Build every attack of the evaluation once and load its models, and look for what its figures need.
 
     Args:
+        has_tree: whether the run has a class tree.
         trains_head: whether the model will have a calibrated hyperbolic head to evaluate.
 
     Raises:
@@ -35,7 +38,7 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
         raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
     names = args.classifiers
     check_classifiers(names or ())
-    if names and args.tree is None and all("rollup" in name for name in names):
+    if names and not has_tree and all("rollup" in name for name in names):
         raise ValueError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
     if names and not trains_head and all("hyperbolic" in name for name in names):
         raise ValueError(
@@ -68,5 +71,5 @@ def check_prompts(
 
 def worth_preloading(train: hf.Dataset) -> bool:
     """Whether all training images, decoded, fit into two GiB; judged by the first one."""
-    width, height = decode_image(train[0], 0).size
+    width, height = PixelDataset(train.select([0]))[0]["image"].size
     return 3 * width * height * len(train) <= PRELOAD_BYTES

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoProcessor, ProcessorMixin, pipeline
+from transformers import AutoProcessor
 
 from ..data import (
     ClassSet,
@@ -28,10 +26,10 @@ from ..data import (
     stratified_rows,
 )
 from ..evaluation import EvaluationSet
-from ..hierarchy import Forest, load_forest
-from ..modeling import RobustDualEncoder, TextEncoder, load_robust_model
+from ..modeling import load_robust_model
 from ..naming import public_name
 from ..training import RobustTrainingArguments
+from ..training.intake import forest_for
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, worth_preloading
 from .run import Run
@@ -46,11 +44,14 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         training: False needs no training data, for runs that only evaluate.
     """
     trained = training_args.build_objective().trained_groups if training else ("hier_head",)
-    check_evaluation(args, training_args.threat, trains_head="hier_head" in trained)
+    check_evaluation(
+        args, training_args.threat, training_args.tree is not None, trains_head="hier_head" in trained
+    )
     train, evaluation = None, _evaluation_data(args, training_args.seed)
     if training:
         train = _training_data(args, training_args.seed)
-    class_set = _class_set(args, evaluation if train is None or args.unlabelled else train)
+    named = evaluation if train is None or args.unlabelled else train
+    class_set = _class_set(args, training_args.tree, named)
     evaluation = as_images(evaluation, class_set, name=args.eval_source)
     if train is not None:
         train = _training_images(train, class_set, args, training_args.threat_space)
@@ -58,9 +59,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     path = _model_path(args, training_args.seed)
     model = load_robust_model(path)
     processor = AutoProcessor.from_pretrained(path)
-    forest = None
-    if args.tree is not None:
-        forest = _forest(args.tree, class_set, model, processor, training_args.template)
+    forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = EvaluationSet(
         name=args.eval_name,
         dataset=evaluation,
@@ -137,27 +136,11 @@ def _columns(args: RunArguments) -> dict:
     return {"image_column": args.image_column, "label_column": args.label_column}
 
 
-def _forest(
-    spec: str, class_set: ClassSet, model: RobustDualEncoder, processor: ProcessorMixin, template: str
-) -> Forest:
-    """The trees of a run; ``wordnet`` and ``induced`` are built from its classes with its model."""
-
-    def embed(names: Sequence[str]) -> torch.Tensor:
-        encoder = TextEncoder(model, processor.tokenizer)
-        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
-
-    def language_model(name: str):
-        return pipeline("text-generation", model=name)
-
-    names, wnids = class_set.class_names, class_set.wnids
-    return load_forest(spec, names, wnids=wnids, embed=embed, language_model=language_model)
-
-
-def _class_set(args: RunArguments, dataset: Dataset | IterableDataset) -> ClassSet:
+def _class_set(args: RunArguments, tree: str | None, dataset: Dataset | IterableDataset) -> ClassSet:
     if args.class_set is not None:
         return load_class_set(args.class_set)
-    if args.tree in available_class_sets():
-        return load_class_set(args.tree)
+    if tree in available_class_sets():
+        return load_class_set(tree)
     both = args.train_file is None
     name, source = (args.eval_name, args.eval_source) if both else (args.train_name, args.train_source)
     return replace(class_set_of(dataset, name=source), name=public_name(name))

@@ -52,9 +52,9 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
     return RobustCLIPTrainer(
         run.model,
         run.training_args,
-        processor=run.processor,
+        processing_class=run.processor,
         class_set=run.class_set,
-        forest=run.forest,
+        tree=run.forest,
         train_dataset=run.train_dataset,
         eval_dataset=run.eval_sets[0].dataset,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
 
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
+from ..hierarchy import available_trees
 from ..naming import check_template
 from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
@@ -52,6 +53,13 @@ class RobustTrainingArguments(TrainingArguments):
     )
     text_attack_args: dict | str | None = field(
         default=None, metadata={"help": "Options of the text attack, as JSON: '{\"num_candidates\": 10}'."}
+    )
+    tree: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Class trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON "
+            "files, 'wordnet', 'induced', 'generated:<model>'."
+        },
     )
     lora_r: int | None = field(
         default=None, metadata={"help": "Train LoRA adapters of this rank in place of the towers' weights."}
@@ -120,8 +128,9 @@ class RobustTrainingArguments(TrainingArguments):
             parse_eps(self.step_size, "step_size", self.norm)
         check_template("template", self.template)
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
-        if isinstance(self.lora_towers, list):  # the natural form in YAML
-            self.lora_towers = ",".join(self.lora_towers)
+        for name in ("lora_towers", "tree"):
+            if isinstance(getattr(self, name), (list, tuple)):  # the natural form in YAML
+                setattr(self, name, ",".join(map(str, getattr(self, name))))
         if self.fp16:
             raise ValueError(
                 "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "
@@ -153,6 +162,23 @@ class RobustTrainingArguments(TrainingArguments):
             raise ValueError(
                 "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "
                 "start with `accelerate launch --multi_gpu` or set CUDA_VISIBLE_DEVICES to one GPU"
+            )
+
+    def changed(self, *names: str) -> list[str]:
+        """Those of these fields that differ from their defaults."""
+        defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(self)}
+        return [name for name in names if getattr(self, name) not in (defaults[name], {})]
+
+    def refuse_beside(self, instance: str, *names: str) -> None:
+        """An instance handed to the trainer has its own options.
+
+        Raises:
+            ValueError: one of these fields is set and would have no effect.
+        """
+        if set_ := self.changed(*names):
+            raise ValueError(
+                f"{set_[0]}={getattr(self, set_[0])!r} has no effect beside the {instance} instance that the "
+                "trainer was given: set it there, or leave the instance out"
             )
 
     def build_objective(self) -> Objective:

@@ -12,12 +12,11 @@ from hf_hierrobust.data import (
     LabelRangeError,
     MissingColumnError,
     as_images,
-    balanced_subset,
     first_n,
+    holdout,
     label_array,
     label_names,
     load_images,
-    split_holdout,
 )
 
 NAMES = ["cat", "dog", "owl"]
@@ -90,7 +89,7 @@ def test_image_folder(image_folder, load):
     assert label_names(dataset) == NAMES and len(dataset) == 9
     for example in dataset:
         assert example["image"].getpixel((0, 0))[0] // 10 % 3 == example["label"]
-    with pytest.raises(ValueError, match=r'Unknown split "test".*train'):
+    with pytest.raises(ValueError, match=r"no split 'test', only 'train': name one of these, or hold out"):
         load(image_folder, split="test")
 
 
@@ -99,7 +98,7 @@ def test_save_to_disk_with_and_without_splits(tmp_path, load):
     hf.DatasetDict(train=make(), test=make(3)).save_to_disk(tmp_path / "two")
     assert reds(load(tmp_path / "one")) == [10 * i for i in range(9)]
     assert len(load(tmp_path / "two", split="test")) == 3
-    with pytest.raises(ValueError, match=r"no split 'dev'; it has \['train', 'test'\]"):
+    with pytest.raises(ValueError, match=r"no split 'dev', only 'train', 'test'"):
         load(tmp_path / "two", split="dev")
 
 
@@ -198,7 +197,7 @@ def test_paths_that_lead_nowhere(tmp_path, load):
     with pytest.raises(FileNotFoundError, match="matches no file"):
         load(str(tmp_path / "*.parquet"))
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes\.txt.*not a \.parquet file"):
+    with pytest.raises(ValueError, match=r"notes\.txt.*not a \.parquet, \.csv"):
         load(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match="empty list"):
         load([])
@@ -216,7 +215,7 @@ def test_label_range_names_row_value_and_range(tmp_path, load):
     with pytest.raises(LabelRangeError, match="row 5 of u has label 2"):
         as_images(dataset.select([0, 4, 5]), two, name="u")
     stream = as_images(load(tmp_path / "u.parquet", streaming=True), two, name="u")
-    with pytest.raises(LabelRangeError, match="row 2 of u has label 2"):
+    with pytest.raises(LabelRangeError, match=r"row 2 of u\.parquet has label 2"):
         list(stream)
 
 
@@ -233,28 +232,35 @@ def test_unlabelled_rows_are_refused(tmp_path, load):
         load(tmp_path / "n.parquet")
 
 
-def test_first_n_and_balanced_subset(parquet, load):
-    dataset = load(parquet)
-    assert first_n(dataset, 4)["row"][:] == [0, 1, 2, 3]
-    assert balanced_subset(dataset, 2)["row"][:] == [0, 1, 2, 3, 4, 5]
-    drawn = balanced_subset(dataset, 2, seed=1)
-    assert np.bincount(label_array(drawn)).tolist() == [2, 2, 2]
-    assert drawn["row"][:] == sorted(drawn["row"][:]) == balanced_subset(dataset, 2, seed=1)["row"][:]
-    assert len({tuple(balanced_subset(dataset, 2, seed=s)["row"][:]) for s in range(5)}) > 1
-    with pytest.raises(ValueError, match="class 2 has 2 rows, fewer than per_class=3"):
-        balanced_subset(dataset.select(range(8)), 3)
-    with pytest.raises(TypeError, match="streaming=False"):
-        balanced_subset(load(parquet, streaming=True), 1)
+def test_first_n(parquet, load):
+    assert first_n(load(parquet), 4)["row"][:] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        first_n(load(parquet), 0)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 17, 29])
-def test_holdout_is_a_stratified_partition(n):
+@pytest.mark.parametrize("size", [3, 5, 17, 27, 0.2])
+def test_kind29_holdout_splits_one_source_honestly(size):
+    """Nobody's image is in both parts, and both have the class proportions of the whole."""
     labels = [0] * 15 + [1] * 9 + [2] * 6
     dataset = hf.Dataset.from_dict({"image": [b""] * 30, "label": labels, "row": range(30)})
-    rest, held = split_holdout(dataset, n, seed=3)
-    assert len(held) == n and sorted(rest["row"][:] + held["row"][:]) == list(range(30))
-    quota = np.array([15, 9, 6]) * n / 30
-    assert np.all(np.abs(np.bincount(label_array(held), minlength=3) - quota) < 1)
-    assert held["row"][:] == split_holdout(dataset, n, seed=3)[1]["row"][:]
-    with pytest.raises(ValueError, match=r"1\.\.29.*got 30"):
-        split_holdout(dataset, 30)
+    rest, held = holdout(dataset, size, seed=3)
+    count = 6 if size == 0.2 else size
+    assert len(held) == count and sorted(rest["row"][:] + held["row"][:]) == list(range(30))
+    quota = np.array([15, 9, 6]) * count / 30
+    assert np.all(np.abs(np.bincount(label_array(held), minlength=3) - quota) < 1.01)
+    assert (
+        held["row"][:] == holdout(dataset, size, seed=3)[1]["row"][:] != holdout(dataset, size)[1]["row"][:]
+    )
+    bare, out = holdout(dataset.remove_columns("label"), size)
+    assert len(out) == count and len(bare) == 30 - count
+
+
+def test_kind29_impossible_holdouts_are_refused(parquet, load):
+    dataset = load(parquet)
+    for size in (9, 0, -1, 1.5, 0.0001):
+        with pytest.raises(ValueError, match=rf"holdout={size} must be a fraction .* 1\.\.8, of 9"):
+            holdout(dataset, size)
+    with pytest.raises(ValueError, match="holdout=2 of 9 images in 3 classes cannot be stratified"):
+        holdout(dataset, 2)
+    with pytest.raises(TypeError, match="streaming=False"):
+        holdout(load(parquet, streaming=True), 2)

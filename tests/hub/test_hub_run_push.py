@@ -21,9 +21,9 @@ args = RobustTrainingArguments(
 trainer = RobustCLIPTrainer(
     RobustCLIPModel.from_pretrained({base!r}),
     args,
-    processor=AutoProcessor.from_pretrained({base!r}),
+    processing_class=AutoProcessor.from_pretrained({base!r}),
     class_set=ClassSet.from_names(CLASSES),
-    forest=as_forest(LabelTree.from_paths(PATHS, name="tiny")),
+    tree=as_forest(LabelTree.from_paths(PATHS, name="tiny")),
     train_dataset=PixelDataset(make_images(16)),
 )
 trainer.train()

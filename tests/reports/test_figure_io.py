@@ -38,7 +38,8 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
 
 
 HOSTILE = [
-    "a $\\frac{1}{0 name", "$$", "line\nbreak", "nul\x00", "\ud800 half", "\u202egnp.exe", "日本語", "x" * 500,
+    "a $\\frac{1}{0 name", "$$", "line\nbreak", "nul\x00", "\ud800 half", "\u202egnp.exe", "日本語",
+    "x" * 500,
 ]  # fmt: skip
 
 
