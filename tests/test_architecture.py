@@ -19,6 +19,7 @@ ARROWS = {
     "files": set(),
     "naming": set(),
     "options": set(),
+    "licences": set(),
     "modes": set(),
     "readme": set(),
     "uploads": {"naming", "readme"},
@@ -43,7 +44,7 @@ ARROWS = {
         "hierarchy",
     },
     "reports": {"naming", "evaluation"},
-    "hub": {"files", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
+    "hub": {"files", "licences", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
     "training": {
         "naming",
         "options",
@@ -62,6 +63,7 @@ ARROWS = {
     "demo": {"modes", "precision"},
     "runs": {
         "files",
+        "licences",
         "naming",
         "options",
         "precision",
@@ -73,6 +75,7 @@ ARROWS = {
         "demo",
         "evaluation",
         "hierarchy",
+        "hub",
         "modeling",
         "reports",
         "training",

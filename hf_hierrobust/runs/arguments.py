@@ -8,7 +8,8 @@ from pathlib import Path
 from ..classifiers.levels import CLASSIFIERS
 from ..data import available_class_sets
 from ..evaluation import AttackPlan
-from ..naming import check_template
+from ..licences import check_licence
+from ..naming import check_hub_id, check_template
 from ..options import check_counts, check_numbers, json_mapping
 from ..precision import resolve_bf16
 from ..threat import ThreatModel, parse_eps
@@ -125,6 +126,17 @@ class RunArguments:
         },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    card_license: str | None = field(
+        default=None,
+        metadata={"help": "Licence on the model card, by its name on the Hub: mit, apache-2.0, cc-by-4.0, …"},
+    )
+    card_base_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id of the base model on the card, where model_name_or_path is a folder."},
+    )
+    card_dataset: str | None = field(
+        default=None, metadata={"help": "Hub id of the training data on the card, where they are files."}
+    )
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
@@ -137,6 +149,12 @@ class RunArguments:
         check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
+        if self.card_license is not None:
+            check_licence(self.card_license)
+        examples = {"card_base_model": "openai/clip-vit-base-patch32", "card_dataset": "uoft-cs/cifar10"}
+        for name, example in examples.items():
+            if getattr(self, name) is not None:
+                check_hub_id(name, getattr(self, name), example)
         if self.dataset_name is None and self.eval_file is None:
             raise ValueError(
                 "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"

@@ -58,6 +58,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     check_numbering({"the training data": train, "the evaluation data": evaluation})
     path = _model_path(args, training_args.seed)
     model = load_robust_model(path)
+    if args.card_base_model is not None:  # what card, records and adapter call it
+        model.name_or_path = args.card_base_model
     processor = AutoProcessor.from_pretrained(path)
     forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = EvaluationSet(
