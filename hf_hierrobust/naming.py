@@ -36,11 +36,14 @@ def check_text(argument: str, text: object, longest: int = LONGEST_TEXT) -> None
         raise ValueError(
             f"{argument}={text[:40]!r}… has {len(text)} characters: at most {longest} are allowed"
         )
-    for char in text:
-        if unicodedata.category(char) in _HIDDEN or char in _REORDERING:
-            raise ValueError(
-                f"{argument}={text[:80]!r} holds the control character U+{ord(char):04X}: take it out"
-            )
+    if char := next(filter(_hidden, text), None):
+        raise ValueError(
+            f"{argument}={text[:80]!r} holds the control character U+{ord(char):04X}: take it out"
+        )
+
+
+def _hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN or char in _REORDERING
 
 
 def check_name(argument: str, name: object, *, file: bool = False) -> None:
@@ -82,12 +85,41 @@ def check_hub_id(argument: str, name: object, example: str) -> None:
 
 
 def public_name(name_or_path: str) -> str:
-    """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part."""
+    """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part.
+
+    Files can have names that no record should hold: control characters become ``?``, long ones end in ``…``.
+    """
+    name = "".join("?" if _hidden(char) else char for char in _last_part(name_or_path))
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def source_name(source: str) -> str:
+    """What data are called that nobody named: a file's stem, so that two files of a folder differ.
+
+    A stem that only says which split it is has its folder's name before it. A folder keeps its name, a glob
+    has its folder's, a Hub id stays.
+    """
+    path = Path(source).expanduser()
+    if re.search(r"[*?\[]", path.name):
+        return path.absolute().parent.name
+    if path.is_dir():
+        return path.absolute().name
+    if not path.suffix or (not path.exists() and not MACHINE_PATH.match(source) and source.count("/") == 1):
+        return source
+    path = path.absolute()
+    split = path.stem.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")
+    return f"{path.parent.name}-{path.stem}" if split else path.stem
+
+
+def _last_part(name_or_path: str) -> str:
     if re.match(r"[A-Za-z]:[\\/]|\\\\", name_or_path):  # a path of Windows, whatever runs here
         return PureWindowsPath(name_or_path).name or "root"
-    path = Path(name_or_path.removeprefix("file:")).expanduser()
-    if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
-        return path.resolve().name or "root"
+    try:
+        path = Path(name_or_path.removeprefix("file:")).expanduser()
+        if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
+            return path.resolve().name or "root"
+    except (OSError, ValueError):  # too long for a path, or with a zero byte: none of this machine
+        return re.split(r"[/\\]", name_or_path)[-1]
     return name_or_path
 
 

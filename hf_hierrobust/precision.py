@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
-AUTO = "auto"
-_YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+from .options import AUTO, read_switch
+from .progress import say
+
 # Values of ONEDNN_MAX_CPU_ISA (and its older name) under which oneDNN's products of bf16 numbers are native.
 _NATIVE_ISA = ("avx512_core_bf16", "avx512_core_fp16", "amx", "avx10", "default", "all")
 
@@ -164,7 +166,7 @@ def resolve_bf16(
 ) -> bool:
     """Whether to run under bf16 autocast: what was asked for, or what the machine is good at.
 
-    Says what "auto" chose, and once that a choice is emulated, each in one line on stderr.
+    Says in one line what "auto" chose, and warns once of a choice that is emulated.
 
     Args:
         choice: True, False, their spellings as text, or "auto"; None is "auto".
@@ -174,19 +176,16 @@ def resolve_bf16(
     Raises:
         ValueError: another value.
     """
-    text = str(AUTO if choice is None else choice).lower()
-    if text not in (AUTO, *_YES, *_NO):
-        raise ValueError(f"{option}={choice!r} must be auto, true or false")
-    if text in _NO:
+    wanted = read_switch(choice, option)
+    if wanted is False:
         return False
     decision = decide_precision(device_type, capability)
-    if text == AUTO:
-        _say(f"{option}: auto chose {decision.reason}")
+    if wanted == AUTO:
+        _once(say, f"{option}: auto chose {decision.reason}")
     elif decision.dtype is None:
-        _say(
-            f"{option}: true is obeyed, but it is emulated and slow here; auto would choose {decision.reason}"
-        )
-    return text in _YES or decision.dtype is not None
+        line = f"{option}: true is obeyed, but emulated and slow here: auto would choose {decision.reason}"
+        _once(warnings.warn, line)
+    return wanted is True or decision.dtype is not None
 
 
 def accelerate_choice(bf16: bool | str | None) -> bool | str | None:
@@ -204,12 +203,10 @@ def accelerate_choice(bf16: bool | str | None) -> bool | str | None:
             f"mixed_precision={asked} in accelerate's configuration: attack gradients underflow in it and no "
             "loss scale covers them; use bf16 or no (accelerate launch --mixed_precision no)"
         )
-    automatic = bf16 is None or str(bf16).lower() == AUTO
-    return True if automatic and asked == "bf16" else bf16
+    return True if asked == "bf16" and read_switch(bf16, "bf16") == AUTO else bf16
 
 
 @lru_cache
-def _say(line: str) -> None:
-    """Print a line once per process, on the first process of a machine."""
-    if os.environ.get("LOCAL_RANK", "0") in ("0", "-1"):
-        print(line, file=sys.stderr, flush=True)
+def _once(tell: Callable[[str], None], line: str) -> None:
+    """Tell a line once per process."""
+    tell(line)

@@ -14,6 +14,7 @@ PACKAGE = Path(hf_hierrobust.__file__).parent
 # Room -> rooms it may import. `training.card`'s names for the rest of the package are the rooms' own.
 ARROWS = {
     "__init__": set(),  # lazy: names rooms in its stub only
+    "__main__": {"cli"},
     "threat": set(),
     "registry": {"naming"},
     "files": set(),
@@ -21,16 +22,17 @@ ARROWS = {
     "options": set(),
     "licences": set(),
     "modes": set(),
-    "readme": set(),
+    "progress": set(),
+    "precision": {"options", "progress"},
+    "readme": {"files"},
     "uploads": {"naming", "readme"},
-    "precision": set(),
     "geometry": set(),
     "hierarchy": {"files", "naming"},
     "adapters": {"modes", "naming"},
     "data": {"files", "hierarchy", "naming"},
     "modeling": {"files", "geometry", "modes", "precision", "readme", "uploads", "adapters"},
-    "classifiers": {"data", "hierarchy", "modeling"},
-    "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers", "modeling"},
+    "classifiers": {"modes", "data", "hierarchy", "modeling"},
+    "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
     "evaluation": {
         "files",
@@ -49,6 +51,7 @@ ARROWS = {
         "naming",
         "options",
         "precision",
+        "progress",
         "threat",
         "adapters",
         "attacks",
@@ -60,13 +63,14 @@ ARROWS = {
         "evaluation",
         "hub",
     },
-    "demo": {"modes", "precision"},
+    "demo": {"modes", "precision", "progress"},
     "runs": {
         "files",
         "licences",
         "naming",
         "options",
         "precision",
+        "progress",
         "threat",
         "adapters",
         "attacks",
@@ -80,9 +84,20 @@ ARROWS = {
         "reports",
         "training",
     },
-    "cli": {"adapters", "evaluation", "reports", "runs", "training"},
+    "cli": {"evaluation", "files", "naming", "options", "progress", "reports", "runs", "threat", "training"},
 }
-LIGHT = {"modes", "precision", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
+LIGHT = {
+    "progress",
+    "modes",
+    "precision",
+    "files",
+    "naming",
+    "options",
+    "threat",
+    "registry",
+    "geometry",
+    "hierarchy",
+}
 """Rooms that must not need the Hugging Face stack."""
 KNOWN_CIRCLES: list[set[str]] = [
     {"hf_hierrobust.evaluation.record_checks", "hf_hierrobust.evaluation.records"},

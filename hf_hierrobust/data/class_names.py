@@ -13,6 +13,7 @@ import datasets as hf
 from torch.utils.data import ChainDataset, ConcatDataset, Subset
 
 from ..hierarchy.checks import normalise
+from ..naming import public_name
 from .class_sets import ClassSet, available_class_sets, load_class_set
 from .columns import MissingColumnError, is_text, label_column_name
 from .labels import features_of
@@ -50,7 +51,9 @@ def class_set_of(dataset: Any, *, name: str = "dataset", label_column: str | Non
     words, wnids = _words(names, name)
     aliases = {old: index for index, (old, new) in enumerate(zip(names, words)) if old != new}
     twins = sorted({word for word in words if words.count(word) > 1}) if wnids else ()
-    found = ClassSet.from_names(words, name=name, aliases=aliases, wnids=wnids, duplicate_names=twins)
+    found = ClassSet.from_names(
+        words, name=public_name(name), aliases=aliases, wnids=wnids, duplicate_names=twins
+    )
     return replace(found, inferred=True)
 
 

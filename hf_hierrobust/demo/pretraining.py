@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import os
 import tempfile
@@ -23,9 +22,8 @@ from datasets import Dataset, Image
 from transformers import CLIPModel, CLIPProcessor
 
 from ..precision import attention_kernel, resolve_bf16
+from ..progress import say
 from .tiny import build_processor, build_tokenizer, tiny_clip_config
-
-logger = logging.getLogger(__name__)
 
 TEMPLATES = ("This is a photo of a {}.", "a photo of a {}.", "a picture of a {}.", "{}")
 _MARKER = "pretraining.json"
@@ -109,7 +107,7 @@ def pretrain_glyph_clip(
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     final = Path(output_dir) / f"glyph-clip-{digest[:12]}"
     if (final / _MARKER).is_file():
-        logger.info("found the pretrained model %s", final)
+        say(f"pretraining: found the model of an earlier run, {final.name}")
         return final
     with _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -216,7 +214,7 @@ def _pretrain(
             with torch.no_grad():
                 model.logit_scale.clamp_(max=math.log(100))
             losses.append(loss.item())
-        logger.info("pretraining epoch %d of %d: loss %.3f", epoch + 1, recipe.epochs, np.mean(losses))
+        say(f"pretraining: pass {epoch + 1} of {recipe.epochs}, loss {np.mean(losses):.2f}")
     return model.eval(), build_processor(size, tokenizer)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..classifiers.levels import CLASSIFIERS
-from ..data import available_class_sets
-from ..evaluation import AttackPlan
+# Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..licences import check_licence
-from ..naming import check_hub_id, check_template
-from ..options import check_counts, check_numbers, json_mapping
-from ..precision import resolve_bf16
+from ..naming import check_hub_id, check_name, check_template, source_name
+from ..options import check_counts, check_numbers, json_mapping, read_switch
 from ..threat import ThreatModel, parse_eps
-from ..training.arguments import build_text_attack
+
+if TYPE_CHECKING:
+    from ..evaluation import AttackPlan
+
+SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
+"""Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
 
 
 @dataclass
@@ -34,10 +37,10 @@ class RunArguments:
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
     train_file: str | None = field(
-        default=None, metadata={"help": "Parquet file to train on, in place of dataset_name."}
+        default=None, metadata={"help": "File (parquet, CSV, JSON lines, tar) or folder to train on."}
     )
     eval_file: str | None = field(
-        default=None, metadata={"help": "Parquet file to evaluate on, in place of dataset_name."}
+        default=None, metadata={"help": "File (parquet, CSV, JSON lines, tar) or folder to evaluate on."}
     )
     streaming: bool = field(default=False, metadata={"help": "Read the training data as a stream."})
     shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
@@ -52,9 +55,13 @@ class RunArguments:
     )
     max_train_samples: int | None = field(
         default=None,
+        metadata={"help": "Train on this many images, stratified by class."},
+    )
+    holdout: float | None = field(
+        default=None,
         metadata={
-            "help": "Train on this many images: the first, or random ones where the first cover less than "
-            "half of the classes."
+            "help": "Hold out this fraction (or number) of the training images, stratified by class, and "
+            "evaluate on them: for sources without a test split."
         },
     )
     skip_train_samples: int = field(
@@ -63,9 +70,13 @@ class RunArguments:
     class_set: str | None = field(
         default=None,
         metadata={
-            "help": f"Class names: a built-in set ({', '.join(available_class_sets())}) or JSON file; by "
-            "default the data set's own names."
+            "help": "Class names: a built-in set (cifar10, cifar100, caltech101, tinyimagenet, imagenet) or "
+            "JSON file; by default the data set's own names."
         },
+    )
+    eval_name: str | None = field(
+        default=None,
+        metadata={"help": "What records and card call the evaluation data; by default the data set or file."},
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
     eval_eps: str | None = field(
@@ -101,8 +112,8 @@ class RunArguments:
     eval_classifiers: str | None = field(
         default=None,
         metadata={
-            "help": f"Classifiers to evaluate, comma-separated, of {', '.join(CLASSIFIERS)}; by default all "
-            "but those that join the levels of a path."
+            "help": "Classifiers to evaluate, comma-separated, of cosine, hyperbolic, rollup, "
+            "rollup-hyperbolic, path, path-hyperbolic; by default all but the last two."
         },
     )
     eval_template: str | None = field(
@@ -140,8 +151,10 @@ class RunArguments:
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
-        for name in ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot"):
-            if isinstance(getattr(self, name), list):  # the natural form in YAML
+        if isinstance(self.zero_shot, Mapping):  # lists and mappings are the natural forms in YAML
+            self.zero_shot = [f"{name}={source}" for name, source in self.zero_shot.items()]
+        for name in SEVERAL:
+            if isinstance(getattr(self, name), (list, tuple)):
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
         counts = ("eval_samples", "eval_batch", "shuffle_buffer")
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
@@ -155,43 +168,71 @@ class RunArguments:
         for name, example in examples.items():
             if getattr(self, name) is not None:
                 check_hub_id(name, getattr(self, name), example)
-        if self.dataset_name is None and self.eval_file is None:
-            raise ValueError(
-                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"
-            )
-        if self.dataset_name is not None and (self.train_file or self.eval_file):
-            raise ValueError(
-                f"dataset_name={self.dataset_name!r} and train_file or eval_file both name the data: give one"
-            )
-        if self.streaming and self.dataset_name == "glyphs":
-            raise ValueError("streaming=True: the glyphs are rendered here, there is nothing to stream")
+        read_switch(self.bf16_search, "bf16_search")
+        self._check_sources()
         if self.model_name_or_path is None:
             if self.dataset_name != "glyphs":
                 raise ValueError(
                     "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
                 )
             self.model_name_or_path = "glyphs"
-        self.bf16_search = resolve_bf16(self.bf16_search, "bf16_search")
+        if self.eval_name is None:
+            self.eval_name = source_name(self.eval_source)
+        check_name("eval_name", self.eval_name)
+
+    def _check_sources(self) -> None:
+        if self.dataset_name is None and self.eval_file is None and self.holdout is None:
+            raise ValueError(
+                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file, or "
+                "train_file and holdout"
+            )
+        if self.dataset_name is not None and self.train_file and (self.eval_file or self.holdout is not None):
+            raise ValueError(
+                f"dataset_name={self.dataset_name!r} has no effect beside train_file and "
+                f"{'eval_file' if self.eval_file else 'holdout'}: give two of them"
+            )
+        if self.dataset_name == "glyphs" and (
+            self.streaming or self.train_file or self.eval_file or self.holdout is not None
+        ):
+            option = next(o for o in ("streaming", "train_file", "eval_file", "holdout") if getattr(self, o))
+            raise ValueError(
+                f"{option}={getattr(self, option)}: dataset_name='glyphs' renders its own "
+                "training and test images: leave it out"
+            )
+        if self.holdout is not None:
+            self._check_holdout()
+
+    def _check_holdout(self) -> None:
+        if not isinstance(self.holdout, (int, float)) or not self.holdout > 0:
+            raise ValueError(f"holdout={self.holdout} must be a fraction below 1 or a number of images")
+        for option in ("eval_file", "streaming", "unlabelled"):
+            if getattr(self, option):
+                raise ValueError(
+                    f"holdout={self.holdout} and {option}={getattr(self, option)}: the evaluation images are "
+                    "held out of labelled training images with random access; leave one of the two out"
+                )
 
     @property
-    def train_source(self) -> str:
+    def train_source(self) -> str | None:
         """Where the training data come from."""
-        return self.dataset_name or self.train_file
+        return self.train_file or self.dataset_name
 
     @property
     def eval_source(self) -> str:
         """Where the evaluation data come from."""
-        return self.dataset_name or self.eval_file
+        return self.train_source if self.holdout is not None else self.eval_file or self.dataset_name
 
     @property
     def train_name(self) -> str:
         """What the training data are called."""
-        return self.dataset_name or Path(self.train_file).absolute().parent.name
+        return source_name(self.train_source)
 
     @property
-    def eval_name(self) -> str:
-        """What the evaluation data are called."""
-        return self.dataset_name or Path(self.eval_file).absolute().parent.name
+    def searches_in_bf16(self) -> bool:
+        """What ``bf16_search`` comes to on this machine."""
+        from ..precision import resolve_bf16
+
+        return resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
     def classifiers(self) -> list[str] | None:
@@ -205,6 +246,9 @@ class RunArguments:
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""
+        from ..evaluation import AttackPlan
+        from ..training.arguments import build_text_attack
+
         budgets = [threat.eps]
         if self.eval_eps:
             budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]

@@ -22,7 +22,7 @@ def evaluate_run(
         template=run.args.prompt_template(run.training_args.template),
         classifiers=run.args.classifiers,
         batch_size=run.args.eval_batch,
-        bf16_search=run.args.bf16_search,
+        bf16_search=run.args.searches_in_bf16,
         seed=run.training_args.seed,
         progress=not run.training_args.disable_tqdm,
         stage="base" if objective == "none" else "trained",

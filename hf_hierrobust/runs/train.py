@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 from ..adapters import visual_prompt_off
 from ..evaluation import RobustnessRecord
+from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from .arguments import RunArguments
 from .evaluate import evaluate_run
@@ -34,17 +35,23 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     check_report(run, trainer)
     # A new visual prompt is noise that the base does not have.
     prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
+    if args.eval_base:
+        say("base evaluation: the model before training")
     with visual_prompt_off(run.model) if prompted else nullcontext():
         base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
+    say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
     records = []
     if trainer.is_world_process_zero():
+        say("evaluation: the trained model on the same images")
         records = evaluate_run(run, run.model, training_args.output_dir, trainer.objective.name)
+        say("report: figures and card")
         records = report(run, trainer, base, records)
     if training_args.push_to_hub:
         trainer.push_to_hub()
+    say(f"done: {training_args.output_dir}")
     return records
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
-from ..attacks import Attack, TextAttack
+from ..attacks import TextAttack, TrainingAttack
 from ..evaluation.records import RobustnessRecord
 from ..hierarchy import Forest, LabelTree
 from ..hub import CardFacts, TreeFacts
@@ -52,7 +52,7 @@ class TrainingFacts:
 
 def recipe(
     objective: Objective,
-    attack: Attack | None,
+    attack: TrainingAttack | None,
     text_attack: TextAttack | None,
     template: str,
     forest: Forest | None,
@@ -61,7 +61,7 @@ def recipe(
     found = {
         "objective": objective.name,
         "objective_args": objective.options(),
-        "attack": None if attack is None else attack.describe_training(),
+        "attack": None if attack is None else attack.describe(),
         **({} if text_attack is None else {"text_attack": text_attack.describe()}),
         "template": template,
     }
@@ -137,7 +137,9 @@ def card_facts(
     )
 
 
-def usual_options(objective: Objective, attack: Attack | None, text_attack: TextAttack | None) -> dict:
+def usual_options(
+    objective: Objective, attack: TrainingAttack | None, text_attack: TextAttack | None
+) -> dict:
     """Defaults of an objective's options and of its attacks', by their names in a card.
 
     What names an attack (its budget, space and steps) has none: it is always shown.

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer
 from transformers.utils.hub import PushInProgress
 
-from ..attacks import PGD, Attack, NanError, TextAttack
+from ..attacks import NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
 from ..hub import CardFacts, render_card, write_card
@@ -25,7 +25,6 @@ from .batch import BatchReader
 from .callbacks import InvariantsCallback
 from .card import TrainingFacts, card_facts, recipe, usual_options
 from .checkpoints import non_finite_loss, prepare_output_dir, remove_earlier_run
-from .evaluator import RobustEvaluator
 from .images import (
     CAPTIONS,
     check_training_images,
@@ -36,8 +35,9 @@ from .images import (
 )
 from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
 from .launch import announce
-from .preparation import levels_of, prepare
+from .preparation import choose_metric, compiled, evaluator_for, prepare
 from .random_starts import StepGenerators
+from .refusals import refuse_trainer_arguments
 from .step import RobustStep
 from .term_means import TermMeans
 from .uploads import push_progress, push_result, unfinished, wants_push
@@ -88,20 +88,21 @@ class RobustCLIPTrainer(Trainer):
         class_set: ClassSet | str | Sequence[str] | None = None,
         tree: TreeSpec | None = None,
         objective: Objective | None = None,
-        attack: Attack | None = None,
+        attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
         **trainer_kwargs,
     ):
+        refuse_trainer_arguments(trainer_kwargs)
         model = as_robust_model(model)
         processor = processor_for(processing_class, model)
         tokenizer, self.args = processor.tokenizer, args
         self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
         self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
         self.objective = objective_for(objective, args, self.class_set, self.forest)
-        self.attack = attack_for(attack, args, self.objective)
         self.text_attack = text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.attack = attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
         check_training_images(args, self.objective, self.train_dataset)
         space = args.threat.space
         self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
@@ -119,20 +120,14 @@ class RobustCLIPTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         pipeline, autocast = PixelPipeline(processor.image_processor, space), self.accelerator.autocast
-        encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
+        encode = compiled(model.encode_image, args)
         encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
         self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
         views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
         self.step = RobustStep(self.objective, self.attack, views)
-        self.evaluator = RobustEvaluator(
-            model,
-            pipeline,
-            text,
-            levels_of(self.objective),
-            None if self.attack is None else PGD(threat=args.threat, num_steps=args.robust_eval_steps),
-            search=torch.bfloat16 if args.bf16 else None,
-            seed=args.seed + args.process_index,
-        )
+        self.evaluator = evaluator_for(views, self.objective, self.attack, self.forest, tokenizer, args)
+        if self.compute_metrics == self._metrics:
+            choose_metric(args, self.evaluator.metric_names, self.eval_dataset)
         self._starts = StepGenerators(args.seed, args.process_index, args.device)
         self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
@@ -205,7 +200,8 @@ class RobustCLIPTrainer(Trainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before.
 
-        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none.
+        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none;
+        None takes the argument of that name.
 
         Raises:
             OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
@@ -213,6 +209,8 @@ class RobustCLIPTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ValueError("train_dataset is missing: there is nothing to train on")
+        if resume_from_checkpoint is None:
+            resume_from_checkpoint = self.args.resume_from_checkpoint
         checkpoint = prepare_output_dir(
             self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
         )
