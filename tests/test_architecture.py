@@ -20,6 +20,7 @@ ARROWS = {
     "files": set(),
     "naming": set(),
     "options": set(),
+    "licences": set(),
     "modes": set(),
     "progress": set(),
     "precision": {"options", "progress"},
@@ -45,7 +46,7 @@ ARROWS = {
         "hierarchy",
     },
     "reports": {"naming", "evaluation"},
-    "hub": {"files", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
+    "hub": {"files", "licences", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
     "training": {
         "files",
         "readme",
@@ -68,6 +69,7 @@ ARROWS = {
     "demo": {"modes", "precision", "progress"},
     "runs": {
         "files",
+        "licences",
         "naming",
         "options",
         "precision",
@@ -80,6 +82,7 @@ ARROWS = {
         "demo",
         "evaluation",
         "hierarchy",
+        "hub",
         "modeling",
         "reports",
         "training",

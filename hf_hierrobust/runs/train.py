@@ -20,7 +20,7 @@ from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .evaluate import evaluate_run
 from .load import load_run
-from .report import planned_files, report
+from .report import check_report, planned_files, report
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -54,6 +54,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     check_can_train(training_args, run.model, run.train_dataset)  # before Trainer makes the directory
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
+    check_report(run, trainer)
     state = trainer.begin(resume).state
     base = _measure_base(run, trainer, state) if args.eval_base else []
     say(f"training: {trainer.objective.name} at {training_args.threat}")

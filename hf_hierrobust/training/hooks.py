@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from transformers import Trainer
-from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
 from ..modeling.side_files import load_side_files, without_side_keys
 from .starting import Start, saving
-from .uploads import is_busy, push_progress
+from .uploads import push_progress, unfinished, wants_push
 
 
 class CheckpointHooks(Trainer):
@@ -43,13 +42,10 @@ class CheckpointHooks(Trainer):
             super()._save_checkpoint(model, trial)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        args, busy = self.args, is_busy(self.push_in_progress)
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+        if not self.is_world_process_zero() or not wants_push(self.args, self.push_in_progress):
             return
-        if busy and not args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.create_model_card()
         card, step = self.model.card_text, self.state.global_step
-        jobs = push_progress(args, self.hub_model_id, checkpoint_folder, card, step)
-        self.push_in_progress = PushInProgress([*self.push_in_progress.jobs, *jobs] if busy else jobs)
+        jobs = push_progress(self.args, self.hub_model_id, checkpoint_folder, card, step)
+        self.push_in_progress = PushInProgress([*unfinished(self.push_in_progress), *jobs])

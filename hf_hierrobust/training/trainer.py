@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,14 +14,14 @@ from transformers.trainer_utils import TrainOutput
 from ..attacks import NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
-from ..hub import push_folder, write_card
+from ..hub import CardFacts, render_card, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import TrainingFacts, card_facts, recipe
+from .card import TrainingFacts, card_facts, recipe, usual_options
 from .checkpoints import non_finite_loss
 from .hooks import CheckpointHooks
 from .images import (
@@ -42,6 +41,7 @@ from .settings import training_settings
 from .starting import Start, begin, check_can_train, final_state, must_move
 from .step import RobustStep
 from .term_means import TermMeans
+from .uploads import push_result
 from .views import BatchViews
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ class RobustCLIPTrainer(CheckpointHooks):
             steps=self.state.global_step,
             epochs=self.state.epoch or 0.0,
             changes=() if self.start is None else self.start.state.changes,
+            usual=usual_options(self.objective, self.attack, self.text_attack),
         )
 
     # ---- training ----
@@ -295,15 +296,25 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     # ---- the card, and uploads that carry it ----
 
-    def describe(self, records=(), figures=(), datasets=()) -> None:
-        """Keep what was measured, so that every card written from now on states it; see `card_facts`."""
-        self._described = {"records": records, "figures": figures, "datasets": datasets}
+    def describe(self, **facts) -> None:
+        """Keep what cards written from now on state beside the training: fields of `CardFacts`.
+
+        Raises:
+            TypeError, ValueError: a fact that no card can state.
+        """
+        self._described = facts
+        render_card(self.card())
+
+    def card(self) -> CardFacts:
+        """What a card written now would say."""
+        facts = {"class_names": self.class_set.class_names, **(self._described or {})}
+        return card_facts(self.args, self.facts(), **facts)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
-            facts = card_facts(self.args, self.facts(), **(self._described or {}))
-            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
+            path = write_card(self.args.output_dir, self.card())
+            self.model.card_text = path.read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
@@ -315,11 +326,4 @@ class RobustCLIPTrainer(CheckpointHooks):
             return None
         self.create_model_card()
         self._finish_current_push()
-        return push_folder(
-            self.args.output_dir,
-            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
-            private=kwargs.pop("private", self.args.hub_private_repo),
-            revision=kwargs.pop("revision", self.args.hub_revision),
-            token=token or self.args.hub_token,
-            commit_message=commit_message,
-        )
+        return push_result(self.args, commit_message=commit_message, token=token, **kwargs)

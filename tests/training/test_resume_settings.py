@@ -160,7 +160,7 @@ def test_kind20_a_change_that_was_asked_for_is_on_the_card(killed, tiny_clip_dir
     assert facts["changes"] == [change]
     trainer.create_model_card()
     card = (killed / "README.md").read_text()
-    assert "changed after step 2" in card and "1/255" in card and "2/255" in card
+    assert "first 2 steps were trained under other settings" in card and "1/255" in card and "2/255" in card
     # and a second resume, under the new settings, keeps saying so
     again = make_trainer(tiny_clip_dir, killed, tree=tiny_tree, **OPTIONS | changes | {"max_steps": 5})
     again.train(resume_from_checkpoint=True)

@@ -91,7 +91,7 @@ def test_the_best_model_comes_back_with_its_head(tiny_clip_dir, tiny_tree, tmp_p
         eval_strategy="steps",
         eval_steps=1,
         load_best_model_at_end=True,
-        metric_for_best_model="leaf_clean_accuracy",  # best is the first: any fixed choice but the last will do
+        metric_for_best_model="leaf_clean_accuracy",  # replaced below: the first is best
         greater_is_better=False,
         **OPTIONS | {"max_steps": 3},
     )
