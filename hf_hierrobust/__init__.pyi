@@ -1,6 +1,11 @@
+from .attacks import ATTACKS as ATTACKS
 from .attacks import (
     PGD as PGD,
 )
+from .attacks import TEXT_ATTACKS as TEXT_ATTACKS
+from .attacks import TRAINING_ATTACKS as TRAINING_ATTACKS
+from .attacks import Attack as Attack
+from .attacks import AttackResult as AttackResult
 from .attacks import (
     BertAttack as BertAttack,
 )
@@ -13,15 +18,21 @@ from .attacks import (
 from .attacks import (
     MultimodalAttack as MultimodalAttack,
 )
+from .attacks import Perturbation as Perturbation
 from .attacks import (
     SuperclassAttack as SuperclassAttack,
 )
 from .attacks import (
     SynonymAttack as SynonymAttack,
 )
+from .attacks import TextAttack as TextAttack
+from .attacks import TrainingAttack as TrainingAttack
+from .attacks import TrainingPGD as TrainingPGD
 from .attacks import (
     UniversalHierarchicalAttack as UniversalHierarchicalAttack,
 )
+from .attacks import Victim as Victim
+from .classifiers import Classifier as Classifier
 from .classifiers import ZeroShotClassifier as ZeroShotClassifier
 from .classifiers import level_classifiers as level_classifiers
 from .data import (
@@ -59,7 +70,10 @@ from .evaluation import (
 )
 from .hierarchy import Forest as Forest
 from .hierarchy import LabelTree as LabelTree
+from .hierarchy import available_trees as available_trees
+from .hierarchy import induced_tree as induced_tree
 from .hierarchy import load_forest as load_forest
+from .hierarchy import wordnet_tree as wordnet_tree
 from .modeling import (
     PixelPipeline as PixelPipeline,
 )
@@ -84,6 +98,7 @@ from .objectives import (
 from .objectives import (
     FARE as FARE,
 )
+from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import (
     PMGAFT as PMGAFT,
 )
@@ -120,9 +135,14 @@ from .objectives import (
 from .objectives import (
     Plain as Plain,
 )
+from .objectives import Reference as Reference
+from .objectives import Targets as Targets
 from .objectives import (
     TeCoA as TeCoA,
 )
+from .objectives import TextNodes as TextNodes
+from .objectives import TreeObjective as TreeObjective
+from .objectives import View as View
 from .reports import records_table as records_table
 from .runs.evaluate import evaluate as evaluate
 from .threat import ThreatModel as ThreatModel
