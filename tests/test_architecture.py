@@ -39,8 +39,8 @@ ARROWS = {
         "data",
         "hierarchy",
     },
-    "reports": {"evaluation"},
-    "hub": {"files", "naming", "evaluation"},
+    "reports": {"naming", "evaluation"},
+    "hub": {"files", "naming", "threat", "evaluation", "reports"},
     "training": {
         "naming",
         "options",
@@ -57,6 +57,7 @@ ARROWS = {
     },
     "demo": {"modes"},
     "runs": {
+        "files",
         "naming",
         "options",
         "threat",
@@ -71,7 +72,7 @@ ARROWS = {
         "reports",
         "training",
     },
-    "cli": {"adapters", "evaluation", "runs", "training"},
+    "cli": {"adapters", "evaluation", "reports", "runs", "training"},
 }
 LIGHT = {"modes", "files", "naming", "options", "threat", "registry", "geometry", "hierarchy"}
 """Rooms that must not need the Hugging Face stack."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import ClassSet
-from ..hierarchy import LabelTree
+from ..hierarchy import LabelTree, node_names
 from ..modeling import PixelPipeline, RobustDualEncoder, encode_prompts
 from .rollup import roll_up
 from .zero_shot import ZeroShotClassifier
@@ -73,8 +73,7 @@ def level_prompts(class_set: ClassSet, tree: LabelTree | None, template: str | N
     """
     if template:
         class_set = replace(class_set, templates=(template,))
-    above = [tree.display_names(level) for level in range(1, tree.num_levels)] if tree else []
-    return [class_set.prompts(names) for names in (class_set.class_names, *above)]
+    return [class_set.prompts(names) for names in node_names(class_set.class_names, tree)]
 
 
 def level_classifiers(

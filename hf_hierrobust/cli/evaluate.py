@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..evaluation import records_table, save_records
+from ..evaluation import save_records
+from ..reports import records_table
 from ..runs.arguments import RunArguments
 from ..runs.stages import evaluate_run, load_run
 from ..training import OutputDirError, RobustTrainingArguments

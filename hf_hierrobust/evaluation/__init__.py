@@ -1,7 +1,7 @@
-"""Robust evaluation: attack plans, classifiers per level, records, metrics and figures."""
+"""Robust evaluation: attack plans, records and metrics."""
 
-from .records import RobustnessRecord, load_records, records_table, save_records
-from .robust import Outcome, attack_classifier
+from .records import RobustnessRecord, load_records, save_records
+from .robust import Outcome, attack_classifier, judge
 from .suite import AttackPlan, EvaluationSet, evaluate_model, with_base
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "RobustnessRecord",
     "attack_classifier",
     "evaluate_model",
+    "judge",
     "load_records",
-    "records_table",
     "save_records",
     "with_base",
 ]

@@ -6,33 +6,28 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..files import write_atomically
-from ..threat import format_eps
 from .record_checks import (
     check_flags,
     check_identity,
     checked_accuracies,
     checked_attack,
     checked_base,
-    eps_text,
     to_plain,
 )
 
 __all__ = [
     "RecordFormatError",
     "RobustnessRecord",
-    "attack_label",
     "describe_samples",
     "environment_versions",
-    "format_eps",
     "load_records",
-    "records_table",
     "save_records",
 ]
 
@@ -192,80 +187,3 @@ def load_records(path: str | Path) -> list[RobustnessRecord]:
         except (ValueError, TypeError) as error:
             raise RecordFormatError(f"{path.name}, record {index}: {error}") from error
     return records
-
-
-def attack_label(attack: Mapping[str, Any]) -> str:
-    """Short name of an attack's constants, such as "pgd-20 (ce+margin), linf, eps 1/255, step 1/255".
-
-    Cross-entropy alone, the usual loss, is not named.
-    """
-    steps = f"-{attack['num_steps']}" if attack.get("num_steps") else ""
-    loss = f" ({attack['loss']})" if attack.get("loss") not in (None, "ce") else ""
-    parts = [f"{attack['name']}{steps}{loss}", attack["norm"], f"eps {attack['eps_text']}"]
-    if attack.get("step_size"):
-        parts.append(f"step {eps_text(attack['norm'], attack['step_size'])}")
-    if (attack.get("restarts") or 1) > 1:
-        parts.append(f"{attack['restarts']} restarts")
-    return ", ".join(parts)
-
-
-def records_table(
-    records: Sequence[RobustnessRecord], *, interval: Literal["brackets", "plusminus"] = "brackets"
-) -> str:
-    """Markdown table, one row per record in the given order, accuracies in percent with 95 % intervals.
-
-    What all records share moves to a sentence below the table; what differs becomes a column. With a `base`
-    in any record there are columns before and after fine-tuning.
-
-    Args:
-        interval: "brackets" for `41.0 [38.0, 44.1]`, "plusminus" for `41.0 ± 3.1` (the wider side).
-
-    Raises:
-        ValueError: no records, or an unknown `interval`.
-    """
-    if not records:
-        raise ValueError("records is empty; a table needs at least one record.")
-    if interval not in ("brackets", "plusminus"):
-        raise ValueError(f"interval={interval!r} is unknown; choose 'brackets' or 'plusminus'.")
-    shown, shared = [], []
-    for title, value_of in _TABLE_KEYS.items():
-        varies = len({value_of(record) for record in records}) > 1
-        if varies or title in ("Level", "Classifier"):
-            shown.append(title)
-        else:
-            shared.append(f"{title.lower()} {value_of(records[0])}")
-    if any(record.base for record in records):
-        numbers = ["Clean before", "Clean after", "Robust before", "Robust after"]
-    else:
-        numbers = ["Clean", "Robust"]
-    rows = [[*shown, *numbers], ["---"] * len(shown) + ["---:"] * len(numbers)]
-    for record in records:
-        after = [_cell(record.to_dict(), kind, interval) for kind in ("clean", "robust")]
-        before = [_cell(record.base, kind, interval) for kind in ("clean", "robust")]
-        paired = [before[0], after[0], before[1], after[1]] if len(numbers) == 4 else after
-        rows.append([str(_TABLE_KEYS[title](record)) for title in shown] + paired)
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    note = "; ".join([*shared, "accuracy in % with 95 % Wilson interval"])
-    return "\n".join([*lines, "", note[0].upper() + note[1:] + ".", ""])
-
-
-_TABLE_KEYS: dict[str, Callable[[RobustnessRecord], Any]] = {
-    "Model": lambda r: r.model,
-    "Objective": lambda r: r.objective,
-    "Dataset": lambda r: f"{r.dataset} ({r.split})",
-    "Level": lambda r: f"{r.level_name} ({r.num_classes})",
-    "Classifier": lambda r: r.classifier,
-    "Attack": lambda r: attack_label(r.attack),
-    "Space": lambda r: r.attack["space"],
-    "Seed": lambda r: r.seed,
-    "Images": lambda r: r.num_samples,
-}
-
-
-def _cell(entries: Mapping[str, Any] | None, kind: str, interval: str) -> str:
-    if entries is None:
-        return "–"
-    value, (low, high) = entries[f"{kind}_accuracy"], entries["intervals"][kind]
-    if interval == "plusminus":
-        return f"{100 * value:.1f} ± {100 * max(value - low, high - value):.1f}"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

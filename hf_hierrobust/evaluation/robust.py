@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..attacks import Attack
+from ..attacks import Attack, NanError
 from ..classifiers import frozen
 from ..classifiers.freezing import Classifier
 
@@ -31,6 +31,24 @@ class Outcome(NamedTuple):
     after: tuple[float, ...]
     zero_gradient: float
     seconds: float
+
+
+def judge(classifier: Classifier, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Whether each image is classified correctly, (B,) bool, in evaluation mode.
+
+    Raises:
+        NanError: NaN among the logits of any image; its arg-max would be a verdict about nothing.
+    """
+    # One verdict on an image, whatever mode the model is in.
+    with frozen(classifier), torch.no_grad():
+        logits = classifier(pixels)
+    bad = logits.isnan().any(1)
+    if bad.any():
+        raise NanError(
+            f"the logits of {int(bad.sum())} of {len(bad)} images are NaN, first of image "
+            f"{int(bad.nonzero()[0])} of its batch: the precision overflows or the model divides by zero"
+        )
+    return logits.argmax(1) == labels
 
 
 def attack_classifier(
@@ -63,9 +81,7 @@ def attack_classifier(
         pixels, labels = batch["pixels"].to(device), batch["labels"].to(device)
         if to_class is not None:
             labels = to_class.to(device)[labels]
-        # Evaluation mode, as for the attacks: one verdict on the clean image, whatever the model's mode.
-        with frozen(classifier), torch.no_grad():
-            correct = classifier(pixels).argmax(1) == labels
+        correct = judge(classifier, pixels, labels)
         alive = correct.clone()
         for number, attack in enumerate(attacks):
             rows = alive.nonzero()[:, 0]

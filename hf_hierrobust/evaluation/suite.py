@@ -19,7 +19,7 @@ from ..data import ClassSet, PixelCollator, PixelDataset, representative_rows
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.kernels import fast_kernels
-from ..naming import public_name
+from ..naming import level_name, public_name
 from ..threat import ThreatModel
 from .flags import pack_flags
 from .records import RobustnessRecord, describe_samples
@@ -271,12 +271,11 @@ def _attack(
 
 def _record(one: LevelClassifier, outcome: Outcome, common: dict, losses: Sequence[str]) -> RobustnessRecord:
     count = len(outcome.clean)
-    above = "superclass" if one.level == 1 else f"superclass {one.level}"
     return RobustnessRecord(
         **common,
         num_classes=int(one.to_node.max()) + 1,
         level=one.level,
-        level_name="leaf" if one.level == 0 else above,
+        level_name=level_name(one.level),
         classifier=one.name,
         num_samples=count,
         clean_accuracy=int(outcome.clean.sum()) / count,

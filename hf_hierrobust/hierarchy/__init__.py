@@ -5,6 +5,7 @@ from .checks import TreeError
 from .forest import Forest, as_forest
 from .generated import generated_tree
 from .induced import induced_tree
+from .nodes import node_names
 from .tree import LabelTree
 from .wordnet import WordNet, wordnet_tree
 
@@ -18,5 +19,6 @@ __all__ = [
     "generated_tree",
     "induced_tree",
     "load_tree",
+    "node_names",
     "wordnet_tree",
 ]

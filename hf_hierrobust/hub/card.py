@@ -12,9 +12,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from ..evaluation.records import RobustnessRecord, attack_label, records_table
+from ..evaluation.records import RobustnessRecord
 from ..files import write_atomically
 from ..naming import MACHINE_PATH, public_name
+from ..reports.tables import attack_label, records_table
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 TASK = "zero-shot-image-classification"

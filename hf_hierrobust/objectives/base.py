@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..hierarchy import Forest
+from ..hierarchy import Forest, node_names
 from ..registry import Registry
 from .losses import cosine_logits
 
@@ -119,9 +119,9 @@ class TextNodes:
         names, all_rows = list(class_names), []
         for tree in forest:
             row_of = {key: row for row, key in enumerate(tree.leaves)}
-            rows = [torch.arange(len(tree.leaves))]
+            rows, shown_names = [torch.arange(len(tree.leaves))], node_names(class_names, tree)
             for level in range(1, tree.num_levels):
-                for key, shown in zip(tree.levels[level], tree.display_names(level)):
+                for key, shown in zip(tree.levels[level], shown_names[level]):
                     if key not in row_of:
                         row_of[key] = len(names)
                         names.append(shown)

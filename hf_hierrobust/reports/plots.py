@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ..evaluation.records import RobustnessRecord, attack_label
+from ..evaluation.records import RobustnessRecord
 from .ball import plot_ball
 from .figure_io import (
     BLUE,
@@ -31,6 +31,7 @@ from .figure_io import (
     new_figure,
     save_png,
 )
+from .tables import attack_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,8 +1,7 @@
-"""The stages of a run, one function each: load, evaluate, train, report."""
+"""The stages of a run, one function each: load, evaluate."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -24,14 +23,13 @@ from ..data import (
     shuffled_stream,
     validate_labels,
 )
-from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model, save_records, with_base
+from ..evaluation import EvaluationSet, RobustnessRecord, evaluate_model
 from ..hierarchy import Forest, LabelTree, induced_tree, load_tree, wordnet_tree
 from ..modeling import RobustDualEncoder, encode_prompts, load_robust_model
 from ..naming import public_name
-from ..training import RobustCLIPTrainer, RobustTrainingArguments
+from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import check_evaluation, check_prompts, with_label_ids_of, worth_preloading
-from .figures import draw_figures
 from .run import Run
 
 GLYPH_TRAIN_IMAGES = 6000
@@ -88,20 +86,6 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     )
 
 
-def build_trainer(run: Run) -> RobustCLIPTrainer:
-    """The trainer of a run."""
-    return RobustCLIPTrainer(
-        run.model,
-        run.training_args,
-        processor=run.processor,
-        class_set=run.class_set,
-        forest=run.forest,
-        train_dataset=run.train_dataset,
-        eval_dataset=run.eval_sets[0].dataset,
-        label_map=run.label_map,
-    )
-
-
 def evaluate_run(
     run: Run, model: RobustDualEncoder, model_name: str, objective: str
 ) -> list[RobustnessRecord]:
@@ -121,20 +105,6 @@ def evaluate_run(
         seed=run.training_args.seed,
         progress=not run.training_args.disable_tqdm,
     )
-
-
-def report(
-    run: Run, trainer: RobustCLIPTrainer, base: list[RobustnessRecord], records: list[RobustnessRecord]
-) -> list[RobustnessRecord]:
-    """Write ``results.json``, trees, figures and the card; return the records with their base."""
-    records = with_base(records, base)
-    save_records(run.output_dir / "results.json", records)
-    for tree in run.forest or ():
-        (run.output_dir / f"{tree.name}.tree.json").write_text(json.dumps(tree.to_json(), indent=1))
-    figures = draw_figures(run, trainer, records) if run.args.figures else []
-    trainer.describe(records, figures, datasets=[run.args.train_name])
-    trainer.create_model_card()
-    return records
 
 
 def _training_data(args: RunArguments, seed: int) -> Dataset | IterableDataset:

@@ -103,7 +103,7 @@ def test_a_missing_or_wrong_masked_language_model_is_noticed_before_training(
 
 
 def test_missing_matplotlib_is_noticed_before_training(refused, monkeypatch):
-    monkeypatch.setattr("hf_hierrobust.cli.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("hf_hierrobust.runs.checks.find_spec", lambda name: None)
     refused(ImportError, r"hf_hierrobust\[plots\].*--figures false")
 
 

@@ -1,10 +1,10 @@
-"""Records: round trips, refusals of contradictory numbers, atomic files, the Markdown table."""
+"""Records: round trips, refusals of contradictory numbers, atomic files."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 from datetime import datetime
 
 import numpy as np
@@ -16,15 +16,13 @@ from hf_hierrobust.evaluation.metrics import wilson_interval
 from hf_hierrobust.evaluation.records import (
     RecordFormatError,
     RobustnessRecord,
-    attack_label,
     describe_samples,
     environment_versions,
-    format_eps,
     load_records,
-    records_table,
     save_records,
 )
 from hf_hierrobust.naming import public_name
+from hf_hierrobust.threat import format_eps
 
 PGD = {
     "name": "pgd",
@@ -249,43 +247,3 @@ def test_sample_hash_follows_ids_and_order():
 def test_budgets_are_written_as_papers_write_them():
     assert format_eps(4 / 255) == "4/255"
     assert make_record(attack=PGD | {"norm": "l2", "eps": 0.5}).attack["eps_text"] == "0.5"
-    attack = make_record().attack
-    assert attack_label(attack) == "pgd-20, linf, eps 4/255, step 1/255"
-    worst = attack_label(attack | {"loss": "ce+margin", "restarts": 2})
-    assert worst == "pgd-20 (ce+margin), linf, eps 4/255, step 1/255, 2 restarts"
-    restarted = make_record(
-        attack={"name": "apgd-ce", "norm": "linf", "eps": 1 / 255, "space": "model", "restarts": 5}
-    )
-    assert attack_label(restarted.attack) == "apgd-ce, linf, eps 1/255, 5 restarts"
-
-
-def test_table_before_and_after():
-    records = [
-        make_record(),
-        make_record(level=1, level_name="superclass", num_classes=2, classifier="rollup"),
-    ]
-    lines = records_table(records).splitlines()
-    assert lines[0] == "| Level | Classifier | Clean before | Clean after | Robust before | Robust after |"
-    assert lines[2] == (
-        "| leaf (10) | cosine | 90.0 [85.1, 93.4] | 62.0 [55.1, 68.4] | 0.0 [0.0, 1.9] | 41.0 [34.4, 47.9] |"
-    )
-    assert lines[3].startswith("| superclass (2) | rollup |")
-    assert "uoft-cs/cifar10 (test)" in lines[-1] and "pgd-20, linf, eps 4/255" in lines[-1]
-    assert "images 200" in lines[-1] and "95 % Wilson" in lines[-1]
-
-
-def test_table_turns_differences_into_columns():
-    first = make_record(base=None)
-    lines = records_table([first, replace(first, dataset="a|b", seed=3)], interval="plusminus").splitlines()
-    assert lines[0] == "| Dataset | Level | Classifier | Seed | Clean | Robust |"
-    assert lines[2] == "| uoft-cs/cifar10 (test) | leaf (10) | cosine | 0 | 62.0 ± 6.9 | 41.0 ± 6.9 |"
-    assert lines[3].startswith("| a\\|b (test) |") and "seed" not in lines[-1]
-
-
-def test_table_marks_a_missing_base():
-    lines = records_table([make_record(), make_record(base=None)]).splitlines()
-    assert lines[3].split(" | ")[2] == "–" and lines[3].split(" | ")[4] == "–"
-    with pytest.raises(ValueError, match="records is empty"):
-        records_table([])
-    with pytest.raises(ValueError, match="interval='sd'"):
-        records_table([make_record()], interval="sd")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_hierrobust.attacks import PGD, AttackResult
+from hf_hierrobust.attacks import PGD, AttackResult, NanError
 from hf_hierrobust.evaluation import attack_classifier
 from hf_hierrobust.threat import ThreatModel
 
@@ -148,3 +148,19 @@ def test_models_are_judged_in_evaluation_mode_and_given_back_as_they_were():
 def test_there_must_be_something_to_evaluate():
     with pytest.raises(ValueError, match="batches is empty"):
         attack_classifier(Brightness(), [], [pgd()])
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["right", "wrong"])
+def test_kind07_nan_logits_of_any_image_are_an_error(right):
+    """Also of an image that would count as wrong and that no attack ever sees."""
+
+    class Broken(Brightness):
+        def forward(self, pixels):
+            logits = super().forward(pixels)
+            return torch.where((pixels.flatten(1).mean(1) > 0.85)[:, None], torch.nan, logits)
+
+    batches = grey_batches([0.1, 0.9])
+    # arg-max over NaN answers 0
+    batches[0]["labels"][1] = 0 if right else 1
+    with pytest.raises(NanError, match="1 of 2 images are NaN, first of image 1"):
+        attack_classifier(Broken(), batches, [pgd()])

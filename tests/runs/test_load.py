@@ -11,7 +11,8 @@ from tiny_data import PATHS, make_images
 from tiny_files import IMAGE, INTEGERS, load, write
 
 from hf_hierrobust.cli.train import main
-from hf_hierrobust.runs.stages import build_trainer, evaluate_run
+from hf_hierrobust.runs.stages import evaluate_run
+from hf_hierrobust.runs.train import build_trainer
 
 
 def test_the_base_is_measured_without_the_new_prompt(command, monkeypatch):
@@ -22,7 +23,7 @@ def test_the_base_is_measured_without_the_new_prompt(command, monkeypatch):
         seen.append(model.visual_prompt is not None and model.visual_prompt.enabled)
         return evaluate_run(run, model, model_name, objective)
 
-    monkeypatch.setattr("hf_hierrobust.cli.train.evaluate_run", measure)
+    monkeypatch.setattr("hf_hierrobust.runs.train.evaluate_run", measure)
     main(command.argv(objective="tecoa", visual_prompt_tokens=2, figures="false", eval_classifiers="cosine"))
     assert seen == [False, True]
 
@@ -52,7 +53,7 @@ def test_parts_of_the_training_set(command):
 
 
 def test_large_sets_are_not_decoded_into_memory(command, monkeypatch):
-    monkeypatch.setattr("hf_hierrobust.cli.checks.PRELOAD_BYTES", 32 * 3 * 32 * 32 - 1)
+    monkeypatch.setattr("hf_hierrobust.runs.checks.PRELOAD_BYTES", 32 * 3 * 32 * 32 - 1)
     assert load(command).train_dataset.pixels is None
 
 

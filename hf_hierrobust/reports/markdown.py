@@ -1,0 +1,69 @@
+"""Text on its way into Markdown: nothing in it can become a heading, a link, HTML or the end of a block.
+
+Names, sources, licences and templates come from files of other people. They are escaped here, where text
+leaves; readers see them as they were written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import quote
+
+# Backslash, code, emphasis, strike-through, formula, link, HTML, entity and table; GFM's and the Hub's.
+_ACTIVE = re.compile(r"[\\`*~$\[\]<>&|]|(?<![^\W_])_|_(?![^\W_])")
+_LINE_START = re.compile(r"^(\s*)([#+=:-]|\d+(?=[.)]))")
+# Controls, line and paragraph separators, byte order mark, and what turns the reading direction round.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def plain(value: object) -> str:
+    """One line of visible characters; controls, line breaks and runs of blanks become one blank."""
+    return " ".join(_INVISIBLE.sub(" ", str(value)).split())
+
+
+def text(value: object) -> str:
+    """Inline text, also of a table cell or the caption of a link: it shows as it is and formats nothing."""
+    escaped = _ACTIVE.sub(lambda match: "\\" + match.group(), plain(value))
+    # `1.` escapes its dot, everything else that opens a block its first character.
+    return _LINE_START.sub(lambda m: m[1] + (f"{m[2]}\\" if m[2].isdigit() else "\\" + m[2]), escaped)
+
+
+def code(value: object, *, table: bool = False) -> str:
+    """Inline code, fenced by more backticks than it holds.
+
+    Args:
+        table: the code stands in a table cell, where a pipe needs a backslash even inside code.
+    """
+    shown = plain(value)
+    shown = shown.replace("|", r"\|") if table else shown
+    if not shown:
+        return ""
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    pad = " " if shown[0] == "`" or shown[-1] == "`" else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def block(value: object, language: str = "") -> str:
+    """A code block of several lines, fenced by more backticks than it holds."""
+    lines = [_INVISIBLE.sub(" ", line.replace("\t", "    ")) for line in str(value).splitlines()]
+    shown = "\n".join(lines).strip("\n").replace("<!--", "<!- -")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}{language}\n{shown}\n{fence}"
+
+
+def literal(value: str) -> str:
+    """A Python string literal on one line, whatever quotes and breaks the text has."""
+    quoted = json.dumps(value, ensure_ascii=False)
+    return _INVISIBLE.sub(lambda m: "".join(f"\\u{ord(c):04x}" for c in m.group()), quoted)
+
+
+def url(path: str) -> str:
+    """A relative path as the target of a link."""
+    return quote(path, safe="/")
+
+
+def table(head: list[str], rows: list[list[str]], right: int = 0) -> str:
+    """A table of cells that are escaped already; the last ``right`` columns are aligned to the right."""
+    rule = ["---"] * (len(head) - right) + ["---:"] * right
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
