@@ -114,7 +114,6 @@ def main_table(args: argparse.Namespace) -> dict[str, dict]:
     sets = {name: f"{args.data}/{name}/test.parquet" for name in ("cifar10", "tinyimagenet", "caltech101")}
     test = ATTACK | {
         "eval_eps": "1/255,4/255",
-        "eval_losses": "ce,margin",
         "eval_classifiers": "cosine,rollup",
         "eval_text_attack": "bert",
         "eval_text_attack_args": {"model_name": str(args.mlm)},

@@ -128,7 +128,6 @@ def stress(data: Path) -> dict[str, dict]:
     strong = {
         "eval_eps": "4/255",
         "eval_samples": 250,
-        "eval_losses": "ce,margin",
         "eval_restarts": 5,
         "bf16_search": False,
         "seed": 0,

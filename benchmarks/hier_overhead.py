@@ -96,9 +96,9 @@ def build(objective: Objective, args: argparse.Namespace, directory: str, **trai
     trainer = RobustCLIPTrainer(
         model,
         arguments,
-        processor=build_processor(args.image_size, tokenizer),
+        processing_class=build_processor(args.image_size, tokenizer),
         class_set=ClassSet.from_names([f"class {i}" for i in range(args.classes)]),
-        forest=Forest((tree,)),
+        tree=Forest((tree,)),
         objective=objective,
         train_dataset=[
             {"image": torch.zeros(3, args.image_size, args.image_size, dtype=torch.uint8), "label": 0}
@@ -110,7 +110,7 @@ def build(objective: Objective, args: argparse.Namespace, directory: str, **trai
 def ready(trainer: RobustCLIPTrainer) -> RobustCLIPTrainer:
     """The trainer, prepared for `step` as `train` would do it."""
     trainer.model.to(trainer.args.device)
-    trainer._calibrate()
+    trainer.calibrate()
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     trainer.optimizer = torch.optim.AdamW(trained, lr=1e-6)
     trainer.model_prepared = trainer.accelerator.prepare(trainer.model)

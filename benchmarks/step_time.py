@@ -26,7 +26,7 @@ from transformers import AutoProcessor, CLIPConfig
 
 from hf_hierrobust.data import load_class_set
 from hf_hierrobust.demo.tiny import build_processor, build_tokenizer
-from hf_hierrobust.hierarchy import load_tree
+from hf_hierrobust.hierarchy import load_forest
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
@@ -64,9 +64,9 @@ def build(name: str, args: argparse.Namespace, directory: str) -> RobustCLIPTrai
             calibration_samples=8,
             **options,
         ),
-        processor=processor,
+        processing_class=processor,
         class_set=class_set,
-        forest=None if tree is None else load_tree(tree).align(class_set.class_names),
+        tree=None if tree is None else load_forest(tree).align(class_set.class_names),
         train_dataset=[{"image": torch.zeros(3, size, size, dtype=torch.uint8), "label": 0}],
     )
     return ready(trainer)

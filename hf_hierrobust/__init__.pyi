@@ -34,6 +34,12 @@ from .data import (
     PixelDataset as PixelDataset,
 )
 from .data import (
+    as_images as as_images,
+)
+from .data import (
+    class_set_of as class_set_of,
+)
+from .data import (
     load_class_set as load_class_set,
 )
 from .data import (
@@ -53,7 +59,7 @@ from .evaluation import (
 )
 from .hierarchy import Forest as Forest
 from .hierarchy import LabelTree as LabelTree
-from .hierarchy import load_tree as load_tree
+from .hierarchy import load_forest as load_forest
 from .modeling import (
     PixelPipeline as PixelPipeline,
 )

@@ -1,19 +1,96 @@
-"""What records, cards, figures and files call things."""
+"""What records, cards, figures and files call things, and what a name may hold where it enters."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PureWindowsPath
 
 MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
+LONGEST_NAME, LONGEST_TEXT = 200, 2000
+"""Characters of a name (of a class, node or tree) and of a sentence (a template, a source, a licence)."""
+_FILE_UNSAFE = re.compile(r'[/\\:*?"<>|]|^[.\s]|[.\s]$')
+# Control characters, half surrogates, line and paragraph separators; and the marks that reorder text on
+# screen, with which a name could pass for another one.
+_HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+_REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def check_text(argument: str, text: object, longest: int = LONGEST_TEXT) -> None:
+    """Text on one line, without control characters or marks that reorder it, and not endless.
+
+    Names reach prompts, file names, cards and figures: what they may hold is decided where they enter.
+
+    Args:
+        argument: what to call it in the message.
+        longest: characters allowed.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{argument}={text!r} must be text, not {type(text).__name__}")
+    if len(text) > longest:
+        raise ValueError(
+            f"{argument}={text[:40]!r}… has {len(text)} characters: at most {longest} are allowed"
+        )
+    if char := next(filter(_hidden, text), None):
+        raise ValueError(
+            f"{argument}={text[:80]!r} holds the control character U+{ord(char):04X}: take it out"
+        )
+
+
+def _hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN or char in _REORDERING
+
+
+def check_name(argument: str, name: object, *, file: bool = False) -> None:
+    """A name is text with something to read in it; with ``file`` it also becomes part of a file's name.
+
+    Raises:
+        ValueError: as `check_text`; an empty name; with ``file`` a path separator or another character that
+            file names cannot hold everywhere, or a dot or blank at either end.
+    """
+    check_text(argument, name, LONGEST_NAME)
+    if not name.strip():
+        raise ValueError(f"{argument}={name!r} is empty: give it a name")
+    if file and _FILE_UNSAFE.search(name):
+        raise ValueError(
+            f'{argument}={name!r} names files, so it must not hold any of / \\ : * ? " < > | nor begin or '
+            "end with a dot or blank"
+        )
+
+
+def check_template(argument: str, template: object) -> None:
+    """A prompt template is one line of text with ``{}`` exactly once, for the class name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    check_text(argument, template)
+    if template.count("{}") != 1:
+        raise ValueError(f"{argument}={template!r} must contain '{{}}' exactly once, for the class name")
 
 
 def public_name(name_or_path: str) -> str:
-    """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part."""
-    path = Path(name_or_path).expanduser()
-    if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
-        return path.resolve().name or "root"
+    """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part.
+
+    Files can have names that no record should hold: control characters become ``?``, long ones end in ``…``.
+    """
+    name = "".join("?" if _hidden(char) else char for char in _last_part(name_or_path))
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _last_part(name_or_path: str) -> str:
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", name_or_path):  # a path of Windows, whatever runs here
+        return PureWindowsPath(name_or_path).name or "root"
+    try:
+        path = Path(name_or_path.removeprefix("file:")).expanduser()
+        if MACHINE_PATH.match(name_or_path) or path.exists() or name_or_path.count("/") > 1:
+            return path.resolve().name or "root"
+    except (OSError, ValueError):  # too long for a path, or with a zero byte: none of this machine
+        return re.split(r"[/\\]", name_or_path)[-1]
     return name_or_path
 
 

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
+
+
+def json_mapping(value: dict | str | None, name: str) -> dict:
+    """Options given as a mapping, as JSON text or not at all.
+
+    Raises:
+        ValueError: naming the argument, whose text is no JSON object.
+    """
+    if value is None or isinstance(value, dict):
+        return dict(value or {})
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}={value!r} is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{name}={value!r} must be a JSON object")
+    return parsed
 
 
 def check_numbers(options: object, *names: str, positive: bool = False) -> None:

@@ -10,6 +10,8 @@ import importlib
 import pkgutil
 from typing import Generic, TypeVar
 
+from .naming import check_name
+
 T = TypeVar("T")
 
 
@@ -28,13 +30,37 @@ class Registry(Generic[T]):
 
     def register(self, cls: type[T]) -> type[T]:
         """Class decorator; refuses a class without a name and two classes of the same name."""
-        name = getattr(cls, "name", "")
-        if not name:
-            raise ValueError(f"{self.kind} {cls.__name__} has no name: set the class attribute ``name``")
+        name = self._name_of(cls)
         if name in self._classes and self._classes[name] is not cls:
             raise ValueError(f"{self.kind} {name!r} is registered twice: {self._classes[name]} and {cls}")
         self._classes[name] = cls
         return cls
+
+    def check(self, instance: T) -> T:
+        """An instance that is handed over, registered or not: it must go by a name of its own.
+
+        Records and cards say the name.
+
+        Raises:
+            ValueError: it has none, or that of a registered class that it merely inherits from.
+        """
+        cls = type(instance)
+        name = self._name_of(cls)
+        self.names()
+        owner = self._classes.get(name, cls)
+        if owner is not cls:
+            raise ValueError(
+                f"{self.kind} {cls.__name__} goes by the name {name!r} of {owner.__name__}: set its own "
+                "class attribute ``name``"
+            )
+        return instance
+
+    def _name_of(self, cls: type) -> str:
+        name = getattr(cls, "name", "")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{self.kind} {cls.__name__} has no name: set the class attribute ``name``")
+        check_name(f"{self.kind} {cls.__name__}: name", name, file=True)
+        return name
 
     def names(self) -> list[str]:
         if not self._scanned:

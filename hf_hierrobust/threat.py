@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # budgets on a command line are checked without waiting for torch
+    from torch import Tensor
 
 Norm = Literal["linf", "l2"]
 Space = Literal["native", "model"]
@@ -91,7 +91,7 @@ class ThreatModel:
         else:
             size = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             delta = delta * (self.eps / size.clamp(min=1e-12)).clamp(max=1.0)
-        return torch.minimum(torch.maximum(delta, -pixels), 1 - pixels)
+        return delta.maximum(-pixels).minimum(1 - pixels)
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """Steepest-ascent direction of unit size in this norm; a zero gradient stays zero."""
@@ -114,7 +114,7 @@ def unit(gradient: Tensor, order: float = 2) -> Tensor:
 
 def _or_one(size: Tensor) -> Tensor:
     """Sizes (B,) to divide by, with 1 for 0."""
-    return torch.where(size == 0, torch.ones_like(size), size)
+    return size.masked_fill(size == 0, 1)
 
 
 def _parse_number(value: str | float, name: str) -> float:

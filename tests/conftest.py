@@ -10,6 +10,16 @@ from cli_fixtures import command, data_dir  # noqa: F401
 from tiny_data import PATHS, make_images, make_tiny_clip, make_tiny_siglip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fp32_on_every_machine():
+    """Tests compute the same everywhere: ``bf16: auto`` is fp32 here, as on a CPU without bf16."""
+    from hf_hierrobust import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "query_capability", lambda kind: precision.Capability(kind, kind, False))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Real photos and models kept beside the repository; tests that need them are skipped without."""

@@ -76,6 +76,29 @@ def test_two_classes_of_one_name_and_nameless_classes_are_refused(room):
     assert room.names() == ["ball", "bell"]
 
 
+def test_an_instance_that_is_handed_over_has_a_name_of_its_own(room):
+    ball = room.get("ball")
+
+    class Balloon(ball):
+        pass
+
+    class Kite:
+        name = "kite"
+
+    class Nameless:
+        pass
+
+    kite = Kite()
+    assert room.check(kite) is kite and room.check(ball()) is not None
+    with pytest.raises(ValueError, match="toy Balloon goes by the name 'ball' of Ball"):
+        room.check(Balloon())
+    with pytest.raises(ValueError, match="toy Nameless has no name"):
+        room.check(Nameless())
+    Kite.name = "../kite"
+    with pytest.raises(ValueError, match="names files"):
+        room.check(kite)
+
+
 def test_attacks_and_objectives_of_the_package_are_found():
     from hf_hierrobust.attacks import ATTACKS, PGD
     from hf_hierrobust.objectives import OBJECTIVES

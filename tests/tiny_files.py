@@ -5,18 +5,16 @@ from __future__ import annotations
 import datasets
 from PIL import Image
 
-from hf_hierrobust.cli.config import parse_with_config
-from hf_hierrobust.runs.arguments import RunArguments
-from hf_hierrobust.runs.stages import load_run
-from hf_hierrobust.training import RobustTrainingArguments
+from hf_hierrobust.cli.arguments import build_arguments
+from hf_hierrobust.cli.values import read_values
+from hf_hierrobust.runs.load import load_run
 
 IMAGE = Image.new("RGB", (32, 32))
 INTEGERS = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
 
 
 def load(command, **changes):
-    args, training = parse_with_config((RunArguments, RobustTrainingArguments), command.argv(**changes))
-    return load_run(args, training)
+    return load_run(*build_arguments(read_values("train", command.argv(**changes))))
 
 
 def write(folder, name, rows: dict, features=None):

@@ -8,12 +8,10 @@ from typing import ClassVar
 
 import torch
 from tiny_data import CLASSES, make_images
-from transformers import AutoProcessor
 
 from hf_hierrobust.adapters.trainable import GROUPS
 from hf_hierrobust.attacks import Perturbation, TextAttack
 from hf_hierrobust.data import ClassSet, PixelDataset
-from hf_hierrobust.modeling import load_robust_model
 from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 DEFAULTS = {
@@ -26,6 +24,7 @@ DEFAULTS = {
     "logging_steps": 1,
     "save_strategy": "no",
     "disable_tqdm": True,
+    "bf16": False,
     "seed": 7,
 }
 
@@ -49,18 +48,22 @@ def make_trainer(
     Objectives that attack captions do so with `PhotoToPicture`.
     """
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
-    arguments = RobustTrainingArguments(output_dir=str(output_dir), **{**DEFAULTS, **args, **named})
+    options = {**DEFAULTS, **args, **named}
+    objective = None if isinstance(objective, str) else objective
+    if objective is not None:
+        del options["objective"]
+    arguments = RobustTrainingArguments(output_dir=str(output_dir), **options)
+    needs = (objective or arguments.build_objective()).needs
     return RobustCLIPTrainer(
-        load_robust_model(clip_dir),
+        clip_dir,
         arguments,
-        processor=AutoProcessor.from_pretrained(clip_dir),
         class_set=ClassSet.from_names(CLASSES),
-        forest=tree,
+        tree=tree,
         train_dataset=PixelDataset(make_images(32)) if train is None else train,
         eval_dataset=evaluation,
-        objective=None if isinstance(objective, str) else objective,
+        objective=objective,
         attack=None if isinstance(attack, str) else attack,
-        text_attack=PhotoToPicture(),
+        text_attack=PhotoToPicture() if "attacked_captions" in needs else None,
     )
 
 
@@ -95,29 +98,29 @@ def train(*args, **kwargs):
     return trainer
 
 
+def batch_of(trainer, pixels, labels, **more):
+    """The step's batch: with captions where the objective needs them."""
+    return trainer.reader.read({"pixels": pixels, "labels": labels, **more}, trainer._starts)
+
+
 def perturb(trainer, pixels, labels):
     """The trainer's perturbations of one batch."""
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
-    return trainer.perturb(batch, trainer.forward.targets(batch))
+    return trainer.step.perturb(batch_of(trainer, pixels, labels), trainer._starts)[0]
 
 
 def views_of(trainer, pixels, labels, perturbations=None):
     """Differentiable views of a batch under the trainer's model, and its targets."""
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
-    targets = trainer.forward.targets(batch)
+    views, batch = trainer.step.views, batch_of(trainer, pixels, labels)
     perturbations = perturbations or [Perturbation(pixels)]
-    views, targets, _ = trainer.forward.training_views(
-        trainer.model, trainer._core(), batch, perturbations, targets
-    )
-    return views, targets
+    found, targets, _ = views.training(trainer.model, batch, perturbations, views.targets(batch))
+    return found, targets
 
 
 def inner_loss_of(trainer, pixels, labels, perturbation=None):
     """What the attack maximises, at a perturbation of a batch."""
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
-    at = perturbation or Perturbation(pixels)
-    view = trainer.forward.attack_view(trainer._core(), batch)(at.pixels, at.text_delta, at.levels)
-    return trainer.objective.inner_loss(view, trainer.forward.targets(batch))
+    views, batch = trainer.step.views, batch_of(trainer, pixels, labels)
+    loss = views.inner_loss(batch, views.targets(batch))
+    return loss(*(perturbation or Perturbation(pixels)))
 
 
 def first_batch(trainer):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..naming import public_name
 from .fingerprints import fingerprints
 
 if TYPE_CHECKING:
@@ -204,7 +205,10 @@ def adapter_facts(model: nn.Module) -> dict:
 
 
 def save_adapter(model: nn.Module, directory: Path, write: Callable[[dict, Path], None]) -> None:
-    """Write the adapter as peft does, for ``PeftModel.from_pretrained(base, directory)``.
+    """Write the adapter as peft does, for `AutoPeftModel` and ``PeftModel.from_pretrained(base, directory)``.
+
+    `AutoPeftModel` finds the base by ``base_model_name_or_path``: the base's Hub id or, if it was a folder,
+    its public name only, since the file is shared. It builds the stock class, which needs nothing of ours.
 
     Args:
         write: stores a dict of tensors in a safetensors file.
@@ -214,7 +218,11 @@ def save_adapter(model: nn.Module, directory: Path, write: Callable[[dict, Path]
     state = {_PEFT_PREFIX + key: value for key, value in state.items()}
     write(state, directory / "adapter_model.safetensors")
     config = copy.copy(model.peft_config[_NAME])
-    config.inference_mode, config.base_model_name_or_path = True, model.name_or_path or None
+    config.inference_mode = True
+    config.base_model_name_or_path = public_name(model.name_or_path) if model.name_or_path else None
+    stock = getattr(model, "stock_class", type(model))
+    # save_pretrained would name our class, or none.
+    config.auto_mapping = {"base_model_class": stock.__name__, "parent_library": "transformers"}
     config.save_pretrained(directory)
 
 
@@ -228,6 +236,38 @@ def load_adapter(model: nn.Module, state: dict[str, Tensor]) -> None:
     own = _peft().get_peft_model_state_dict(model, adapter_name=_NAME, save_embedding_layers=False)
     _same_keys(own, state)
     _peft().set_peft_model_state_dict(model, state, adapter_name=_NAME)
+
+
+def unwrapped_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of the model inside a `PeftModel`, its adapters left out; of any other model all weights."""
+    if not hasattr(model, "get_base_model"):
+        return model.state_dict()
+    layers = adapter_layers(model.get_base_model())
+    kept = {}
+    for key, value in model.get_base_model().state_dict().items():
+        layer = next((name for name in layers if key.startswith(f"{name}.")), None)
+        if layer is None:
+            kept[key] = value
+            continue
+        rest = key.removeprefix(f"{layer}.")
+        for mark in ("base_layer.", "original_module."):
+            if rest.startswith(mark):
+                kept[f"{layer}.{rest.removeprefix(mark)}"] = value
+    return kept
+
+
+def adopt_adapter(model: nn.Module, peft_model: nn.Module) -> None:
+    """Give a model the adapter, with its weights, of a `PeftModel` around a model of the same base.
+
+    Raises:
+        ValueError: several adapters, or one that cannot be trained here; see `add_lora`.
+    """
+    names = list(peft_model.peft_config)
+    if len(names) != 1:
+        raise ValueError(f"model has {len(names)} adapters {names}: give a PeftModel with one")
+    state = _peft().get_peft_model_state_dict(peft_model, adapter_name=names[0], save_embedding_layers=False)
+    add_lora(model, copy.deepcopy(peft_model.peft_config[names[0]]))
+    load_adapter(model, {key: value.to(model.device) for key, value in state.items()})
 
 
 def _same_keys(own: Iterable[str], stored: Iterable[str]) -> None:

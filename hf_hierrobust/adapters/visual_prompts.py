@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, SiglipVisionConfig
+from transformers import CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers import initialization as init
-
-if TYPE_CHECKING:
-    from ..modeling.dual_encoder import RobustDualEncoder
 
 
 class VisualPrompts(nn.Module):
@@ -109,8 +106,18 @@ class VisualPrompts(nn.Module):
         return torch.cat([embeddings[:, :start], tokens, embeddings[:, start:]], dim=1)
 
 
+class Promptable(Protocol):
+    """A model whose image tower can carry a prompt, such as `RobustDualEncoder`."""
+
+    config: PreTrainedConfig
+    vision_model: nn.Module
+    visual_prompt: VisualPrompts | None
+    device: torch.device
+    dtype: torch.dtype
+
+
 def add_visual_prompt(
-    model: RobustDualEncoder, tokens: int = 100, border: int = 0, *, init_std: float = 1.0, seed: int = 0
+    model: Promptable, tokens: int = 100, border: int = 0, *, init_std: float = 1.0, seed: int = 0
 ) -> VisualPrompts:
     """Give a model a new prompt, part of every image embedding from now on.
 
@@ -131,12 +138,12 @@ def add_visual_prompt(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         prompt = VisualPrompts(model.config.vision_config, tokens, border, init_std)
-    model.visual_prompt = prompt.to(model.device)
+    model.visual_prompt = prompt.to(model.device, model.dtype)
     prompt.attach(model.vision_model.embeddings)
     return prompt
 
 
-def remove_visual_prompt(model: RobustDualEncoder) -> None:
+def remove_visual_prompt(model: Promptable) -> None:
     """Take the prompt out again, if there is one."""
     if model.visual_prompt is not None:
         model.visual_prompt.detach()
@@ -144,7 +151,7 @@ def remove_visual_prompt(model: RobustDualEncoder) -> None:
 
 
 @contextmanager
-def visual_prompt_off(model: RobustDualEncoder) -> Iterator[None]:
+def visual_prompt_off(model: Promptable) -> Iterator[None]:
     """The model without its prompt, also after an exception inside."""
     prompt = model.visual_prompt
     before = None if prompt is None else prompt.enabled

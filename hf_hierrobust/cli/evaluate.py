@@ -1,24 +1,32 @@
-"""Measure a checkpoint: clean and robust accuracy of every classifier it offers, as records."""
+"""``evaluate``: clean and robust accuracy of every classifier that a checkpoint offers, as records."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation import save_records
-from ..reports import records_table
-from ..runs.arguments import RunArguments
-from ..runs.stages import evaluate_run, load_run
-from ..training import OutputDirError, RobustTrainingArguments
-from .config import parse_with_config
+from .arguments import build_arguments
+from .main import run_command
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, **defaults) -> None:
+    """The command, for scripts; arguments and errors as for `cli.train.main`."""
+    run_command("evaluate", argv, defaults)
+
+
+def run(values: Mapping) -> None:
     """Evaluate ``model_name_or_path`` on the evaluation sets and write ``output_dir/results.json``.
 
     Raises:
         OutputDirError: ``output_dir`` holds results already, e.g. a run's, with its base beside it.
     """
-    args, training_args = parse_with_config((RunArguments, RobustTrainingArguments), argv)
+    from ..evaluation import save_records
+    from ..reports import records_table
+    from ..runs.evaluate import evaluate_run
+    from ..runs.load import load_run
+    from ..training import OutputDirError
+
+    args, training_args = build_arguments(values)
     target = Path(training_args.output_dir) / "results.json"
     if target.exists() and not training_args.overwrite_output_dir:
         raise OutputDirError(

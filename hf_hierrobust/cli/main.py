@@ -1,27 +1,79 @@
-"""Console script ``hf-hierrobust``: a dispatcher that imports torch only once a command is known."""
+"""Console script ``hf-hierrobust``: a command line is read and checked before torch is imported for it."""
 
 from __future__ import annotations
 
+import difflib
 import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
 
-COMMANDS = {
-    "train": "train a robust model, measure and describe it",
-    "evaluate": "measure clean and robust accuracy of a checkpoint",
-}
+from ..progress import say
+from .help import SUMMARY, help_text
+from .values import one_line, read_values
+
+COMMANDS = tuple(SUMMARY)
+USER_ERRORS = (ValueError, LookupError, OSError, ImportError, TypeError, ArithmeticError, NotImplementedError)
+"""What inputs that do not work raise, with one sentence; others are faults of the program."""
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
+def main(argv: Sequence[str] | None = None) -> None:
+    """``hf-hierrobust COMMAND [options]``.
+
+    Raises:
+        SystemExit: 2 with one sentence on stderr, if the command line is refused.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else "--help"
-    if command in ("-h", "--help"):
+    if command in ("-h", "--help", "--help-all", "help"):
         print("usage: hf-hierrobust COMMAND [options]\n")
-        for name, text in COMMANDS.items():
-            print(f"  {name:10} {text}; options: hf-hierrobust {name} --help")
+        for name, text in SUMMARY.items():
+            print(f"  {name:10} {text} Options: hf-hierrobust {name} --help")
+        return
+    if command == "--version":
+        from .. import __version__
+
+        print(__version__)
         return
     if command not in COMMANDS:
-        sys.exit(f"hf-hierrobust: unknown command {command!r}, choose from {', '.join(COMMANDS)}")
-    if command == "train":
-        from .train import main as run
-    else:
-        from .evaluate import main as run
-    run(argv[1:])
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else f": choose {' or '.join(COMMANDS)}"
+        print(f"hf-hierrobust: error: {command!r} is no command{hint}", file=sys.stderr)
+        raise SystemExit(2)
+    run_command(command, argv[1:])
+
+
+def run_command(command: str, argv: Sequence[str] | None = None, defaults: dict | None = None) -> None:
+    """One command; an error of the user's is one sentence on stderr and exit status 2.
+
+    Args:
+        command: "train" or "evaluate".
+        argv: words after the command; None reads ``sys.argv``.
+        defaults: options that the calling script presets, weaker than config and flags.
+
+    Raises:
+        SystemExit: 2, if the command line is refused. ``--debug`` shows the traceback as well.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    if any(word in ("-h", "--help", "--help-all") for word in argv):
+        print(help_text(command, "--help-all" in argv))
+        return
+    try:
+        values = read_values(command, argv, defaults)
+        from .checks import check_early
+
+        check_early(command, values)
+        say("loading torch and transformers")
+        import_module(f".{command}", __package__).run(values)
+    except USER_ERRORS as error:
+        if debug:
+            traceback.print_exc()
+        more = "" if debug else " (--debug shows the traceback)"
+        print(f"hf-hierrobust {command}: error: {one_line(error)}{more}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

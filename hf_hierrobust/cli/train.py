@@ -1,21 +1,30 @@
-"""Train a robust model, measure it beside its base, and write everything down."""
+"""``train``: a run from flags or a YAML config to a checkpoint, ``results.json``, figures and a card."""
 
 from __future__ import annotations
 
-from ..reports import records_table
-from ..runs.arguments import RunArguments
-from ..runs.train import train
-from ..training import RobustTrainingArguments
-from .config import parse_with_config
+from collections.abc import Mapping, Sequence
+
+from .arguments import build_arguments
+from .main import run_command
 
 
-def main(argv: list[str] | None = None, **defaults) -> None:
-    """One run from flags or a YAML config to a checkpoint, ``results.json``, figures and a card.
+def main(argv: Sequence[str] | None = None, **defaults) -> None:
+    """The command, for scripts.
 
     Args:
         argv: command line; None reads ``sys.argv``.
         defaults: options that the calling script presets, weaker than config and flags.
+
+    Raises:
+        SystemExit: 2 with one sentence on stderr, if the command line is refused.
     """
-    args, training_args = parse_with_config((RunArguments, RobustTrainingArguments), argv, defaults=defaults)
-    if records := train(args, training_args):
+    run_command("train", argv, defaults)
+
+
+def run(values: Mapping) -> None:
+    """Train with options that have been read and checked, and print what was measured."""
+    from ..reports import records_table
+    from ..runs.train import train
+
+    if records := train(*build_arguments(values)):
         print(records_table(records))

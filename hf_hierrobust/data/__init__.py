@@ -1,53 +1,55 @@
 """Images and class names: loading, batching to pixels in [0, 1], and zero-shot class sets."""
 
+from .class_names import UnnamedLabelsError, class_set_of
 from .class_sets import ClassSet, UnmatchedLabelError, available_class_sets, load_class_set
-from .collator import (
-    MixedSizesError,
-    PixelCollator,
-    PixelDataset,
-    PixelStream,
-    UnreadableImageError,
-    decode_image,
-)
+from .collator import PixelCollator
 from .columns import EmptyCaptionError, MissingColumnError
-from .datasets import (
-    EmptyDatasetError,
-    LabelRangeError,
-    balanced_subset,
-    check_label_range,
-    first_n,
-    label_array,
-    label_names,
-    load_images,
-    representative_rows,
-    shuffled_stream,
-    split_holdout,
-    validate_labels,
-)
+from .decoding import UnreadableImageError, decode_image
+from .image_paths import ImagePathError
+from .labels import LabelRangeError, label_array, label_names
+from .loading import load_images
+from .overlap import SameSourceError, check_sources_differ, shared_images
+from .pixels import MixedSizesError, PixelDataset, PixelStream
+from .sampling import first_n, holdout, stratified_rows
+from .sizes import mixed_sizes, threat_space_for
+from .sources import source_name
+from .standard import EmptyDatasetError
+from .streams import shuffled_stream
+from .views import ImageStream, ImageView, as_images, check_numbering
 
 __all__ = [
     "ClassSet",
     "EmptyCaptionError",
     "EmptyDatasetError",
+    "ImagePathError",
+    "ImageStream",
+    "ImageView",
     "LabelRangeError",
     "MissingColumnError",
     "MixedSizesError",
     "PixelCollator",
     "PixelDataset",
     "PixelStream",
+    "SameSourceError",
     "UnmatchedLabelError",
+    "UnnamedLabelsError",
     "UnreadableImageError",
+    "as_images",
     "available_class_sets",
-    "balanced_subset",
-    "check_label_range",
+    "check_numbering",
+    "check_sources_differ",
+    "class_set_of",
     "decode_image",
     "first_n",
+    "holdout",
     "label_array",
     "label_names",
     "load_class_set",
     "load_images",
-    "representative_rows",
+    "mixed_sizes",
+    "shared_images",
     "shuffled_stream",
-    "split_holdout",
-    "validate_labels",
+    "source_name",
+    "stratified_rows",
+    "threat_space_for",
 ]

@@ -9,14 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from ..files import read_json
 from ..hierarchy.checks import normalise
-
-if TYPE_CHECKING:
-    from .collator import PixelDataset, PixelStream
+from ..naming import check_name, check_template, check_text
 
 DEFAULT_TEMPLATE = "This is a photo of a {}."
 _BUILTIN_FOLDER = Path(__file__).parent / "class_sets"
@@ -44,7 +43,8 @@ class ClassSet:
     ``aliases`` maps another name of a class (a folder name, a WordNet lemma) to its index, or to several
     indices where data sets use one word for several classes (`index_map` then looks at the position).
     ``duplicate_names`` declares names that occur more than once on purpose; any other repetition is an error,
-    since two classes with the same prompt cannot be told apart.
+    since two classes with the same prompt cannot be told apart. ``inferred`` marks names that were read off a
+    dataset (`class_set_of`): numbers without names in other data then mean nothing.
 
     Raises:
         ValueError: no classes, an empty or undeclared repeated name, a template without exactly one ``{}``,
@@ -60,8 +60,10 @@ class ClassSet:
     wnids: tuple[str, ...] | None = None
     duplicate_names: tuple[str, ...] = ()
     notes: str = ""
+    inferred: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_name("a class set's name", self.name)
         where = f"class set {self.name!r}"
         if not self.class_names:
             raise ValueError(f"{where} has no class_names; give at least one.")
@@ -70,6 +72,9 @@ class ClassSet:
                 raise ValueError(
                     f"{where}: class_names[{index}] is {name!r}; every class needs a non-empty string."
                 )
+            check_name(f"{where}: class_names[{index}]", name)
+        for title in ("source", "licence", "notes"):
+            check_text(f"{where}: {title}", getattr(self, title))
         repeated = {
             name: indices for name, indices in self.duplicates.items() if name not in self.duplicate_names
         }
@@ -81,9 +86,9 @@ class ClassSet:
         if not self.templates:
             raise ValueError(f"{where} has no templates; the usual one is {DEFAULT_TEMPLATE!r}.")
         for template in self.templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"{where}: template {template!r} must contain '{{}}' exactly once.")
+            check_template(f"{where}: template", template)
         for alias, target in self.aliases.items():
+            check_name(f"{where}: alias", alias)
             if any(not 0 <= index < len(self) for index in _indices(target)):
                 raise ValueError(f"{where}: alias {alias!r} points to {target}, outside 0..{len(self) - 1}.")
         if self.wnids is not None and len(self.wnids) != len(self):
@@ -101,6 +106,12 @@ class ClassSet:
         Underscores become blanks in the prompts; the name as given stays known as an alias.
         """
         given = (names,) if isinstance(names, str) else tuple(names)
+        for index, text in enumerate(given):
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"class set {name!r}: names[{index}] is {text!r} of type {type(text).__name__}; "
+                    "class names are strings, since they make the prompts."
+                )
         prompt_names = tuple(" ".join(text.replace("_", " ").split()) for text in given)
         aliases = {old: index for index, (old, new) in enumerate(zip(given, prompt_names)) if old != new}
         return _build(
@@ -135,15 +146,6 @@ class ClassSet:
             [template.replace("{}", name) for template in self.templates]
             for name in (self.class_names if names is None else names)
         ]
-
-    def label_map(self, dataset: PixelDataset | PixelStream) -> torch.Tensor:
-        """Class index (C,) of each label of a dataset: by name where its labels have names, else as it is.
-
-        Raises:
-            UnmatchedLabelError: see `index_map`.
-        """
-        names = getattr(dataset, "label_names", None)
-        return torch.arange(len(self)) if names is None else self.index_map(names)
 
     def index_map(self, dataset_label_names: Sequence[str]) -> torch.Tensor:
         """Class index for each label id of a dataset: LongTensor (C,), ``labels = index_map[labels]``.
@@ -233,10 +235,7 @@ def load_class_set(spec: str | Path | ClassSet) -> ClassSet:
         raise FileNotFoundError(
             f"class set file {str(path)!r} does not exist; built in are {available_class_sets()}."
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"class set file {str(path)!r} is not valid JSON: {error}") from error
+    data = read_json(path)
     if not isinstance(data, dict) or "class_names" not in data:
         raise ValueError(f"class set file {str(path)!r} must hold an object with the key 'class_names'.")
     return _build({"name": path.stem, **data})

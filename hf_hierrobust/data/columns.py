@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datasets as hf
 
-IMAGE_COLUMNS = ("image", "img", "images", "photo", "pixels", "pixel_values", "jpg", "jpeg", "png", "webp")
+IMAGE_COLUMNS = (
+    *("image", "img", "images", "photo", "pixels", "pixel_values", "jpg", "jpeg", "png", "webp"),
+    *("file_name", "filename", "image_path", "filepath", "file_path", "path", "file"),
+)
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "target", "category", "class_name")
 
 
@@ -22,18 +25,21 @@ def standard_columns(
     label: str | None,
     caption: str | None,
     where: str,
-    labelled: bool = True,
+    labelled: bool | None = True,
 ) -> dict[str, str]:
     """Column of ``image``, of ``label`` if the images are labelled, and of ``caption`` if one is requested.
 
     Args:
         image, label, caption: requested names, or None.
         where: the source, for messages.
+        labelled: None takes labels if there are any.
 
     Raises:
         MissingColumnError: no (single) column can serve, or one would have to serve twice.
     """
     columns = {"image": image_column_name(features, image, where)}
+    if labelled is None:
+        labelled = label is not None or has_labels(features)
     if labelled:
         columns["label"] = label_column_name(features, label, where)
     if caption is not None:
@@ -45,6 +51,12 @@ def standard_columns(
 
 def image_column_name(features: hf.Features, requested: str | None, where: str) -> str:
     """The column of images: `requested`, the only one of type Image, or the one with a usual name."""
+    for name in (requested,) if requested in features else IMAGE_COLUMNS:
+        if name in features and _is_list_of_images(features[name]):
+            raise MissingColumnError(
+                f"column {name!r} of {where} holds a list of images per row; one image per row is needed: "
+                "choose one, or give each its own row, with dataset.map."
+            )
     if requested is not None:
         return _requested(features, requested, "image_column", where)
     typed = [name for name, feature in features.items() if isinstance(feature, hf.Image)]
@@ -81,6 +93,14 @@ def label_column_name(features: hf.Features, requested: str | None, where: str) 
     raise MissingColumnError(_no_column("label", wanted, features, where))
 
 
+def has_labels(features: hf.Features) -> bool:
+    """Whether one column is clearly the label."""
+    try:
+        return bool(label_column_name(features, None, ""))
+    except MissingColumnError:
+        return False
+
+
 def caption_column_name(features: hf.Features, requested: str, where: str) -> str:
     """The column of captions, always requested: which of several texts describes the image, no name tells."""
     name = _requested(features, requested, "caption_column", where)
@@ -92,15 +112,15 @@ def caption_column_name(features: hf.Features, requested: str, where: str) -> st
     return name
 
 
-def checked_caption(caption: object, row: int, source: str) -> str:
-    """The caption of one row, stripped.
+def checked_caption(caption: object, where: str) -> str:
+    """The caption of one row, stripped; ``where`` names row and source.
 
     Raises:
         EmptyCaptionError: no text, or a blank one.
     """
     if not isinstance(caption, str) or not caption.strip():
         raise EmptyCaptionError(
-            f"row {row} of {source} has no caption but {caption!r}; drop such rows, or leave out all "
+            f"{where} has no caption but {caption!r}; drop such rows, or leave out all "
             "captions: then every image is given its class prompt."
         )
     return caption.strip()
@@ -132,7 +152,12 @@ def _may_hold_images(feature) -> bool:
     return is_text(feature) or (isinstance(feature, hf.Value) and "binary" in feature.dtype)
 
 
+def _is_list_of_images(feature) -> bool:
+    inner = getattr(feature, "feature", None)
+    return inner is not None and (isinstance(inner, hf.Image) or _may_hold_images(inner))
+
+
 def _may_hold_labels(feature) -> bool:
     if isinstance(feature, hf.ClassLabel) or is_text(feature):
         return True
-    return isinstance(feature, hf.Value) and "int" in feature.dtype
+    return isinstance(feature, hf.Value) and feature.dtype.startswith(("int", "uint", "float", "bool"))

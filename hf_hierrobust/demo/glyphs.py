@@ -20,6 +20,8 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
+from ..progress import say
+
 GLYPHS_VERSION = 1
 """Raise when a change alters the pixels: it is part of the cache's file name."""
 
@@ -193,6 +195,7 @@ def glyph_parquet(
         # Written aside and renamed: a run that is killed leaves no half file under the final name.
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".glyphs-") as aside:
             partial = Path(aside, file.name)
+            say(f"rendering {num_images:,} images ({split})")
             _render(split, num_images, seed, size).to_parquet(str(partial))
             os.replace(partial, file)
     return file

@@ -1,18 +1,24 @@
-"""Robust evaluation: attack plans, records and metrics."""
+"""Robust evaluation: attack plans, the engine that runs them, records and metrics."""
 
+from .compare import compare, with_base
+from .measure import evaluate_model
+from .plan import AttackPlan, EvaluationSet, build_attacks
 from .records import RobustnessRecord, load_records, save_records
-from .robust import Outcome, attack_classifier, judge
-from .suite import AttackPlan, EvaluationSet, evaluate_model, with_base
+from .runner import Job, Outcome, attack_classifier, judge, run_jobs
 
 __all__ = [
     "AttackPlan",
     "EvaluationSet",
+    "Job",
     "Outcome",
     "RobustnessRecord",
     "attack_classifier",
+    "build_attacks",
+    "compare",
     "evaluate_model",
     "judge",
     "load_records",
+    "run_jobs",
     "save_records",
     "with_base",
 ]

@@ -1,4 +1,4 @@
-"""Counts turned into numbers: accuracies per level, intervals, transfer rates and paired comparisons.
+"""Counts turned into numbers: accuracies per level, intervals and paired comparisons.
 
 Every argument called `flags`, `*_correct` or `*_wrong` is a sequence of N booleans, one per image, in the
 same image order everywhere; every accuracy and interval bound is a fraction in [0, 1], never a percentage.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ..hierarchy.tree import LabelTree
+from ..hierarchy.tree import LabelTree
 
 
 class PairedDifference(NamedTuple):
@@ -25,16 +23,6 @@ class PairedDifference(NamedTuple):
     low: float
     high: float
     p_value: float
-
-
-class SeedMean(NamedTuple):
-    """Mean over independent runs; `std` is the sample deviation, [low, high] the Student-t interval."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    count: int
 
 
 def accuracy(flags: Tensor | Sequence[bool]) -> float:
@@ -53,14 +41,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         raise ValueError(f"n={n} must be a positive integer: the number of evaluated images.")
     if not 0 <= successes <= n or int(successes) != successes:
         raise ValueError(f"successes={successes} must be an integer count in 0..{n}, not a fraction of n.")
-    z = _two_sided_z(confidence)
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half_width = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # The exact bound at an extreme count is the extreme itself; rounding would leave 1e-17 on the wrong side.
-    low = 0.0 if successes == 0 else max(0.0, centre - half_width)
-    high = 1.0 if successes == n else min(1.0, centre + half_width)
-    return low, high
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must lie strictly between 0 and 1, such as 0.95.")
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def level_accuracies(leaf_predictions: Tensor, labels: Tensor, tree: LabelTree) -> list[float]:
@@ -93,41 +79,6 @@ def hierarchical_distance(
     return height.mean().item() if height.numel() else math.nan
 
 
-def transfer_rate(
-    clean_correct: Tensor | Sequence[bool], adversarial_wrong: Tensor | Sequence[bool]
-) -> float:
-    """Among images right when clean, the fraction wrong on the adversarial image.
-
-    With leaf flags on images attacked at superclass level this is the superclass-to-leaf transfer rate; swap
-    the levels for the reverse direction. NaN when no image is right when clean.
-
-    Raises:
-        ValueError: the flags are not of one length.
-    """
-    correct, wrong = _flag_pair("clean_correct", clean_correct, "adversarial_wrong", adversarial_wrong)
-    at_risk = int(correct.sum())
-    return int((correct & wrong).sum()) / at_risk if at_risk else math.nan
-
-
-def transfer_matrix(clean_correct: Tensor, adversarial_wrong: Tensor) -> Tensor:
-    """`transfer_rate` from every attacked level to every judged level.
-
-    Args:
-        clean_correct: bool `(L, N)`, is the level-l prediction right on the clean image.
-        adversarial_wrong: bool `(A, L, N)`, is it wrong on the image attacked at level a.
-
-    Returns:
-        float64 `(A, L)`; row = level attacked, column = level judged.
-    """
-    if clean_correct.ndim != 2 or adversarial_wrong.shape[1:] != clean_correct.shape:
-        raise ValueError(
-            f"clean_correct {tuple(clean_correct.shape)} must be (L, N) and adversarial_wrong "
-            f"{tuple(adversarial_wrong.shape)} must be (A, L, N) over the same levels and images."
-        )
-    rates = [[transfer_rate(c, w) for c, w in zip(clean_correct, attacked)] for attacked in adversarial_wrong]
-    return torch.tensor(rates, dtype=torch.float64)
-
-
 def paired_difference(
     flags_a: Tensor | Sequence[bool], flags_b: Tensor | Sequence[bool], confidence: float = 0.95
 ) -> PairedDifference:
@@ -157,34 +108,6 @@ def paired_difference(
     disagreements = only_a + only_b
     p_value = float(binomtest(only_a, disagreements).pvalue) if disagreements else 1.0
     return PairedDifference(difference, max(-1.0, difference - down), min(1.0, difference + up), p_value)
-
-
-def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedMean:
-    """Mean, sample standard deviation and Student-t interval of one number measured with several seeds.
-
-    One run says nothing about the spread: then `std`, `low` and `high` are NaN.
-
-    Raises:
-        ValueError: `values` is empty or holds a non-finite number.
-    """
-    values = [float(value) for value in values]
-    if not values or not all(map(math.isfinite, values)):
-        raise ValueError(f"values={values} must hold at least one number and only finite ones.")
-    _two_sided_z(confidence)
-    mean = fmean(values)
-    if len(values) == 1:
-        return SeedMean(mean, math.nan, math.nan, math.nan, 1)
-    from scipy.stats import t
-
-    std = stdev(values)
-    half_width = float(t.ppf(0.5 + confidence / 2, len(values) - 1)) * std / math.sqrt(len(values))
-    return SeedMean(mean, std, mean - half_width, mean + half_width, len(values))
-
-
-def _two_sided_z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie strictly between 0 and 1, such as 0.95.")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def _continuity_corrected_phi(both: int, only_a: int, only_b: int, neither: int) -> float:

@@ -86,7 +86,9 @@ class RobustnessRecord:
             its intervals are added.
         created: ISO date and time, UTC by default.
         wall_seconds: duration of the measurement, in seconds.
-        checks: signs of gradient masking, such as zero_gradient_fraction.
+        cost: {"forwards", "backwards"} of the classifier per image, attacks and verdicts together.
+        checks: zero_gradient_fraction, robust_after_… for each attack, and the verdict ``masking``:
+            "none seen" or "suspected: …".
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
 
@@ -118,6 +120,7 @@ class RobustnessRecord:
     versions: dict[str, str] = field(default_factory=environment_versions)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     wall_seconds: float | None = None
+    cost: dict[str, float] | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] | None = None
 

@@ -10,7 +10,7 @@ from ..attacks import TextAttack
 from ..classifiers import ZeroShotClassifier
 from ..data import ClassSet
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, encode_prompts
-from .robust import Outcome
+from .runner import Cost, Outcome
 
 
 def attacked_prompts(
@@ -30,7 +30,8 @@ def prompt_classifier(
     model: RobustDualEncoder, pipeline: PixelPipeline, tokenizer, prompts: Sequence[Sequence[str]]
 ) -> ZeroShotClassifier:
     """CLIP's cosine classifier with these prompts, K lists of T."""
-    return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts))
+    # An attack may well have made two classes' prompts one.
+    return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts, distinct=False))
 
 
 def text_only(clean: torch.Tensor, attacked: Outcome, seconds: float) -> Outcome:
@@ -41,7 +42,7 @@ def text_only(clean: torch.Tensor, attacked: Outcome, seconds: float) -> Outcome
     """
     robust = clean & attacked.clean
     after = (float(robust.float().mean()),)
-    return attacked._replace(clean=clean, robust=robust, after=after, zero_gradient=0.0, seconds=seconds)
+    return Outcome(clean, robust, after, (), (), Cost(1.0, 0.0), seconds)  # one forward judges each image
 
 
 def both(image: Outcome, attacked: Outcome) -> Outcome:
@@ -56,6 +57,8 @@ def both(image: Outcome, attacked: Outcome) -> Outcome:
         clean=image.clean,
         robust=robust,
         after=(*image.after, float(robust.float().mean())),
-        zero_gradient=max(image.zero_gradient, attacked.zero_gradient),
+        attacked=(*image.attacked, *attacked.attacked),
+        zero_gradient=(*image.zero_gradient, *attacked.zero_gradient),
+        cost=Cost(*(a + b for a, b in zip(image.cost, attacked.cost))),
         seconds=image.seconds + attacked.seconds,
     )

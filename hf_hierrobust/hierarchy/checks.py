@@ -6,6 +6,11 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..naming import check_name, check_text
+
+MAX_LEVELS, MAX_LEAVES = 32, 50_000
+"""Of a tree: levels above the leaves, and classes. WordNet has 19 levels, ImageNet-21k 21,841 classes."""
+
 
 class TreeError(ValueError):
     """A class tree is inconsistent, or does not cover the classes it is asked for."""
@@ -23,14 +28,38 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     return f" (nearest: {', '.join(repr(by_form[form]) for form in found)})" if found else ""
 
 
-def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """``object_pairs_hook`` that refuses a repeated JSON key instead of keeping the last one."""
-    out: dict[str, object] = {}
-    for key, value in pairs:
-        if key in out:
-            raise TreeError(f"duplicate key {key!r} in the tree's JSON: list each class once")
-        out[key] = value
-    return out
+def check_texts(name: object, source: object, licence: object) -> None:
+    """Refuse a tree's name that is no file name, and sources and licences that are not a line of text.
+
+    Raises:
+        TreeError: names the field.
+    """
+    try:
+        check_name("name", name, file=True)
+        check_text("source", source)
+        check_text("licence", licence)
+    except ValueError as error:
+        raise TreeError(f"a tree's {error}") from None
+
+
+def check_node_names(levels: Sequence[Sequence[str]], display: Mapping[str, str]) -> None:
+    """Refuse node and prompt names that are empty, endless or hold control characters.
+
+    Raises:
+        TreeError: names the node.
+    """
+    try:
+        for key in {node for level in levels for node in level}:
+            check_name("node", key)
+        for key, text in display.items():
+            check_name(f"the display name of {key!r}", text)
+    except ValueError as error:
+        raise TreeError(str(error)) from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def check_paths(paths: Mapping[str, Sequence[str]]) -> None:
@@ -44,15 +73,22 @@ def check_paths(paths: Mapping[str, Sequence[str]]) -> None:
     """
     if not isinstance(paths, Mapping) or not paths:
         raise TreeError(f"paths must be a non-empty mapping {{leaf: [anc_1, ..., anc_L]}}, got {paths!r}")
+    if len(paths) > MAX_LEAVES:
+        raise TreeError(f"the tree has {len(paths):,} classes: at most {MAX_LEAVES:,} are allowed")
     forms: dict[str, str] = {}
     first = next(iter(paths))
     for leaf, path in paths.items():
         if not isinstance(path, (list, tuple)):
-            raise TreeError(f"the path of class {leaf!r} must be a list of ancestors, got {path!r}")
+            raise TreeError(f"the path of class {leaf!r} must be a list of ancestors, got {_short(path)}")
+        if len(path) > MAX_LEVELS:
+            raise TreeError(
+                f"class {leaf!r} has {len(path):,} ancestors: at most {MAX_LEVELS} levels are allowed"
+            )
         for node in (leaf, *path):
             if not isinstance(node, str) or not node.strip():
                 raise TreeError(
-                    f"gap in the path of class {leaf!r}: {node!r} is no node name, in {list(path)!r}"
+                    f"gap in the path of class {leaf!r}: {_short(node)} is no node name, in "
+                    f"{_short(list(path))}"
                 )
         if len(path) != len(paths[first]):
             raise TreeError(
@@ -123,6 +159,8 @@ def check_display(levels: Sequence[Sequence[str]], display: Mapping[str, str]) -
     Equal prompts give equal text embeddings: inside a level the nodes cannot be told apart, between adjacent
     levels one is the other's hard negative (HNSA) or should have the smaller norm.
     """
+    if not isinstance(display, Mapping):
+        raise TreeError(f"display must map nodes to their prompt names, got {_short(display)}")
     nodes = {node for level in levels for node in level}
     for key, text in display.items():
         if key not in nodes:

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import torch
 
-from .checks import TreeError, check_display, check_levels, check_paths, nearest, normalise, unique_pairs
+from ..files import FileFormatError, read_json
+from .checks import (
+    TreeError,
+    check_display,
+    check_levels,
+    check_node_names,
+    check_paths,
+    check_texts,
+    nearest,
+    normalise,
+)
 
 __all__ = ["LabelTree", "TreeError"]
 
@@ -44,6 +54,8 @@ class LabelTree:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        check_texts(self.name, self.source, self.licence)
+        check_node_names(self.levels, self.display)
         sizes = [len(level) for level in self.levels]
         if [len(p) for p in self.parents] != sizes[:-1] or any(
             not 0 <= i < above for p, above in zip(self.parents, sizes[1:]) for i in p
@@ -86,11 +98,17 @@ class LabelTree:
         if not isinstance(source, Mapping):
             path, default_name = Path(source), Path(source).stem
             try:
-                source = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_pairs)
-            except json.JSONDecodeError as error:
-                raise TreeError(f"{path} is not JSON: {error}") from error
+                source = read_json(path)
+            except FileFormatError as error:
+                raise TreeError(str(error)) from error
+            try:
+                return cls._from_mapping(source, default_name)
             except TreeError as error:
                 raise TreeError(f"{path}: {error}") from error
+        return cls._from_mapping(source, default_name)
+
+    @classmethod
+    def _from_mapping(cls, source: object, default_name: str) -> LabelTree:
         if not isinstance(source, Mapping):
             raise TreeError(f"a tree is a JSON object, got {type(source).__name__}")
         if not isinstance(source.get("paths"), Mapping):
@@ -132,7 +150,9 @@ class LabelTree:
         """
         missing = [name for name in class_names if normalise(name) not in self._leaf_index]
         if missing:
-            listed = ", ".join(f"{name!r}{nearest(name, self.leaves)}" for name in missing)
+            # Nearest names of the first few only: each costs a pass over all leaves.
+            listed = ", ".join(f"{name!r}{nearest(name, self.leaves)}" for name in missing[:10])
+            listed += ", …" if len(missing) > 10 else ""
             raise TreeError(f"tree {self.name!r} lacks {len(missing)} of the classes: {listed}")
         chosen = [self.levels_of(name)[0] for name in class_names]
         twice = sorted(leaf for leaf, n in Counter(chosen).items() if n > 1)

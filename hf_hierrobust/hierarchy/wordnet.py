@@ -23,6 +23,10 @@ ENVIRONMENT_VARIABLE = "HF_HIERROBUST_WORDNET"
 _WNID = re.compile(r"n\d{8}")
 
 
+class DepthError(TreeError):
+    """WordNet does not divide these classes into so many levels."""
+
+
 class WordNet:
     """The nouns of WordNet 3.0 as a spanning tree: one parent per synset (OC-3).
 
@@ -62,6 +66,10 @@ class WordNet:
         """
         return [name for names in self._nouns.synonyms(normalise(word)) for name in names]
 
+    def definition(self, wnid: str) -> str:
+        """The synset's gloss; empty where the file has none (the parquet form)."""
+        return self._nouns.definition(wnid)
+
     def path(self, wnid: str) -> tuple[str, ...]:
         """wnids from ``entity`` down to the synset: its shortest hypernym path, ties to the smaller wnids."""
         if wnid not in self._paths:
@@ -74,15 +82,15 @@ class WordNet:
         together = itertools.takewhile(lambda nodes: len(set(nodes)) == 1, zip(*map(self.path, wnids)))
         return list(together)[-1][0]
 
-    def find(self, name: str) -> str:
-        """wnid of a class name (or of a wnid): its first noun sense that is a kind, not an individual.
+    def senses(self, name: str) -> list[str]:
+        """wnids of the noun senses of a class name that are kinds, not individuals; a wnid stands for itself.
 
         Raises:
-            TreeError: no such noun (with the nearest ones), or several senses and no ranks to choose by.
+            TreeError: no such noun, with the nearest ones.
         """
         if _WNID.fullmatch(name):
             self._nouns.entry(name)
-            return name
+            return [name]
         form = normalise(name)
         senses = [wnid for wnid in self._nouns.senses(form) if self._nouns.is_kind(wnid)]
         if not senses and form.endswith(
@@ -91,10 +99,19 @@ class WordNet:
             senses = [wnid for wnid in self._nouns.senses(form[:-5]) if self._nouns.is_kind(wnid)]
         if not senses:
             raise TreeError(f"class {name!r} is no WordNet noun{nearest(name, self._nouns.names())}")
+        return senses
+
+    def find(self, name: str) -> str:
+        """wnid of a class name (or of a wnid): its first noun sense that is a kind, not an individual.
+
+        Raises:
+            TreeError: no such noun (with the nearest ones), or several senses and no ranks to choose by.
+        """
+        senses = self.senses(name)
         if len(senses) > 1 and not self.ranked:
             raise TreeError(
-                f"class {name!r} has the noun senses {senses} and this WordNet file does not rank them: "
-                f"give one as senses={{{name!r}: ...}}"
+                f"class {name!r} has the noun senses {senses} and this WordNet file does not rank them: give "
+                f"a class-set file with wnids, or senses={{{name!r}: ...}}"
             )
         return senses[0]
 
@@ -138,6 +155,9 @@ class _DatabaseNouns:
         above = synset.hypernyms() or synset.instance_hypernyms()
         return [_text(name) for name in synset.lemma_names()], [f"n{node.offset():08d}" for node in above]
 
+    def definition(self, wnid: str) -> str:
+        return self._synset(wnid).definition()
+
     def is_kind(self, wnid: str) -> bool:
         return not self._synset(wnid).instance_hypernyms()
 
@@ -172,6 +192,9 @@ class _ParquetNouns:
             raise TreeError(f"WordNet has no noun synset {wnid!r}")
         lemmas, hypernyms, instance_hypernyms = self.rows[wnid]
         return [_text(lemma) for lemma in lemmas], hypernyms or instance_hypernyms
+
+    def definition(self, wnid: str) -> str:
+        return ""
 
     def is_kind(self, wnid: str) -> bool:
         return not self.rows[wnid][2]
@@ -219,7 +242,8 @@ def wordnet_tree(
         display: prompt names of leaves; default the class name with blanks, or a wnid's first lemma.
 
     Raises:
-        TreeError: unknown class, two classes of one synset, or no cuts with strictly decreasing sizes.
+        TreeError: unknown class, two classes of one synset, or, as `DepthError`, no cuts with strictly
+            decreasing sizes.
     """
     wordnet = wordnet or WordNet()
     senses = dict(senses or {})
@@ -259,7 +283,7 @@ def _choose_cuts(chains: list[tuple[str, ...]], levels: int) -> tuple[int, ...]:
         if 2 <= len(counts) < len(chains):
             options.setdefault(len(counts), (cut, entropy))
     if levels < 1 or len(options) < levels:
-        raise TreeError(
+        raise DepthError(
             f"depth={levels} is not possible: between {len(chains)} classes and the root WordNet has levels "
             f"of {sorted(options, reverse=True)} nodes only"
         )

@@ -1,14 +1,15 @@
 """Publishing a run: its model card and the upload to the Hub."""
 
-from .card import CardFacts, TreeFacts, render_card, write_card
-from .push import UPLOAD_PATTERNS, check_folder, push_folder
+from .card import CardFacts, TreeFacts, remove_card, render_card, write_card
+from .push import check_folder, push_checkpoint, push_folder
 
 __all__ = [
-    "UPLOAD_PATTERNS",
     "CardFacts",
     "TreeFacts",
     "check_folder",
+    "push_checkpoint",
     "push_folder",
+    "remove_card",
     "render_card",
     "write_card",
 ]

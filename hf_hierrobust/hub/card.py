@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import jinja2
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..evaluation.records import RobustnessRecord
 from ..files import write_atomically
-from ..naming import MACHINE_PATH, public_name
-from ..reports.tables import attack_label, records_table
+from ..naming import MACHINE_PATH, file_stem, public_name
+from ..readme import BEGIN, END, merge, without_card
+from ..reports.markdown import Markdown, block, code, folded, literal, table, text, url
+from ..reports.masking import masking_sentence
+from ..reports.tables import attack_key, attack_labels, records_table
+from ..threat import format_eps
+from ..uploads import README
+from .facts import CardFacts, TreeFacts
+from .metadata import card_metadata
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-TASK = "zero-shot-image-classification"
 ARXIV_ID = re.compile(r"\d{4}\.\d{4,5}(v\d+)?")
+PRINTED_NODES = 40
+"""Largest tree, in lines, that a card prints."""
+FEW_IMAGES, FEW_STEPS = 200, 20
+"""What a card warns of below."""
+CLASSIFIERS = {
+    "cosine": "cosine similarity of the image and the prompt of each class, as in CLIP; at a superclass "
+    "level the prompts name the superclasses",
+    "hyperbolic": "distance in the Poincaré ball between the image and the prompt of each class, with the "
+    "head in `hier_head.safetensors`",
+    "rollup": "probabilities of the leaves by cosine, summed within each superclass",
+    "rollup-hyperbolic": "probabilities of the leaves by hyperbolic distance, summed within each superclass",
+    "path": "cosine score of each leaf plus the scores of the superclasses above it",
+    "path-hyperbolic": "hyperbolic score of each leaf plus the scores of the superclasses above it",
+}
+CAPTIONS = {
+    "before_after": "Clean and robust accuracy, before and after training",
+    "training": "Loss terms and accuracy during training",
+    "examples": "Attacked images",
+    "ball": "Class tree and images in the Poincaré ball",
+}
 
 # The directories of an absolute path inside a sentence. A slash after a word, a colon or another slash is one
 # of a fraction (4/255), a URL or a relative path, and stays.
@@ -29,185 +54,207 @@ DIRECTORIES = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TreeFacts:
-    """A class tree of a run: `levels` counts the classes of each level, leaves first; see `LabelTree`."""
-
-    name: str
-    levels: Sequence[int]
-    hash: str
-    source: str = ""
-    licence: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CardFacts:
-    """What a card says; nothing in it is guessed.
-
-    Attributes:
-        model_name: Title of the card and name in its `model-index`.
-        base_model: Hub id or local path of the undefended model; of a path only the last part is published.
-        objective: Name of the training objective, equal to that of every record.
-        threat_model: The threat model trained against, in words.
-        paper_id, paper_title, citation: arXiv id, title and BibTeX entry of the objective's paper.
-        repo_id: Hub id that the code examples load; the model's name if it is not known yet.
-        datasets: Training data, Hub ids or local paths.
-        hyperparameters: Every training setting as it was really used; keys that end in "token" are left out.
-        trained_parameters: Number of trained scalars by parameter group.
-        trees: The class trees, if the objective used any.
-        visual_prompt: The defence is a visual prompt, which stock transformers does not load.
-        records: Measurements of this model; its undefended base stands in their field `base`.
-        figures: Paths of images, relative to the card.
-        licence: Hub licence identifier, such as "mit".
-        language: ISO 639 code of the class names and templates.
-        tags: Further Hub tags.
-        limitations: Text below the fixed statement on attacks.
-
-    Raises:
-        ValueError: An empty name, a figure outside the card's folder, records of several models or of another
-            objective.
-    """
-
-    model_name: str
-    base_model: str
-    objective: str
-    threat_model: str
-    paper_id: str = ""
-    paper_title: str = ""
-    citation: str = ""
-    repo_id: str | None = None
-    datasets: Sequence[str] = ()
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    trained_parameters: Mapping[str, int] = field(default_factory=dict)
-    trees: Sequence[TreeFacts] = ()
-    visual_prompt: bool = False
-    records: Sequence[RobustnessRecord] = ()
-    figures: Sequence[str] = ()
-    licence: str | None = None
-    language: str = "en"
-    tags: Sequence[str] = ()
-    limitations: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("model_name", "base_model", "objective", "threat_model"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty; a card must name it")
-        for figure in self.figures:
-            if MACHINE_PATH.match(figure) or ".." in PurePosixPath(figure).parts:
-                raise ValueError(f"figures holds {figure!r}; give paths relative to the card's folder")
-        models = sorted({record.model for record in self.records})
-        if len(models) > 1:
-            raise ValueError(
-                f"records measure several models {models}; a card shows one, with its base in record.base"
-            )
-        objectives = {record.objective for record in self.records} - {self.objective}
-        if objectives:
-            raise ValueError(
-                f"records were measured for objective {sorted(objectives)}, but objective={self.objective!r}"
-            )
-
-
 def render_card(facts: CardFacts) -> str:
-    """The card as Markdown with its YAML header, free of absolute paths of this machine."""
+    """The card as Markdown with its YAML header, free of absolute paths of this machine.
+
+    Everything that the template prints is escaped unless it is `Markdown` already.
+    """
     base_name, base_is_hub = _hub_name(facts.base_model)
     datasets = [_hub_name(dataset) for dataset in facts.datasets]
-    card = ModelCard.from_template(
-        _metadata(facts, base_name if base_is_hub else None, [name for name, is_hub in datasets if is_hub]),
-        template_path=str(TEMPLATE),
+    name = _last_part(facts.model_name)
+    names = facts.class_names[:3]
+    base_link = (
+        Markdown(f"[{base_name}](https://huggingface.co/{base_name})") if base_is_hub else code(base_name)
+    )
+    environment = jinja2.Environment(
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=text,
+    )
+    body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         facts=facts,
-        name=_last_part(facts.model_name),
-        base=f"[{base_name}](https://huggingface.co/{base_name})" if base_is_hub else f"`{base_name}`",
+        name=name,
+        base=base_link,
+        objective=code(facts.objective),
         paper=_paper_link(facts),
-        load_id=facts.repo_id or _last_part(facts.model_name),
-        results_table=records_table(facts.records).strip() if facts.records else "",
+        load_id=literal(facts.repo_id or name),
+        shown_id=code(facts.repo_id or name),
+        labels=Markdown(", ".join(literal(entry) for entry in names)),
+        hypothesis=literal(_format_string(facts.template)),
+        prompts=Markdown(", ".join(literal(facts.template.replace("{}", entry)) for entry in names)),
+        warnings=[_without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
+        results_table=Markdown(records_table(facts.records).strip()) if facts.records else "",
         has_base=any(record.base for record in facts.records),
         base_missing=not all(record.base for record in facts.records),
-        versions=_unique(_items(record.versions) for record in facts.records),
-        checks=_unique(_checks_line(record) for record in facts.records if record.checks),
-        attacks=_unique(_attack_line(record) for record in facts.records),
-        figures=[
-            {"path": path, "caption": PurePosixPath(path).stem.replace("_", " ")} for path in facts.figures
-        ],
-        template=facts.hyperparameters.get("template", "a photo of a {}."),
+        versions=list(dict.fromkeys(_items(record.versions) for record in facts.records)),
+        masking=masking_sentence(facts.records),
+        classifiers=_classifiers(facts.records),
+        attacks=_attacks(facts.records),
+        figures=[_figure(path) for path in facts.figures],
         threat_model=_without_directories(facts.threat_model),
-        datasets=[name for name, _ in datasets],
-        hyperparameters=[
-            (_cell(key), _cell(value))
-            for key, value in facts.hyperparameters.items()
-            if not key.endswith("token")
-        ],
-        trees=[_public_tree(tree) for tree in facts.trees],
+        datasets=Markdown(", ".join(text(entry) if hub else code(entry) for entry, hub in datasets)),
+        settings=_settings("setting", facts.hyperparameters),
+        defaults=_settings("setting", facts.defaults),
+        trained=_counts(facts.trained_parameters),
+        trees=[_tree(tree) for tree in facts.trees],
         limitations=_without_directories(facts.limitations),
+        citation=block(facts.citation.strip(), "bibtex") if facts.citation else "",
     )
-    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+    hub_datasets = [entry for entry, is_hub in datasets if is_hub]
+    header = card_metadata(facts, name, base_name if base_is_hub else None, hub_datasets).to_yaml()
+    body = re.sub(r"\n{3,}", "\n\n", body).strip()
+    return merge(f"---\n{header}\n---\n\n{BEGIN}\n\n{body}\n\n{END}\n", None)
 
 
 def write_card(output_dir: str | Path, facts: CardFacts) -> Path:
-    """Writes `render_card(facts)` to README.md in `output_dir`; a crash leaves the previous card whole.
+    """Writes the card into README.md in `output_dir`, around which what its owner wrote there stays.
+
+    A crash leaves the previous file whole.
 
     Returns:
         Path of the card.
     """
-    return write_atomically(Path(output_dir) / "README.md", render_card(facts))
+    path = Path(output_dir) / README
+    there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    return write_atomically(path, merge(render_card(facts), there))
 
 
-def _metadata(facts: CardFacts, base_model: str | None, datasets: list[str]) -> ModelCardData:
-    results = [result for record in facts.records for result in _eval_results(record)]
-    return ModelCardData(
-        language=facts.language,
-        license=facts.licence,
-        library_name="hf_hierrobust" if facts.visual_prompt else "transformers",
-        pipeline_tag=TASK,
-        base_model=base_model,
-        datasets=datasets or None,
-        tags=["hf_hierrobust", "adversarial-robustness", facts.objective, *facts.tags],
-        metrics=["accuracy"] if results else None,
-        # A model-index without results, or a name without a model-index, would be noise in the header.
-        model_name=_last_part(facts.model_name) if results else None,
-        eval_results=results or None,
-    )
+def remove_card(output_dir: str | Path) -> None:
+    """Takes the card, and what it says in the front matter, out of README.md; the owner's own text stays."""
+    path = Path(output_dir) / README
+    if not path.is_file() or BEGIN not in (found := path.read_text(encoding="utf-8", errors="replace")):
+        return
+    if rest := without_card(found):
+        write_atomically(path, rest)
+    else:
+        path.unlink()
 
 
-def _eval_results(record: RobustnessRecord) -> list[EvalResult]:
-    """Clean and robust accuracy as two metrics of one result; its `config` says what was attacked and how."""
-    attack = attack_label(record.attack)
-    level = f"{record.level_name} ({record.num_classes} classes)"
-    where = {
-        "task_type": TASK,
-        "task_name": "Zero-Shot Image Classification",
-        "dataset_type": record.dataset,
-        "dataset_name": record.dataset,
-        "dataset_split": record.split,
-        "dataset_config": f"{level}; {record.classifier}; {_attack_line(record)}; seed {record.seed}",
-        "dataset_args": {"num_samples": record.num_samples},
-        "metric_type": "accuracy",
-    }
-    return [
-        EvalResult(metric_name=f"clean accuracy, {level}", metric_value=record.clean_accuracy, **where),
-        EvalResult(
-            metric_name=f"robust accuracy, {level}, {attack}",
-            metric_value=record.robust_accuracy,
-            metric_args=record.attack,
-            **where,
-        ),
+def card_warnings(facts: CardFacts) -> list[str]:
+    """What makes the measurements of a card weak, in sentences."""
+    records, found = facts.records, []
+    if not records:
+        return found
+    if (count := min(record.num_samples for record in records)) < FEW_IMAGES:
+        found.append(f"Only {count} images were evaluated: the intervals are wide.")
+    steps = [
+        s for r in records if isinstance(s := r.attack.get("num_steps"), int) and not isinstance(s, bool)
     ]
+    if steps and min(steps) < FEW_STEPS:
+        found.append(
+            f"The attack took only {min(steps)} steps; one of {FEW_STEPS} or more would break more images."
+        )
+    if not any(record.base for record in records):
+        found.append("The undefended base model was not measured, so the gain is unknown.")
+    return found
 
 
-def _attack_line(record: RobustnessRecord) -> str:
-    """An attack with all its constants: the short label, then what the label does not say."""
-    said = {"name", "norm", "eps", "eps_text", "num_steps", "step_size", "restarts"}
-    rest = {key: value for key, value in record.attack.items() if key not in said and value is not None}
-    return f"{attack_label(record.attack)}; {_items(rest)}"
+def _classifiers(records: Sequence[RobustnessRecord]) -> list[Markdown]:
+    names = dict.fromkeys(record.classifier for record in records)
+    return [Markdown(f"**{name}**: {CLASSIFIERS[name]}.") for name in names if name in CLASSIFIERS]
 
 
-def _public_tree(tree: TreeFacts) -> TreeFacts:
-    source, licence = (_without_directories(text).rstrip(".") for text in (tree.source, tree.licence))
-    return replace(tree, source=source, licence=licence)
+def _attacks(records: Sequence[RobustnessRecord]) -> list[dict[str, Markdown]]:
+    """Every attack once: its label and space, and its other constants in a table to unfold."""
+    labels, found = attack_labels(records), {}
+    for record in records:
+        said = {"name", "norm", "eps", "eps_text", "num_steps", "step_size", "restarts", "space"}
+        if record.attack.get("loss") != "ce":
+            said.add("loss")
+        rest = {k: v for k, v in record.attack.items() if k not in said and v is not None}
+        key = attack_key(record)
+        label = Markdown(f"**{text(labels[key])}**, space {text(record.attack['space'])}")
+        found[key] = {
+            "label": label,
+            "rest": _settings("constant", rest, folded_as=f"More on {labels[key]}"),
+        }
+    return list(found.values())
 
 
-def _checks_line(record: RobustnessRecord) -> str:
-    where = f"{record.dataset}, {record.level_name}, {record.classifier}"
-    return f"{where}, {attack_label(record.attack)}: {_items(record.checks)}"
+def _settings(head: str, values: Mapping[str, Any], folded_as: str = "") -> Markdown:
+    """A table of settings; None and secrets are left out, budgets are written in grey levels."""
+    linf = values.get("attack.norm", values.get("norm", "linf")) == "linf"
+    rows = [
+        (key, _setting(key, value, linf))
+        for key, value in values.items()
+        if value is not None and not key.endswith("token")
+    ]
+    shown = table([head, "value"], rows) if rows else Markdown("")
+    return folded(folded_as, shown) if rows and folded_as else shown
+
+
+def _setting(key: str, value: Any, linf: bool) -> str:
+    budget = key in ("attack.eps", "attack.step_size", "eps", "step_size")
+    if budget and linf and isinstance(value, float):
+        return format_eps(value)
+    return _value(value)
+
+
+def _value(value: Any) -> str:
+    """Numbers short, paths shrunk to their last part."""
+    if isinstance(value, Mapping):
+        return _items(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(entry) for entry in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (str, os.PathLike)) and MACHINE_PATH.match(os.fspath(value)):
+        return _last_part(os.fspath(value))
+    return _without_directories(str(value))
+
+
+def _items(entries: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_value(value)}" for key, value in entries.items() if value is not None)
+
+
+def _counts(parameters: Mapping[str, int]) -> Markdown:
+    rows = [(group, f"{count:,}") for group, count in parameters.items()]
+    return table(["trained parameters", "count"], rows, right=1) if rows else Markdown("")
+
+
+def _figure(path: str) -> dict[str, Any]:
+    stem = PurePosixPath(path).stem
+    return {"path": url(path), "caption": CAPTIONS.get(stem, stem.replace("_", " "))}
+
+
+def _tree(tree: TreeFacts) -> dict[str, Any]:
+    outline = _outline(tree.paths)
+    return {
+        "name": code(tree.name),
+        "hash": code(tree.hash),
+        "file": code(f"{file_stem(tree.name)}.tree.json"),
+        "levels": len(tree.levels),
+        "sizes": ", ".join(map(str, tree.levels)),
+        "source": _without_directories(tree.source).rstrip("."),
+        "licence": _without_directories(tree.licence).rstrip("."),
+        "outline": block("\n".join(outline)) if 0 < len(outline) <= PRINTED_NODES else "",
+    }
+
+
+def _outline(paths: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines of a tree, the most general names first and every level two blanks further in."""
+    branches: dict = {}
+    for leaf, above in paths.items():
+        branch = branches
+        for name in dict.fromkeys([*reversed(above), leaf]):  # padding repeats a name
+            branch = branch.setdefault(" ".join(name.split()), {})
+
+    def lines(branch: Mapping, depth: int) -> list[str]:
+        return [
+            line for name, below in branch.items() for line in ("  " * depth + name, *lines(below, depth + 1))
+        ]
+
+    return lines(branches, 0)
+
+
+def _format_string(template: str) -> str:
+    """The template for `str.format`, in which its other braces must be doubled."""
+    before, after = (part.replace("{", "{{").replace("}", "}}") for part in template.split("{}"))
+    return before + "{}" + after
 
 
 def _hub_name(name_or_path: str) -> tuple[str, bool]:
@@ -220,11 +267,11 @@ def _hub_name(name_or_path: str) -> tuple[str, bool]:
     return name, name == name_or_path and "/" in name
 
 
-def _paper_link(facts: CardFacts) -> str:
+def _paper_link(facts: CardFacts) -> Markdown:
     title = facts.paper_title or (f"arXiv:{facts.paper_id}" if facts.paper_id else "")
     if ARXIV_ID.fullmatch(facts.paper_id):
-        return f"[{title}](https://arxiv.org/abs/{facts.paper_id})"
-    return title
+        return Markdown(f"[{text(title)}](https://arxiv.org/abs/{facts.paper_id})")
+    return text(title)
 
 
 def _last_part(path: str) -> str:
@@ -232,28 +279,5 @@ def _last_part(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).name if MACHINE_PATH.match(path) else path
 
 
-def _without_directories(text: str) -> str:
-    return DIRECTORIES.sub("", text)
-
-
-def _cell(value: Any) -> str:
-    """A table cell: numbers short, paths shrunk to their last part, nothing that ends the cell."""
-    if isinstance(value, Mapping):
-        text = _items(value)
-    elif isinstance(value, (list, tuple)):
-        text = ", ".join(_cell(entry) for entry in value)
-    elif isinstance(value, float):
-        text = f"{value:.6g}"
-    elif isinstance(value, (str, os.PathLike)) and MACHINE_PATH.match(os.fspath(value)):
-        text = _last_part(os.fspath(value))
-    else:
-        text = _without_directories(str(value))
-    return re.sub(r"(?<!\\)\|", r"\|", " ".join(text.split()))
-
-
-def _items(entries: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_cell(value)}" for key, value in entries.items())
-
-
-def _unique(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
+def _without_directories(shown: str) -> str:
+    return DIRECTORIES.sub("", shown)

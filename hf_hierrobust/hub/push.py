@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import logging
+
+from ..files import write_atomically
+from ..uploads import README, public_files, upload
+
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from huggingface_hub import CommitInfo, HfApi
+
+logger = logging.get_logger(__name__)
 
 PLAIN_MODEL_TYPES = ("clip", "siglip")
 
@@ -15,49 +27,6 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 
 # Prefixes and fragments of tensor names that stock CLIPModel/SiglipModel do not have.
 FOREIGN_TENSOR_MARKS = ("hier_head.", "visual_prompt.", "base_model.", "lora_")
-
-# Patterns are huggingface_hub's: fnmatch on the path relative to the folder, in which `*` also matches `/`.
-# So the allow list names files instead of suffixes, and what must never leave is ignored by name as well:
-# above all training_args.bin, which holds the hub token in clear.
-UPLOAD_PATTERNS: dict[str, tuple[str, ...]] = {
-    "allow_patterns": (
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "processor_config.json",
-        "preprocessor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "merges.txt",
-        "spiece.model",
-        "hier_head.safetensors",
-        "visual_prompt.safetensors",
-        "*tree.json",
-        "results.json",
-        "figures/*.png",
-        "figures/*.svg",
-        "figures/*.pdf",
-        "adapter/adapter_config.json",
-        "adapter/adapter_model.safetensors",
-    ),
-    "ignore_patterns": (
-        "training_args.bin",
-        "*/training_args.bin",
-        "checkpoint-*",
-        "optimizer*",
-        "scheduler*",
-        "scaler*",
-        "rng_state*",
-        "trainer_state.json",
-        "runs/*",
-        "logs/*",
-        "*.log",
-        "events.out.tfevents*",
-    ),
-}
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -95,19 +64,21 @@ def push_folder(
     *,
     private: bool | None = None,
     token: str | None = None,
+    revision: str | None = None,
     commit_message: str = "Upload robust CLIP checkpoint",
 ) -> CommitInfo:
-    """Creates the model repository if needed and uploads `folder` to its branch `main` in one commit.
+    """Creates the model repository if needed and uploads `folder` to one of its branches in one commit.
 
-    Uploaded is what `UPLOAD_PATTERNS` allows: the files stock transformers loads, the card, the side file
-    `hier_head.safetensors`, the tree, `results.json`, figures and a LoRA adapter in its own subfolder.
-    Optimizer state, checkpoints, logs and `training_args.bin` stay at home; unchanged files are not resent.
+    Uploaded is what `uploads.public_files` lists: the files stock transformers loads, the card, the side
+    files, the trees, `results.json`, the card's figures and a LoRA adapter in its own subfolder. Everything
+    else stays at home, unchanged files are not resent, and the repository's README keeps its owner's text.
 
     Args:
         folder: Output folder of a training run, checked by `check_folder` before anything is sent.
         repo_id: `name` (in the token's namespace) or `namespace/name`.
         private: Visibility of a new repository; None is the namespace's default. An old one keeps its own.
         token: Write token; None takes `HF_TOKEN` or the token stored by `hf auth login`.
+        revision: Branch, made where it is not there; None is `main`.
         commit_message: First line of the commit.
 
     Returns:
@@ -129,16 +100,7 @@ def push_folder(
     try:
         full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         _check_remote(api, full_id)
-        # Lists, not the tuples themselves: upload_folder extends ignore_patterns in place.
-        patterns = {name: list(values) for name, values in UPLOAD_PATTERNS.items()}
-        return api.upload_folder(
-            repo_id=full_id,
-            folder_path=root,
-            commit_message=commit_message,
-            # Trainer's own intermediate pushes leave this pickle behind.
-            delete_patterns="training_args.bin",
-            **patterns,
-        )
+        return upload(api, full_id, root, commit_message=commit_message, revision=revision)
     except HfHubHTTPError as error:
         if error.response.status_code not in (401, 403):
             raise
@@ -147,6 +109,54 @@ def push_folder(
             "is invalid, expired or has no write access to this namespace. Make one with the role 'write' at "
             "https://huggingface.co/settings/tokens, then run `hf auth login` or set HF_TOKEN"
         ) from error
+
+
+def push_checkpoint(
+    api: HfApi,
+    repo_id: str,
+    checkpoint: str | Path,
+    *,
+    card: str | None = None,
+    path_in_repo: str = "",
+    revision: str | None = None,
+    commit_message: str,
+) -> Future[CommitInfo]:
+    """Uploads a checkpoint of a run that goes on, by the same list as `push_folder`, in the background.
+
+    The files are set aside first (as hard links where that works), so that neither the next save nor the
+    deletion of old checkpoints can touch what is being sent. Optimizer and generator states are pickles and
+    stay here.
+
+    Args:
+        card: the README to go with it; None sends none.
+        path_in_repo: folder of the repository, as in `uploads.upload`.
+    """
+    stage = Path(tempfile.mkdtemp(prefix="hf_hierrobust-push-"))
+    for name in public_files(checkpoint):
+        (stage / name).parent.mkdir(exist_ok=True)
+        try:
+            os.link(Path(checkpoint) / name, stage / name)
+        except OSError:  # another file system
+            shutil.copy(Path(checkpoint) / name, stage / name)
+    if card is not None:
+        write_atomically(stage / README, card)
+    job = api.run_as_future(
+        upload,
+        api,
+        repo_id,
+        stage,
+        path_in_repo=path_in_repo,
+        revision=revision,
+        commit_message=commit_message,
+    )
+
+    def finish(job: Future) -> None:
+        shutil.rmtree(stage, ignore_errors=True)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            logger.warning(f"the push of {Path(checkpoint).name} to {repo_id} failed: {error}")
+
+    job.add_done_callback(finish)
+    return job
 
 
 def _require(root: Path, names: tuple[str, ...], fix: str) -> None:

@@ -2,13 +2,14 @@
 
 from .clip import RobustCLIPModel
 from .dual_encoder import HierRobustOutput, RobustDualEncoder
-from .encoders import load_robust_model
+from .encoders import as_robust_model, load_robust_model
 from .hier_head import HierHead
 from .pixels import PixelPipeline
-from .prompts import check_prompt_lengths, encode_prompts
+from .prompts import encode_prompts
 from .reference import ReferenceModel
 from .side_files import CorruptSideFileError
 from .siglip import RobustSiglipModel
+from .text_checks import TokenizerError, check_prompts
 from .text_encoder import TextEncoder, TokenBatch, text_inputs
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "RobustSiglipModel",
     "TextEncoder",
     "TokenBatch",
-    "check_prompt_lengths",
+    "TokenizerError",
+    "as_robust_model",
+    "check_prompts",
     "encode_prompts",
     "load_robust_model",
     "text_inputs",

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils import can_return_tuple
 
 from ..adapters.lora import adapter_facts, has_adapters, merged_state
 from ..adapters.visual_prompts import VisualPrompts, remove_visual_prompt
+from ..files import write_atomically
+from ..readme import with_tags
+from ..uploads import README, upload
 from .hier_head import HierHead
 from .side_files import PROMPT_FILE, SIDE_FILE, is_side_key, load_prompt_file, load_side_file, save_side_files
 from .sources import companion_file, dual_encoder_type, hub_options
@@ -68,6 +73,8 @@ class RobustDualEncoder:
     _keys_to_ignore_on_load_missing = [r"hier_head\..*", r"visual_prompt\..*"]
 
     def __init__(self, config: PreTrainedConfig):
+        # Outputs are read by name, and stock forwards fail under a config that turns that off.
+        config.return_dict = True
         super().__init__(config)
         self.card_text: str | None = None
         facts = getattr(config, CONFIG_KEY, None) or {}
@@ -139,6 +146,7 @@ class RobustDualEncoder:
         direction = (features / norms).mean(1)
         return direction / direction.norm(dim=-1, keepdim=True) * norms.mean(1)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -150,9 +158,11 @@ class RobustDualEncoder:
     ) -> HierRobustOutput:
         """As the stock forward; ``text_states`` (N, w) stands in for ``input_ids``.
 
+        With ``return_dict=False`` a tuple of what is not None, in the order of `HierRobustOutput`.
+
         Args:
             pixel_values: (B, 3, h, w), normalised.
-            text_states: pooled states of the text trunk, cached by `zero_shot.encode_prompts`, so
+            text_states: pooled states of the text trunk, cached by `encode_prompts`, so
                 that no text tower runs in a training step.
             patches: also return ``patch_features``, see `encode_patches`.
         """
@@ -163,7 +173,9 @@ class RobustDualEncoder:
             vision, stock = out.vision_model_output, dict(out.items())
             text_features = out.text_model_output.pooler_output
         else:
-            vision, stock = self.get_image_features(pixel_values=pixel_values), None
+            if kwargs.pop("return_loss", None):
+                raise ValueError("return_loss=True needs input_ids, a caption of each image, not text_states")
+            vision, stock = self.get_image_features(pixel_values=pixel_values, **kwargs), None
             # One small product: in bf16 its rounding alone would move distances by a tenth of a logit.
             with torch.autocast(text_states.device.type, enabled=False):
                 text_features = self.project_text(text_states)
@@ -207,19 +219,39 @@ class RobustDualEncoder:
         if push:
             self.push_to_hub(repo_id or Path(save_directory).name, token=kwargs.get("token"), **hub)
 
-    def push_to_hub(self, repo_id: str, **kwargs):
-        """As stock, with the robustness card of the run where there is one (`card_text`)."""
-        info = super().push_to_hub(repo_id, **kwargs)
-        if self.card_text is not None:
-            info = HfApi().upload_file(
-                path_or_fileobj=self.card_text.encode(),
-                path_in_repo="README.md",
-                repo_id=info.repo_url.repo_id,
-                token=kwargs.get("token"),
-                revision=kwargs.get("revision"),
-                commit_message="Model card",
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload robust CLIP checkpoint",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = None,
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """As stock, with the robustness card of the run where there is one (`card_text`).
+
+        Sent is what `uploads.public_files` lists, and a README in the repository keeps its owner's text.
+        """
+        api = HfApi(token=token, library_name="hf_hierrobust")
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        sizes = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        with tempfile.TemporaryDirectory(prefix="hf_hierrobust-push-") as folder:
+            self.save_pretrained(folder, **sizes)
+            if self.card_text is not None:
+                write_atomically(Path(folder) / README, with_tags(self.card_text, tags or ()))
+            return upload(
+                api,
+                repo_id,
+                folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
             )
-        return info
 
     def facts(self) -> dict:
         """What ``config.hier_robust`` records: the model's constants beside whatever training added."""

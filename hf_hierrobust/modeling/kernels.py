@@ -8,24 +8,23 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
+from ..precision import attention_kernel
+
 
 @contextmanager
 def fast_kernels(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[None]:
-    """Attention that suits device and precision.
-
-    On CPU under bf16 autocast the fused attention kernel is about twice as slow as plain matrix
-    products, and the other way round in fp32; on accelerators the model's own choice stays. Both
-    kernels agree to 1e-5 in fp32.
+    """The attention of `attention_kernel` for the model's device and this precision.
 
     Args:
         dtype: autocast type of the scope; None is fp32.
     """
     configs = {"": model.config, **{name: getattr(model.config, name) for name in model.config.sub_configs}}
     before = {name: config._attn_implementation for name, config in configs.items()}  # towers may differ
-    if model.device.type != "cpu" or dtype != torch.bfloat16 or set(before.values()) == {"eager"}:
+    wanted = attention_kernel(model.device.type, dtype)
+    if wanted is None or set(before.values()) == {wanted}:
         yield
         return
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation(wanted)
     try:
         yield
     finally:

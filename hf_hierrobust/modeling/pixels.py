@@ -7,6 +7,7 @@ attacked function, equal to what the checkpoint's own processor does.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,18 +27,25 @@ class PixelPipeline:
 
     Args:
         image_processor: a CLIP-like image processor (``size``, ``crop_size``, ``image_mean``, …).
+        space: threat space of the pixels that come in. ``"native"`` images have their own size and are
+            resized and cropped here, also those that happen to have the model's; ``"model"`` ones already
+            were, by `PixelCollator`, and are only normalised.
 
     Raises:
         ValueError: the processor resamples in a way torch cannot reproduce (nearest, Lanczos, …) or does not
-            divide 8-bit images by 255.
+            divide 8-bit images by 255; on a call, pixels of space ``"model"`` that lack the model's size.
     """
 
-    def __init__(self, image_processor):
-        self.processor = image_processor
+    def __init__(self, image_processor, space: Literal["native", "model"] = "native"):
+        if space not in ("native", "model"):
+            raise ValueError(f"space={space!r} must be 'native' or 'model'")
+        self.processor, self.space = image_processor, space
         mean, std = [0.0] * 3, [1.0] * 3
         if image_processor.do_normalize:
             mean, std = image_processor.image_mean, image_processor.image_std
-        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self.mean, self.std = (
+            torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
+        )
         factor = image_processor.rescale_factor if image_processor.do_rescale else None
         if factor is None or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
             raise ValueError(
@@ -75,12 +83,15 @@ class PixelPipeline:
 
     def _resize_matrices(self, pixels: Tensor) -> tuple[Tensor, Tensor] | None:
         height, width = pixels.shape[-2:]
-        key = (height, width, pixels.device)
+        key = (self.space, height, width, pixels.device)
         if key not in self._matrices:
             self._matrices[key] = self._build(height, width, pixels.device)
         return self._matrices[key]
 
     def _build(self, height: int, width: int, device) -> tuple[Tensor, Tensor] | None:
+        if self.space == "model":
+            self._check_model_size(height, width)
+            return None
         new_height, new_width = self._resized(height, width)
         crop_height, crop_width = self.model_size if self._crops else (new_height, new_width)
         if (new_height, new_width) == (height, width) == (crop_height, crop_width):
@@ -95,6 +106,17 @@ class PixelPipeline:
         columns = _window(_resize_matrix(width, new_width, mode), crop_width)
         return rows.to(device), columns.T.contiguous().to(device)
 
+    def _check_model_size(self, height: int, width: int) -> None:
+        resizes = self._crops or self.processor.do_resize
+        whole = self._crops or "shortest_edge" not in self.processor.size
+        if not resizes or ((height, width) if whole else (min(height, width),) * 2) == self.model_size:
+            return
+        raise ValueError(
+            f"pixels of {height}x{width} come into space 'model', where images already have the model's size "
+            f"{self.model_size[0]}x{self.model_size[1]}: make them with PixelCollator(processor, 'model'), "
+            "or use space='native'"
+        )
+
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         size = self.processor.size
         if not self.processor.do_resize:
@@ -107,7 +129,7 @@ class PixelPipeline:
 
 def _resize_matrix(old: int, new: int, mode: str) -> Tensor:
     """(new, old) matrix of a one-dimensional antialiased resize."""
-    identity = torch.eye(old)
+    identity = torch.eye(old, dtype=torch.float32)  # whatever the default dtype is
     if new == old:
         return identity
     return F.interpolate(identity[None, None], size=(new, old), mode=mode, antialias=True)[0, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from ..adapters.fingerprints import fingerprints
 from ..adapters.lora import adapter_layers, adapters_off
 from ..adapters.visual_prompts import remove_visual_prompt, visual_prompt_off
 from ..modes import evaluating
-
-if TYPE_CHECKING:
-    from .dual_encoder import RobustDualEncoder
+from .dual_encoder import RobustDualEncoder
 
 
 class ReferenceChangedError(RuntimeError):

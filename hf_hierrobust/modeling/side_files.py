@@ -1,6 +1,7 @@
 """What a checkpoint holds beside the stock weights: the hyperbolic head, a visual prompt, an adapter.
 
-Stock transformers reads none of these files, so a corrupt one never harms the stock part.
+Stock transformers reads none of these files, so a corrupt one never harms the stock part. A ``model`` here is
+a `RobustDualEncoder`, which imports this module.
 """
 
 from __future__ import annotations
@@ -8,18 +9,15 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from ..adapters.lora import has_adapters, load_adapter, merged_state, save_adapter
-
-if TYPE_CHECKING:
-    from .dual_encoder import RobustDualEncoder
-    from .hier_head import HierHead
+from ..adapters.lora import adapter_layers, has_adapters, load_adapter, merged_state, save_adapter
+from .hier_head import HierHead
 
 SIDE_FILE = "hier_head.safetensors"
 PROMPT_FILE = "visual_prompt.safetensors"
@@ -51,7 +49,18 @@ def expected_files(facts: dict) -> tuple[str, ...]:
     return tuple(files)
 
 
-def save_side_files(model: RobustDualEncoder, state: dict[str, Tensor], directory: str | os.PathLike) -> None:
+def without_side_keys(load_result, model: PreTrainedModel):
+    """A result of ``load_state_dict`` without what is read after the stock weights: side files and adapters.
+
+    Merged layers of stock weights have no place in an adapted model.
+    """
+    adapted = tuple(f"{name}." for name in adapter_layers(model))
+    for keys in (load_result.missing_keys, load_result.unexpected_keys):
+        keys[:] = [key for key in keys if not (is_side_key(key) or key.startswith(adapted))]
+    return load_result
+
+
+def save_side_files(model: PreTrainedModel, state: dict[str, Tensor], directory: str | os.PathLike) -> None:
     """Write the head, the visual prompt and the adapter (in ``adapter/``), each whole or not at all.
 
     Args:
@@ -65,7 +74,7 @@ def save_side_files(model: RobustDualEncoder, state: dict[str, Tensor], director
         save_adapter(model, Path(directory) / ADAPTER_DIR, _write)
 
 
-def load_side_files(model: RobustDualEncoder, directory: str | os.PathLike) -> None:
+def load_side_files(model: PreTrainedModel, directory: str | os.PathLike) -> None:
     """Bring a training model's head, visual prompt and adapter back from a checkpoint folder.
 
     Raises:
@@ -87,7 +96,7 @@ def load_side_files(model: RobustDualEncoder, directory: str | os.PathLike) -> N
         _check_base(model, directory / "model.safetensors")
 
 
-def load_side_file(model: RobustDualEncoder, path: str | os.PathLike) -> None:
+def load_side_file(model: PreTrainedModel, path: str | os.PathLike) -> None:
     """Load the head's tensors into a model.
 
     Raises:
@@ -101,7 +110,7 @@ def load_side_file(model: RobustDualEncoder, path: str | os.PathLike) -> None:
         raise _corrupt(model, path, error, "hier_head=False") from error
 
 
-def load_prompt_file(model: RobustDualEncoder, path: str | os.PathLike | None) -> None:
+def load_prompt_file(model: PreTrainedModel, path: str | os.PathLike | None) -> None:
     """Load the visual prompt that the config announces.
 
     Raises:
@@ -115,7 +124,7 @@ def load_prompt_file(model: RobustDualEncoder, path: str | os.PathLike | None) -
         raise _corrupt(model, path or PROMPT_FILE, error, "visual_prompt=False") from error
 
 
-def _corrupt(model: RobustDualEncoder, path, error: Exception, option: str) -> CorruptSideFileError:
+def _corrupt(model: PreTrainedModel, path, error: Exception, option: str) -> CorruptSideFileError:
     stock = model.stock_class.__name__
     return CorruptSideFileError(
         f"{path} is corrupt ({error}). The {stock.removesuffix('Model')} weights beside it are unaffected: "
@@ -131,7 +140,7 @@ def _check_curvature(state: dict[str, Tensor], head: HierHead) -> None:
         raise RuntimeError(f"it was trained at curvature {stored:g}, the config says {head._curvature:g}")
 
 
-def _check_base(model: RobustDualEncoder, path: Path) -> None:
+def _check_base(model: PreTrainedModel, path: Path) -> None:
     """An adapter on other base weights than its own is silently wrong; the merged weights tell."""
     stored = load_file(path)
     for key, tensor in merged_state(model, model.state_dict()).items():

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..modes import evaluating
 from .prefixes import pack_prefixes
+from .text_checks import check_tokens
 
 
 class TokenBatch(NamedTuple):
@@ -63,11 +64,12 @@ class TextEncoder:
 
         Raises:
             ValueError: no texts, or one longer than the context.
+            TokenizerError: the tokenizer is not this text encoder's.
         """
         if len(texts) == 0:
             raise ValueError("texts is empty: there is nothing to encode")
         ids = self.tokenize(texts)
-        self._check_lengths(texts, ids)
+        self._check(texts, ids)
         return self.encode_ids(ids)
 
     def fit(self, texts: Sequence[str]) -> list[str]:
@@ -84,7 +86,7 @@ class TextEncoder:
                 words = words[: min(len(words) - 1, self.context)]
                 found[row] = " ".join(words)
                 (ids,) = self.tokenize([found[row]])
-            self._check_lengths([found[row]], [ids])
+            self._check([found[row]], [ids])
         return found
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -115,7 +117,7 @@ class TextEncoder:
             ValueError: a text is longer than the context.
         """
         ids = self.tokenize(texts)
-        self._check_lengths(texts, ids)
+        self._check(texts, ids)
         return self._pad(ids)
 
     @torch.no_grad()
@@ -213,7 +215,8 @@ class TextEncoder:
         mask = (torch.arange(width) < lengths[:, None]).long()
         return TokenBatch(padded.to(self.device), mask.to(self.device))
 
-    def _check_lengths(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+    def _check(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        check_tokens(self.module.config, texts, ids)
         longest = max(range(len(ids)), key=lambda row: len(ids[row]))
         if len(ids[longest]) > self.context:
             raise ValueError(

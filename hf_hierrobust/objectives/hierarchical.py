@@ -142,8 +142,8 @@ class TreeObjective(Objective):
     ) -> tuple[Tensor, Tensor | None]:
         """Text rows (K_l + J,) that compete at a level, its own first, then the J nodes of adjacent levels.
 
-        The second is a (K_l, J) mask of those joined by an edge to each node of the level: they are no
-        negatives of it (HNSA). None where there are none.
+        The second is a (K_l, J) mask of those joined by an edge to each node of the level, or asked by the
+        same prompt: they are no negatives of it (HNSA). None where there are none.
         """
         adjacent = [
             other
@@ -153,7 +153,7 @@ class TreeObjective(Objective):
         index = torch.cat([rows[level], *(rows[other] for other in adjacent)])
         if not adjacent:
             return index, None
-        return index, torch.cat([self._edges(tree, level, other, index.device) for other in adjacent], dim=1)
+        return index, torch.cat([self._joined(tree, rows, level, other) for other in adjacent], dim=1)
 
     def _score(self, view: View, points: Polar, texts: Polar, scale: float) -> Tensor:
         """Scores (M, N), ``scale`` times those that have the slope of CLIP's own logits in the cosine."""
@@ -174,10 +174,19 @@ class TreeObjective(Objective):
     def _ancestors(self, tree: LabelTree, level: int, device) -> Tensor:
         return self._cached(("anc", id(tree), level, device), lambda: tree.ancestors(level).to(device))
 
-    def _edges(self, tree: LabelTree, level: int, other: int, device) -> Tensor:
-        return self._cached(
-            ("edges", id(tree), level, other, device), lambda: tree.edge_mask(level, other).to(device)
-        )
+    def _joined(self, tree: LabelTree, rows: tuple[Tensor, ...], level: int, other: int) -> Tensor:
+        def make() -> Tensor:
+            # Classes that a data set calls by one name (ImageNet's "missile" twice) have one prompt: padded,
+            # each would be its own hard negative by way of its twin.
+            number = {name: i for i, name in enumerate(dict.fromkeys(self.nodes.names))}
+            mine, theirs = (
+                torch.tensor([number[self.nodes.names[row]] for row in rows[at].tolist()])
+                for at in (level, other)
+            )
+            joined = tree.edge_mask(level, other) | (mine[:, None] == theirs)
+            return joined.to(rows[level].device)
+
+        return self._cached(("joined", id(tree), level, other, rows[level].device), make)
 
     def _cached(self, key, make):
         if key not in self._cache:

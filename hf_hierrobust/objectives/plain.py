@@ -66,7 +66,7 @@ class Plain(Clean):
         """The fixed rows (K, D) on the device of these embeddings (B, D); drawn once."""
         if self._weight is None:
             generator = torch.Generator().manual_seed(self.seed)
-            weight = torch.empty(self.num_classes, features.shape[-1])
+            weight = torch.empty(self.num_classes, features.shape[-1], dtype=torch.float32)
             self._weight = torch.nn.init.orthogonal_(weight, generator=generator)
         self._weight = self._weight.to(features)
         return self._weight

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..hierarchy import Forest
+from ..naming import check_template
 from ..options import check_choice, check_flag, check_numbers
 from .base import OBJECTIVES, Reference, Targets, TextNodes, View
 from .losses import attention_maps
@@ -128,10 +129,7 @@ class CompTGA(TGAZSR):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.negative_template, str) or self.negative_template.count("{}") != 1:
-            raise ValueError(
-                f"negative_template={self.negative_template!r} must hold one {{}}: the class name"
-            )
+        check_template("negative_template", self.negative_template)
 
     def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
         """Add one negated prompt per class behind the class prompts."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..evaluation.record_checks import eps_text
 from ..evaluation.records import RobustnessRecord
-from .markdown import table, text
+from .markdown import Markdown, table, text
 
 
 def attack_label(attack: Mapping[str, Any]) -> str:
@@ -23,6 +24,39 @@ def attack_label(attack: Mapping[str, Any]) -> str:
     if (attack.get("restarts") or 1) > 1:
         parts.append(f"{attack['restarts']} restarts")
     return ", ".join(parts)
+
+
+def attack_short(attack: Mapping[str, Any]) -> str:
+    """The least that names an attack: "pgd-20 linf:4/255 native"."""
+    steps = f"-{attack['num_steps']}" if attack.get("num_steps") else ""
+    return f"{attack['name']}{steps} {attack['norm']}:{attack['eps_text']} {attack['space']}"
+
+
+def attack_labels(
+    records: Sequence[RobustnessRecord], name: Callable[[Mapping[str, Any]], str] = attack_label
+) -> dict[str, str]:
+    """Name of each attack of some records, by `attack_key`; equal names of unequal attacks are numbered."""
+    attacks = {attack_key(record): name(record.attack) for record in records}
+    seen: dict[str, int] = {}
+    for key, label in attacks.items():
+        seen[label] = seen.get(label, 0) + 1
+        attacks[key] = label if seen[label] == 1 else f"{label} ({seen[label]})"
+    return attacks
+
+
+def attack_key(record: RobustnessRecord) -> str:
+    """What two records of one attack have in common: all its constants."""
+    return json.dumps(record.attack, sort_keys=True)
+
+
+def borrowed_base(record: RobustnessRecord | Mapping[str, Any]) -> str | None:
+    """The classifier behind the base's numbers where it is another one than the record's own; else None.
+
+    A base has no hyperbolic head: what stands beside a hyperbolic classifier is the base's cosine one.
+    """
+    entries = record if isinstance(record, Mapping) else record.to_dict()
+    other = (entries.get("base") or {}).get("classifier")
+    return other if other and other != entries["classifier"] else None
 
 
 def records_table(
@@ -43,8 +77,10 @@ def records_table(
         raise ValueError("records is empty; a table needs at least one record.")
     if interval not in ("brackets", "plusminus"):
         raise ValueError(f"interval={interval!r} is unknown; choose 'brackets' or 'plusminus'.")
+    labels = attack_labels(records)
+    columns = _COLUMNS | {"Attack": lambda record: labels[attack_key(record)]}
     shown, shared = [], []
-    for title, value_of in _COLUMNS.items():
+    for title, value_of in columns.items():
         varies = len({value_of(record) for record in records}) > 1
         if varies or title in ("Level", "Classifier"):
             shown.append(title)
@@ -53,14 +89,22 @@ def records_table(
     has_base = any(record.base for record in records)
     numbers = ["Clean before", "Clean after", "Robust before", "Robust after"]
     numbers = numbers if has_base else ["Clean", "Robust"]
-    rows = []
+    rows, borrowed = [], set()
     for record in records:
-        entries = [record.base, record.to_dict()] if has_base else [record.to_dict()]
-        cells = [_cell(entry, kind, interval) for kind in ("clean", "robust") for entry in entries]
-        rows.append([text(_COLUMNS[title](record)) for title in shown] + cells)
+        cells = []
+        for kind in ("clean", "robust"):
+            if has_base:
+                mark = "†" if borrowed_base(record) else ""
+                cells.append(_cell(record.base, kind, interval) + mark)
+            cells.append(_cell(record.to_dict(), kind, interval))
+        borrowed |= {borrowed_base(record)} - {None}
+        rows.append([*(columns[title](record) for title in shown), *map(Markdown, cells)])
     note = "; ".join([*shared, "accuracy in % with 95 % Wilson interval"])
     grid = table([*shown, *numbers], rows, right=len(numbers))
-    return f"{grid}\n\n{note[0].upper()}{note[1:]}.\n"
+    lines = [grid, "", f"{note[0].upper()}{note[1:]}."]
+    if borrowed:
+        lines += ["", f"† The base has no such classifier; its {', '.join(sorted(borrowed))} one is shown."]
+    return "\n".join(lines) + "\n"
 
 
 _COLUMNS: dict[str, Callable[[RobustnessRecord], Any]] = {

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..classifiers.levels import CLASSIFIERS
-from ..data import available_class_sets
-from ..evaluation.suite import AttackPlan
-from ..hierarchy import available_trees
-from ..options import check_counts, check_numbers
+# Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
+from ..naming import check_name, check_template
+from ..options import check_counts, check_numbers, json_mapping
 from ..threat import ThreatModel, parse_eps
-from ..training.arguments import build_text_attack
+
+if TYPE_CHECKING:
+    from ..evaluation import AttackPlan
+
+SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
+"""Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
 
 
 @dataclass
@@ -61,28 +66,37 @@ class RunArguments:
     class_set: str | None = field(
         default=None,
         metadata={
-            "help": f"Class names: a built-in set ({', '.join(available_class_sets())}) or JSON file; by "
-            "default the data set's own names."
+            "help": "Class names: a built-in set (cifar10, cifar100, caltech101, tinyimagenet, imagenet) or "
+            "JSON file; by default the data set's own names."
         },
     )
-    tree: str | None = field(
+    eval_name: str | None = field(
         default=None,
-        metadata={
-            "help": f"Trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON files, "
-            "'wordnet', 'induced'."
-        },
+        metadata={"help": "What records and card call the evaluation data; by default the data set or file."},
     )
     eval_samples: int = field(default=1000, metadata={"help": "Images of each evaluation set."})
     eval_eps: str | None = field(
         default=None, metadata={"help": "Budgets to evaluate, comma-separated; by default the training eps."}
     )
-    eval_num_steps: int = field(default=20, metadata={"help": "PGD steps of the evaluation."})
-    eval_step_size: str | None = field(
-        default=None, metadata={"help": "PGD step of the evaluation in pixel scale; by default eps/4."}
+    eval_attack: str = field(
+        default="pgd",
+        metadata={
+            "help": "Attacks of the evaluation, comma-separated; the worst case counts. 'pgd' is PGD on the "
+            "cross-entropy, then on the margin of what still stands; 'pgd-ce' and 'pgd-margin' are one of "
+            "the two; any registered attack by its name."
+        },
     )
-    eval_restarts: int = field(default=1, metadata={"help": "PGD restarts of the evaluation."})
-    eval_losses: str = field(
-        default="ce", metadata={"help": "PGD losses, worst case counts: 'ce', 'margin' or 'ce,margin'."}
+    eval_num_steps: int | None = field(
+        default=None, metadata={"help": "Steps of these attacks; by default their own (PGD: 20)."}
+    )
+    eval_step_size: str | None = field(
+        default=None, metadata={"help": "Their step in pixel scale; by default their own (PGD: eps/4)."}
+    )
+    eval_restarts: int | None = field(
+        default=None, metadata={"help": "Their restarts; by default their own (PGD: 1)."}
+    )
+    eval_attack_args: dict | str | None = field(
+        default=None, metadata={"help": "Further options of these attacks, as JSON."}
     )
     eval_text_attack: str | None = field(
         default=None,
@@ -94,8 +108,8 @@ class RunArguments:
     eval_classifiers: str | None = field(
         default=None,
         metadata={
-            "help": f"Classifiers to evaluate, comma-separated, of {', '.join(CLASSIFIERS)}; by default all "
-            "but those that join the levels of a path."
+            "help": "Classifiers to evaluate, comma-separated, of cosine, hyperbolic, rollup, "
+            "rollup-hyperbolic, path, path-hyperbolic; by default all but the last two."
         },
     )
     eval_template: str | None = field(
@@ -109,23 +123,42 @@ class RunArguments:
         metadata={"help": "Further sets, name=source pairs: 'cifar10=path.parquet,tinyimagenet=…'."},
     )
     eval_batch: int = field(default=250, metadata={"help": "Images per evaluation batch."})
-    bf16_search: bool = field(
-        default=False, metadata={"help": "Search attacks under bf16 autocast; verdicts stay fp32."}
+    bf16_search: str = field(
+        default="auto",
+        metadata={
+            "help": "Search attacks under bf16 autocast, verdicts stay fp32: auto (where the machine has "
+            "bf16 instructions), true or false.",
+            "nargs": "?",
+            "const": "true",
+        },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
-        for name in ("tree", "eval_eps", "eval_losses", "eval_classifiers", "zero_shot"):
-            if isinstance(getattr(self, name), list):  # the natural form in YAML
+        if isinstance(self.zero_shot, Mapping):  # lists and mappings are the natural forms in YAML
+            self.zero_shot = [f"{name}={source}" for name, source in self.zero_shot.items()]
+        for name in SEVERAL:
+            if isinstance(getattr(self, name), (list, tuple)):
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
-        counts = ("eval_samples", "eval_batch", "eval_num_steps", "eval_restarts", "shuffle_buffer")
-        check_counts(self, *counts, *(("max_train_samples",) if self.max_train_samples is not None else ()))
+        counts = ("eval_samples", "eval_batch", "shuffle_buffer")
+        optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
+        check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
         check_numbers(self, "skip_train_samples")
-        if self.eval_template not in (None, "own") and self.eval_template.count("{}") != 1:
-            raise ValueError(
-                f"eval_template={self.eval_template!r} must contain '{{}}' exactly once, or be 'own'"
-            )
+        if self.eval_template not in (None, "own"):
+            check_template("eval_template", self.eval_template)
+        self._check_sources()
+        if self.model_name_or_path is None:
+            if self.dataset_name != "glyphs":
+                raise ValueError(
+                    "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
+                )
+            self.model_name_or_path = "glyphs"
+        if self.eval_name is None:
+            self.eval_name = self.dataset_name or file_name(self.eval_file)
+        check_name("eval_name", self.eval_name)
+
+    def _check_sources(self) -> None:
         if self.dataset_name is None and self.eval_file is None:
             raise ValueError(
                 "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"
@@ -136,22 +169,28 @@ class RunArguments:
             )
         if self.streaming and self.dataset_name == "glyphs":
             raise ValueError("streaming=True: the glyphs are rendered here, there is nothing to stream")
-        if self.model_name_or_path is None:
-            if self.dataset_name != "glyphs":
-                raise ValueError(
-                    "no model: give model_name_or_path, a CLIP or SigLIP checkpoint (folder or Hub id)"
-                )
-            self.model_name_or_path = "glyphs"
+
+    @property
+    def train_source(self) -> str:
+        """Where the training data come from."""
+        return self.dataset_name or self.train_file
+
+    @property
+    def eval_source(self) -> str:
+        """Where the evaluation data come from."""
+        return self.dataset_name or self.eval_file
 
     @property
     def train_name(self) -> str:
         """What the training data are called."""
-        return self.dataset_name or Path(self.train_file).absolute().parent.name
+        return self.dataset_name or file_name(self.train_file)
 
     @property
-    def eval_name(self) -> str:
-        """What the evaluation data are called."""
-        return self.dataset_name or Path(self.eval_file).absolute().parent.name
+    def searches_in_bf16(self) -> bool:
+        """What ``bf16_search`` comes to on this machine."""
+        from ..precision import resolve_bf16
+
+        return resolve_bf16(self.bf16_search, "bf16_search")
 
     @property
     def classifiers(self) -> list[str] | None:
@@ -165,17 +204,43 @@ class RunArguments:
 
     def plan(self, threat: ThreatModel) -> AttackPlan:
         """The evaluation's attacks, in the norm and space of the training threat."""
+        from ..evaluation import AttackPlan
+        from ..training.arguments import build_text_attack
+
         budgets = [threat.eps]
         if self.eval_eps:
             budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]
-        step = self.eval_step_size
-        return AttackPlan(
-            threats=tuple(ThreatModel(threat.norm, eps, threat.space) for eps in budgets),
-            num_steps=self.eval_num_steps,
-            restarts=self.eval_restarts,
-            step_size=parse_eps(step, "eval_step_size", threat.norm) if step else None,
-            losses=tuple(name.strip() for name in self.eval_losses.split(",")),
-            text_attack=build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
-            if self.eval_text_attack
-            else None,
+        text_attack = None
+        if self.eval_text_attack:
+            text_attack = build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
+        return AttackPlan.of(
+            self.eval_attack,
+            [ThreatModel(threat.norm, eps, threat.space) for eps in budgets],
+            text_attack=text_attack,
+            **self._attack_options(threat),
         )
+
+    def _attack_options(self, threat: ThreatModel) -> dict:
+        options = json_mapping(self.eval_attack_args, "eval_attack_args")
+        if self.eval_step_size is not None:
+            parse_eps(self.eval_step_size, "eval_step_size", threat.norm)  # a message with this name
+        for name in ("num_steps", "step_size", "restarts"):
+            if (value := getattr(self, f"eval_{name}")) is not None:
+                if name in options:
+                    raise ValueError(
+                        f"eval_{name}={value} and eval_attack_args both set {name}: give it once"
+                    )
+                options[name] = value
+        return options
+
+
+def file_name(source: str) -> str:
+    """What a file of data is called that nobody named: its stem, so that two files of a folder differ.
+
+    A stem that only says which split it is has its folder's name before it; a folder keeps its name.
+    """
+    path = Path(source).absolute()
+    if path.is_dir():
+        return path.name
+    split = path.stem.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")
+    return f"{path.parent.name}-{path.stem}" if split else path.stem

@@ -6,23 +6,25 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 import datasets as hf
-import numpy as np
 
 from ..classifiers import check_classifiers, level_prompts
-from ..data import label_array, label_names
-from ..data.collator import decode_image
+from ..data import PixelDataset
 from ..evaluation import EvaluationSet
-from ..modeling import check_prompt_lengths
+from ..modeling import RobustDualEncoder
+from ..modeling import check_prompts as check_own_prompts
 from ..threat import ThreatModel
 from .arguments import RunArguments
 
 PRELOAD_BYTES = 2 << 30
 
 
-def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool = True) -> None:
+def check_evaluation(
+    args: RunArguments, threat: ThreatModel, has_tree: bool, trains_head: bool = True
+) -> None:
     """Build every attack of the evaluation once and load its models, and look for what its figures need.
 
     Args:
+        has_tree: whether the run has a class tree.
         trains_head: whether the model will have a calibrated hyperbolic head to evaluate.
 
     Raises:
@@ -34,11 +36,9 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
         plan.text_attack.prepare()
     elif args.eval_text_attack_args:
         raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
-    for one in plan.threats:
-        plan.attacks(one)
     names = args.classifiers
     check_classifiers(names or ())
-    if names and args.tree is None and all("rollup" in name for name in names):
+    if names and not has_tree and all("rollup" in name for name in names):
         raise ValueError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
     if names and not trains_head and all("hyperbolic" in name for name in names):
         raise ValueError(
@@ -56,44 +56,20 @@ def check_evaluation(args: RunArguments, threat: ThreatModel, trains_head: bool 
         )
 
 
-def check_prompts(sets: Iterable[EvaluationSet], tokenizer, context: int, template: str | None) -> None:
+def check_prompts(
+    sets: Iterable[EvaluationSet], model: RobustDualEncoder, tokenizer, template: str | None
+) -> None:
     """Tokenise what the evaluation will ask, classes and superclasses of every set, before hours of training.
 
     Raises:
-        ValueError: a prompt longer than the text encoder's ``context``.
+        ValueError: a prompt longer than the text encoder's context, or a tokenizer that is not the model's.
     """
     for data in sets:
         for level in level_prompts(data.class_set, data.tree, template):
-            check_prompt_lengths(tokenizer, [prompt for node in level for prompt in node], context)
-
-
-def with_label_ids_of(evaluation: hf.Dataset, names: list[str] | None) -> hf.Dataset:
-    """Evaluation data whose label ids mean what they mean in the training data.
-
-    Ids of text labels are places in the sorted list of the names that occur, so an evaluation file that lacks
-    one class numbers the others differently.
-
-    Args:
-        names: class names of the training data, or None if unknown.
-
-    Raises:
-        ValueError: classes that the training data do not name.
-    """
-    own = label_names(evaluation)
-    if own is None or names is None or own == names:
-        return evaluation
-    missing = [name for name in own if name not in names]
-    if missing:
-        raise ValueError(
-            f"the evaluation data name {len(missing)} classes that the training data lack, e.g. "
-            f"{missing[:5]}: both need the same label names"
-        )
-    ids = np.array([names.index(name) for name in own])[label_array(evaluation)]
-    column = evaluation.remove_columns("label")
-    return column.add_column("label", ids, feature=hf.ClassLabel(names=names))
+            check_own_prompts(model.config, tokenizer, level)
 
 
 def worth_preloading(train: hf.Dataset) -> bool:
     """Whether all training images, decoded, fit into two GiB; judged by the first one."""
-    width, height = decode_image(train[0], 0).size
+    width, height = PixelDataset(train.select([0]))[0]["image"].size
     return 3 * width * height * len(train) <= PRELOAD_BYTES

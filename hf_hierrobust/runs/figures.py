@@ -59,7 +59,9 @@ def _draw_examples(run: Run, pixels: Tensor, labels: Tensor, path: Path) -> None
     names = run.class_set.class_names
     prompts = [run.training_args.template.replace("{}", name) for name in names]
     states = encode_prompts(run.model, run.processor.tokenizer, prompts)
-    classifier = ZeroShotClassifier(run.model, PixelPipeline(run.processor.image_processor), states)
+    classifier = ZeroShotClassifier(
+        run.model, PixelPipeline(run.processor.image_processor, run.training_args.threat.space), states
+    )
     result = PGD(threat=run.training_args.threat)(classifier, pixels, labels)
     with torch.no_grad():
         before, after = (classifier(x).argmax(1).tolist() for x in (pixels, result.adversarial))
@@ -81,9 +83,9 @@ def _draw_ball(run: Run, trainer: RobustCLIPTrainer, pixels: Tensor, labels: Ten
     from ..reports.plots import plot_ball
 
     model, tree, rows = run.model, run.forest.trees[0], trainer.objective.nodes.rows[0]
-    pipeline = PixelPipeline(run.processor.image_processor)
+    pipeline = PixelPipeline(run.processor.image_processor, run.training_args.threat.space)
     with torch.no_grad():
-        states = trainer.forward.text.current_states(model)
+        states = trainer.step.views.text.current_states(model)
         texts = model.hier_head.text_tangent(model.project_text(states))
         images = model.hier_head.image_tangent(model.encode_image(pipeline(pixels)))
     starts = [sum(tree.sizes[:level]) for level in range(tree.num_levels)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin
 
@@ -27,7 +26,6 @@ class Run:
     processor: ProcessorMixin
     class_set: ClassSet
     forest: Forest | None
-    label_map: torch.Tensor | None
     train_dataset: Dataset
     eval_sets: list[EvaluationSet]
 

@@ -6,11 +6,13 @@ from contextlib import nullcontext
 
 from ..adapters import visual_prompt_off
 from ..evaluation import RobustnessRecord
+from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from .arguments import RunArguments
+from .evaluate import evaluate_run
+from .load import load_run
 from .report import report
 from .run import Run
-from .stages import evaluate_run, load_run
 
 
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:
@@ -32,17 +34,23 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     trainer = build_trainer(run)
     # A new visual prompt is noise that the base does not have.
     prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
+    if args.eval_base:
+        say("base evaluation: the model before training")
     with visual_prompt_off(run.model) if prompted else nullcontext():
         base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
+    say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
     records = []
     if trainer.is_world_process_zero():
+        say("evaluation: the trained model on the same images")
         records = evaluate_run(run, run.model, training_args.output_dir, trainer.objective.name)
+        say("report: figures and card")
         records = report(run, trainer, base, records)
     if training_args.push_to_hub:
         trainer.push_to_hub()
+    say(f"done: {training_args.output_dir}")
     return records
 
 
@@ -51,10 +59,9 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
     return RobustCLIPTrainer(
         run.model,
         run.training_args,
-        processor=run.processor,
+        processing_class=run.processor,
         class_set=run.class_set,
-        forest=run.forest,
+        tree=run.forest,
         train_dataset=run.train_dataset,
         eval_dataset=run.eval_sets[0].dataset,
-        label_map=run.label_map,
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
 
 from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
 from ..data.class_sets import DEFAULT_TEMPLATE
+from ..hierarchy import available_trees
+from ..naming import check_template
 from ..objectives import OBJECTIVES, Objective
-from ..options import check_counts
+from ..options import check_counts, json_mapping
+from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
 
 
@@ -51,6 +53,13 @@ class RobustTrainingArguments(TrainingArguments):
     )
     text_attack_args: dict | str | None = field(
         default=None, metadata={"help": "Options of the text attack, as JSON: '{\"num_candidates\": 10}'."}
+    )
+    tree: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Class trees, comma-separated: built-in names ({', '.join(available_trees())}), JSON "
+            "files, 'wordnet', 'induced', 'generated:<model>'."
+        },
     )
     lora_r: int | None = field(
         default=None, metadata={"help": "Train LoRA adapters of this rank in place of the towers' weights."}
@@ -99,6 +108,14 @@ class RobustTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Start anew although output_dir holds another run."}
     )
     # Changed defaults of TrainingArguments
+    bf16: str = field(
+        default="auto",
+        metadata={
+            "help": "Train under bf16 autocast: auto (where the machine has bf16 instructions), true, false.",
+            "nargs": "?",
+            "const": "true",
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: it drops labels."})
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
@@ -109,21 +126,19 @@ class RobustTrainingArguments(TrainingArguments):
         self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
-        if self.template.count("{}") != 1:
-            raise ValueError(
-                f"template={self.template!r} must contain '{{}}' exactly once, for the class name"
-            )
+        check_template("template", self.template)
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
-        if isinstance(self.lora_towers, list):  # the natural form in YAML
-            self.lora_towers = ",".join(self.lora_towers)
+        for name in ("lora_towers", "tree"):
+            if isinstance(getattr(self, name), (list, tuple)):  # the natural form in YAML
+                setattr(self, name, ",".join(map(str, getattr(self, name))))
         if self.fp16:
             raise ValueError(
                 "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "
                 "use bf16, or leave both off"
             )
-        self.objective_args = _as_dict(self.objective_args, "objective_args")
-        self.attack_args = _as_dict(self.attack_args, "attack_args")
-        self.text_attack_args = _as_dict(self.text_attack_args, "text_attack_args")
+        self.objective_args = json_mapping(self.objective_args, "objective_args")
+        self.attack_args = json_mapping(self.attack_args, "attack_args")
+        self.text_attack_args = json_mapping(self.text_attack_args, "text_attack_args")
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
@@ -138,11 +153,32 @@ class RobustTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             # Without this, torchrun on a CPU machine silently trains one full copy per process.
             self.use_cpu = True
+        self.bf16 = resolve_bf16(
+            accelerate_choice(self.bf16), device_type="cpu" if self.use_cpu else this_device_type()
+        )
         super().__post_init__()
+        self.mixed_precision = "bf16" if self.bf16 else "no"  # else accelerate's configuration would win
         if self.n_gpu > 1:
             raise ValueError(
                 "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "
                 "start with `accelerate launch --multi_gpu` or set CUDA_VISIBLE_DEVICES to one GPU"
+            )
+
+    def changed(self, *names: str) -> list[str]:
+        """Those of these fields that differ from their defaults."""
+        defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(self)}
+        return [name for name in names if getattr(self, name) not in (defaults[name], {})]
+
+    def refuse_beside(self, instance: str, *names: str) -> None:
+        """An instance handed to the trainer has its own options.
+
+        Raises:
+            ValueError: one of these fields is set and would have no effect.
+        """
+        if set_ := self.changed(*names):
+            raise ValueError(
+                f"{set_[0]}={getattr(self, set_[0])!r} has no effect beside the {instance} instance that the "
+                "trainer was given: set it there, or leave the instance out"
             )
 
     def build_objective(self) -> Objective:
@@ -187,7 +223,7 @@ class RobustTrainingArguments(TrainingArguments):
 def build_text_attack(name: str, options: dict | str | None, prefix: str = "") -> TextAttack:
     """Instance of a named text attack; ``prefix`` of the argument for messages."""
     argument = f"{prefix}text_attack_args"
-    return _build(TEXT_ATTACKS.get(name), _as_dict(options, argument), argument)
+    return _build(TEXT_ATTACKS.get(name), json_mapping(options, argument), argument)
 
 
 def _build(cls, options: dict, argument: str):
@@ -196,15 +232,3 @@ def _build(cls, options: dict, argument: str):
     except TypeError as error:
         known = [f.name for f in fields(cls) if f.init]
         raise ValueError(f"{argument}: {error}; {cls.name!r} takes {', '.join(known)}") from None
-
-
-def _as_dict(value: dict | str | None, name: str) -> dict:
-    if value is None or isinstance(value, dict):
-        return dict(value or {})
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}={value!r} is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{name}={value!r} must be a JSON object")
-    return parsed

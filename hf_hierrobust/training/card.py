@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from ..attacks import Attack, TextAttack
 from ..evaluation.records import RobustnessRecord
+from ..hierarchy import Forest, LabelTree
 from ..hub import CardFacts, TreeFacts
 from ..naming import public_name
+from ..objectives import Objective
+from ..threat import ThreatModel
+from .arguments import RobustTrainingArguments
 
-if TYPE_CHECKING:
-    from .arguments import RobustTrainingArguments
-    from .trainer import RobustCLIPTrainer
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """What a training was, beside its arguments: what really ran.
+
+    Attributes:
+        base_model: Hub id or path.
+        recipe: as in ``config.hier_robust``.
+        threat: of the training attack; None trained on clean images.
+        trained: parameters by group.
+        trees: those that the objective used.
+        images: number of training images, or "stream".
+        batch_size: images an optimiser step, over all processes.
+        precision: of the training forwards: "fp32" or "bf16".
+        steps, epochs: so far.
+    """
+
+    base_model: str
+    objective: Objective
+    recipe: Mapping
+    threat: ThreatModel | None
+    trained: Mapping[str, int]
+    trees: Sequence[LabelTree]
+    images: int | str
+    batch_size: int
+    precision: str
+    steps: int
+    epochs: float
+
+
+def recipe(
+    objective: Objective,
+    attack: Attack | None,
+    text_attack: TextAttack | None,
+    template: str,
+    forest: Forest | None,
+) -> dict:
+    """What ``config.hier_robust`` and the card say about a training."""
+    found = {
+        "objective": objective.name,
+        "objective_args": objective.options(),
+        "attack": None if attack is None else attack.describe_training(),
+        **({} if text_attack is None else {"text_attack": text_attack.describe()}),
+        "template": template,
+    }
+    if forest is not None:
+        found["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in forest]
+    return found
 
 
 def card_facts(
-    trainer: RobustCLIPTrainer,
+    args: RobustTrainingArguments,
+    facts: TrainingFacts,
+    *,
     records: Sequence[RobustnessRecord] = (),
     figures: Sequence[str] = (),
     datasets: Sequence[str] = (),
@@ -27,8 +79,7 @@ def card_facts(
         figures: paths relative to the output directory.
         datasets: Hub ids or names of the training data.
     """
-    args, objective, data = trainer.args, trainer.objective, trainer.train_dataset
-    recipe, forest = trainer.recipe(args), trainer.forest if "tree" in objective.needs else None
+    objective = facts.objective
     hyperparameters = {
         "learning_rate": args.learning_rate,
         "optimizer": _plain(args.optim),
@@ -37,38 +88,39 @@ def card_facts(
         "warmup_steps": args.warmup_steps,
         "weight_decay": args.weight_decay,
         "max_grad_norm": args.max_grad_norm,
-        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.epoch or 0, 2),
-        "bf16": args.bf16,
+        "batch_size": facts.batch_size,
+        "steps": facts.steps,
+        "epochs": round(facts.epochs, 2),
+        "precision": facts.precision,
         "seed": args.seed,
-        "training_images": len(data) if hasattr(data, "__len__") else "stream",
+        "training_images": facts.images,
         "template": args.template,
         **_adapter_options(args),
-        **{f"objective.{key}": value for key, value in recipe["objective_args"].items()},
-        **{f"attack.{key}": value for key, value in (recipe["attack"] or {}).items()},
-        **{f"text_attack.{key}": value for key, value in recipe.get("text_attack", {}).items()},
+        **{f"objective.{key}": value for key, value in facts.recipe["objective_args"].items()},
+        **{f"attack.{key}": value for key, value in (facts.recipe["attack"] or {}).items()},
+        **{f"text_attack.{key}": value for key, value in facts.recipe.get("text_attack", {}).items()},
     }
     threat = "none: trained on clean images"
-    if trainer.attack is not None:
-        threat = f"{trainer.attack.threat}, perturbation at the {trainer.attack.threat.space} resolution"
+    if facts.threat is not None:
+        threat = f"{facts.threat}, perturbation at the {facts.threat.space} resolution"
     return CardFacts(
         model_name=public_name(args.hub_model_id or args.output_dir),
         repo_id=args.hub_model_id,
-        base_model=trainer.base_model,
+        base_model=facts.base_model,
         objective=objective.name,
         threat_model=threat,
         paper_id=objective.paper_id,
         paper_title=objective.title,
         citation=objective.citation,
         datasets=datasets,
+        template=args.template,
         hyperparameters=hyperparameters,
-        trained_parameters=trainer.trained,
+        trained_parameters=facts.trained,
         trees=[
             TreeFacts(
                 name=tree.name, levels=tree.sizes, hash=tree.hash, source=tree.source, licence=tree.licence
             )
-            for tree in forest or ()
+            for tree in facts.trees
         ],
         visual_prompt=_has_visual_prompt(args),
         records=records,

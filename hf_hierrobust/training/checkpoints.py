@@ -25,6 +25,15 @@ class NonFiniteLossError(FloatingPointError):
     """Training stopped because a loss term was NaN or infinite."""
 
 
+def non_finite_loss(output_dir: str | Path, step: int, what: str) -> NonFiniteLossError:
+    """The error that names what was not finite, and the way back."""
+    checkpoint = last_good_checkpoint(output_dir)
+    return NonFiniteLossError(
+        f"loss is not finite at step {step}: {what}. Last good checkpoint: "
+        f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
+    )
+
+
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
     found = [p for p in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]

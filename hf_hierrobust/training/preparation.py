@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..adapters.lora import add_lora, lora_config
 from ..adapters.trainable import set_trainable
 from ..adapters.visual_prompts import add_visual_prompt
-from ..data import ClassSet
 from ..modeling import ReferenceModel, RobustDualEncoder
 from ..objectives import Objective
 from .arguments import RobustTrainingArguments
-from .forward import TextSide
+from .text_side import TextSide
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -57,41 +56,14 @@ def prepare(
     return trained, text, ReferenceModel(model, text.states) if wanted else None
 
 
-def check_labelled(objective: Objective, train: Dataset | None, evaluation: Dataset | None) -> None:
-    """Refuse images without labels where the objective or the evaluation needs them.
+def levels_of(objective: Objective) -> list[tuple[Tensor, Tensor]]:
+    """For each level of the first tree its nodes' rows among the prompts, and the node (K,) of each leaf.
 
-    Raises:
-        ValueError: see above; or captions are needed, and there are no labels to make class prompts of.
+    Args:
+        objective: after its ``setup``; one without trees has the leaf level only.
     """
-    if not getattr(evaluation, "labelled", True):
-        raise ValueError("eval_dataset has no labels to measure accuracy by")
-    if getattr(train, "labelled", True):
-        return
-    if objective.uses_labels:
-        raise ValueError(
-            f"objective {objective.name!r} needs class labels, which train_dataset lacks under its options: "
-            "train fare, agft or advflyp, or give labelled images"
-        )
-    if "captions" in objective.needs and getattr(train, "captions", ()) is None:
-        raise ValueError(
-            f"objective {objective.name!r} needs captions, but train_dataset has neither captions nor labels "
-            "to make class prompts of: give caption_column"
-        )
-
-
-def common_label_map(class_set: ClassSet, train: Dataset | None, evaluation: Dataset | None) -> Tensor:
-    """Class index (C,) of each label of the training and the evaluation data, by name where they have names.
-
-    Labels without names are class indices; the collator refuses others: -1 would train the last class.
-
-    Raises:
-        ValueError: the two number their labels differently, or names that fit no class.
-    """
-    first = train if train is not None and getattr(train, "labelled", True) else evaluation
-    names = [getattr(data, "label_names", None) for data in (first, evaluation)]
-    if None not in names and names[0] != names[1]:
-        raise ValueError(
-            f"train_dataset numbers its labels {names[0][:3]}… and eval_dataset {names[1][:3]}…: give both "
-            "the same label names in the same order, e.g. by datasets' align_labels_with_mapping"
-        )
-    return class_set.label_map(first)
+    if not objective.nodes.rows:
+        leaves = torch.arange(objective.num_classes)
+        return [(leaves, leaves)]
+    tree = objective.forest.trees[0]
+    return [(rows, tree.ancestors(level)) for level, rows in enumerate(objective.nodes.rows[0])]

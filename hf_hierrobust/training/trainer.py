@@ -1,157 +1,204 @@
-"""A `transformers.Trainer` that attacks each batch and trains on what the attack found.
-
-Two rules keep the gradients right under DDP, accumulation and mixed precision: the attack runs on the
-unwrapped, frozen model and differentiates with respect to its perturbation only; the training graph is
-built only through ``model(...)``.
-"""
+"""A `transformers.Trainer` that attacks each batch and trains on what the attack found."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from itertools import islice
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
-from transformers import ProcessorMixin, logging
+from torch.utils.data import Dataset, IterableDataset
+from transformers import PreTrainedModel, ProcessorMixin, Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
-from ..attacks import Attack, NanError, Perturbation, TextAttack, check_pixels
-from ..classifiers import frozen
-from ..data import ClassSet, PixelCollator, representative_rows
-from ..hierarchy import Forest, as_forest
-from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
+from ..attacks import PGD, Attack, NanError, TextAttack
+from ..data import ClassSet, ImageStream, ImageView, PixelCollator
+from ..hierarchy import TreeSpec
+from ..hub import push_folder, write_card
+from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
-from ..objectives import Objective, Targets
+from ..modeling.side_files import load_side_files, without_side_keys
+from ..objectives import Objective
 from .arguments import RobustTrainingArguments
+from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .checkpoints import NonFiniteLossError, last_good_checkpoint, prepare_output_dir, remove_earlier_run
-from .forward import Batch, BatchForward
-from .preparation import check_labelled, common_label_map, prepare
-from .robust_evaluation import EvaluatingTrainer
+from .card import TrainingFacts, card_facts, recipe
+from .checkpoints import non_finite_loss, prepare_output_dir, remove_earlier_run
+from .evaluator import RobustEvaluator
+from .images import (
+    CAPTIONS,
+    check_training_images,
+    evaluation_images,
+    evaluation_sets,
+    spread_examples,
+    training_images,
+)
+from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
+from .launch import announce
+from .preparation import levels_of, prepare
+from .random_starts import StepGenerators
+from .step import RobustStep
+from .term_means import TermMeans
+from .uploads import is_busy, push_progress
+from .views import BatchViews
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-logger = logging.get_logger(__name__)
 
-_CAPTIONS = frozenset({"captions", "attacked_captions"})
-
-
-class RobustCLIPTrainer(EvaluatingTrainer):
+class RobustCLIPTrainer(Trainer):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
-        model: the model to train; which of its parameters train follows from the objective.
+        model: Hub id or folder, a stock `CLIPModel` or `SiglipModel`, a model of ours, or a `PeftModel`
+            around one; which of its parameters train follows from the objective.
         args: see `RobustTrainingArguments`.
-        processor: the checkpoint's processor; it is saved with every checkpoint.
-        class_set: classes of the training labels.
-        forest: class trees, for objectives that need them.
-        train_dataset, eval_dataset: items ``{"image", "label"}``, e.g. `PixelDataset`, the training images
-            without labels if the objective uses none;
-            ``args.robust_eval_samples`` of the evaluation set are attacked at each evaluation: the first,
-            or seeded random ones where the first cover less than half the classes.
+        train_dataset, eval_dataset: any data set of images (see `as_images`), labels found in ``class_set``
+            by name; training images need labels only if the objective uses them. ``eval_dataset`` may be a
+            dict of several; ``args.robust_eval_samples`` images of each, stratified by class, are attacked.
+        processing_class: the processor, by default that of the model's checkpoint; saved with the model.
+        class_set: a `ClassSet`, a built-in name, a file or names; by default the classes the data name.
+        tree: class trees in place of ``args.tree``: name, path, mapping, `LabelTree`, `Forest` or a list.
         objective, attack, text_attack: instances, in place of the names in ``args``.
         peft_config: trains adapters in place of the towers' weights; ``args.lora_r`` is the short form.
-        label_map: (C,) class index of each dataset label; by default found by name (`ClassSet.label_map`).
+        trainer_kwargs: further arguments of `Trainer`, such as ``callbacks`` and ``optimizers``.
 
-    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust
-    accuracy per level (``eval_leaf_clean_accuracy``, ``eval_level1_robust_accuracy``, …) by cosine to the
+    Logged beside the loss: every named term of the objective. Evaluation reports clean and robust accuracy
+    per level (``eval_leaf_clean_accuracy``, ``eval_superclass_robust_accuracy``, …) by cosine to the
     level's prompts.
+
+    Attributes:
+        reader, step, evaluator: what a collated batch goes through, see there.
+        trained: number of trained parameters by group.
     """
 
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
     loss_is_scaled_for_ga = False
+    _described: dict | None = None
 
     def __init__(
         self,
-        model: RobustDualEncoder,
+        model: str | os.PathLike | PreTrainedModel,
         args: RobustTrainingArguments,
         *,
-        processor: ProcessorMixin,
-        class_set: ClassSet,
-        forest: Forest | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: ProcessorMixin | None = None,
+        class_set: ClassSet | str | Sequence[str] | None = None,
+        tree: TreeSpec | None = None,
         objective: Objective | None = None,
         attack: Attack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
-        label_map: Tensor | None = None,
-        **kwargs,
+        **trainer_kwargs,
     ):
-        self.objective = objective if objective is not None else args.build_objective()
-        self.objective.setup(class_set.class_names, forest)
-        check_labelled(self.objective, train_dataset, eval_dataset)
-        self.attack = attack if attack is not None else args.build_attack(self.objective)
-        self.text_attack = None
-        if "attacked_captions" in self.objective.needs:
-            default = self.objective.default_text_attack
-            self.text_attack = text_attack or args.build_text_attack(default)
-            self.text_attack.prepare()
-        elif args.text_attack is not None or args.text_attack_args:
-            raise ValueError(
-                f"text_attack: {self.objective.name!r} trains on no attacked captions under its options; "
-                "leave it out, or train mmcoa or hier_mmcoa"
-            )
-        self.trained, text, reference = prepare(model, processor.tokenizer, self.objective, args, peft_config)
-        self.pipeline = PixelPipeline(processor.image_processor)
-        self.class_set, self.forest = class_set, None if forest is None else as_forest(forest)
+        model = as_robust_model(model)
+        processor = processor_for(processing_class, model)
+        tokenizer, self.args = processor.tokenizer, args
+        self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
+        self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
+        self.objective = objective_for(objective, args, self.class_set, self.forest)
+        self.attack = attack_for(attack, args, self.objective)
+        self.text_attack = text_attack_for(text_attack, args, self.objective)
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        check_training_images(args, self.objective, self.train_dataset)
+        space = args.threat.space
+        self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
-        if label_map is None:
-            label_map = common_label_map(class_set, train_dataset, eval_dataset)
-        model.config.hier_robust = model.facts() | self.recipe(args)
-        if isinstance(eval_dataset, Dataset) and len(eval_dataset) > args.robust_eval_samples:
-            labels = getattr(eval_dataset, "labels", range(len(eval_dataset)))
-            rows, _ = representative_rows(labels, args.robust_eval_samples)
-            eval_dataset = Subset(eval_dataset, rows)
-        if isinstance(train_dataset, IterableDataset) and self.objective.needs & _CAPTIONS:
-            # accelerate would read on one process and send tensors to the others: captions are none.
-            if args.accelerator_config.dispatch_batches:
-                raise ValueError("dispatch_batches=True cannot send captions between processes: leave it out")
-            args.accelerator_config.dispatch_batches = False
+        model.config.hier_robust = model.facts() | self.recipe()
         super().__init__(
             model,
             args,
-            data_collator=PixelCollator(processor.image_processor, args.threat_space, label_map),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            data_collator=PixelCollator(processor.image_processor, space),
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
             processing_class=processor,
-            compute_metrics=kwargs.pop("compute_metrics", self._metrics),
-            **kwargs,
+            compute_metrics=trainer_kwargs.pop("compute_metrics", self._metrics),
+            **trainer_kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        self.text_encoder = None
-        if self.objective.needs & _CAPTIONS:
-            if args.train_batch_size * args.world_size == 1:
-                raise ValueError(
-                    f"per_device_train_batch_size=1: {self.objective.name!r} contrasts the pairs of a batch, "
-                    "and one has no other; take at least 2 (accumulation adds no negatives)"
-                )
-            self.text_encoder = TextEncoder(self._core(), processor.tokenizer)
-        self.forward = BatchForward(
-            self.objective, self.pipeline, text, reference, self.accelerator.autocast, self._encode
+        pipeline, autocast = PixelPipeline(processor.image_processor, space), self.accelerator.autocast
+        encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
+        encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
+        self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
+        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
+        self.step = RobustStep(self.objective, self.attack, views)
+        self.evaluator = RobustEvaluator(
+            model,
+            pipeline,
+            text,
+            levels_of(self.objective),
+            None if self.attack is None else PGD(threat=args.threat, num_steps=args.robust_eval_steps),
+            search=torch.bfloat16 if args.bf16 else None,
+            seed=args.seed + args.process_index,
         )
+        self._starts = StepGenerators(args.seed, args.process_index, args.device)
+        self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
-        self._micro_step = (-1, 0)
-        counts = ", ".join(f"{group} {count:,}" for group, count in self.trained.items())
-        total = sum(self.trained.values())
-        logger.warning(f"{self.objective.name}: training {counts} parameters ({total:,} in all)")
+        self._terms = TermMeans()
+        announce(self.objective, self.trained, args)
 
-    def recipe(self, args: RobustTrainingArguments) -> dict:
+    # ---- data: whatever comes in becomes images of the class set ----
+
+    @property
+    def train_dataset(self) -> ImageView | ImageStream | None:
+        return self._train_images
+
+    @train_dataset.setter
+    def train_dataset(self, data) -> None:
+        self._train_images = training_images(data, self.class_set)
+
+    @property
+    def eval_dataset(self) -> ImageView | dict[str, ImageView] | None:
+        return self._eval_images
+
+    @eval_dataset.setter
+    def eval_dataset(self, data) -> None:
+        self._eval_images = evaluation_sets(
+            data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
+        )
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """As of `Trainer`; another set than the trainer's own is read like it."""
+        if eval_dataset is None or isinstance(eval_dataset, str):
+            return super().get_eval_dataloader(eval_dataset)
+        images = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
+        kept = self.__dict__.pop("_eval_dataloaders", {})  # else persistent workers give their own images
+        try:
+            return super().get_eval_dataloader(images)
+        finally:
+            self._eval_dataloaders = kept
+
+    def get_test_dataloader(self, test_dataset):
+        """As of `Trainer`: all images."""
+        return super().get_test_dataloader(self._images(test_dataset, "test_dataset"))
+
+    def _images(self, dataset, name: str, samples: int | None = None) -> ImageView:
+        return evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
+
+    def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
-        facts = {
-            "objective": self.objective.name,
-            "objective_args": self.objective.options(),
-            "attack": None if self.attack is None else self.attack.describe_training(),
-            **({} if self.text_attack is None else {"text_attack": self.text_attack.describe()}),
-            "template": args.template,
-        }
-        if self.forest is not None:
-            facts["trees"] = [{"name": t.name, "hash": t.hash, "sizes": list(t.sizes)} for t in self.forest]
-        return facts
+        return recipe(self.objective, self.attack, self.text_attack, self.args.template, self.forest)
+
+    def facts(self) -> TrainingFacts:
+        """What this training is, as far as it has come."""
+        data, uses_tree = self.train_dataset, "tree" in self.objective.needs
+        return TrainingFacts(
+            base_model=self.base_model,
+            objective=self.objective,
+            recipe=self.recipe(),
+            threat=None if self.attack is None else self.attack.threat,
+            trained=self.trained,
+            trees=tuple(self.forest) if uses_tree and self.forest is not None else (),
+            images=len(data) if hasattr(data, "__len__") else "stream",
+            # Not the argument's: auto_find_batch_size may have found a smaller one.
+            batch_size=self.get_total_train_batch_size(self.args),
+            precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
+            steps=self.state.global_step,
+            epochs=self.state.epoch or 0.0,
+        )
 
     # ---- training ----
 
@@ -164,10 +211,8 @@ class RobustCLIPTrainer(EvaluatingTrainer):
             OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
             ValueError: no training images.
         """
-        if self.train_dataset is None or (
-            hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0
-        ):
-            raise ValueError("train_dataset is empty: there is nothing to train on")
+        if self.train_dataset is None:
+            raise ValueError("train_dataset is missing: there is nothing to train on")
         checkpoint = prepare_output_dir(
             self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
         )
@@ -175,132 +220,111 @@ class RobustCLIPTrainer(EvaluatingTrainer):
         if checkpoint is None and self.is_world_process_zero():
             remove_earlier_run(self.args.output_dir)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
-            self._calibrate()
+            self.calibrate()
             return super().train(checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Attack the batch, forward all perturbations once, sum the objective's terms.
+        """Attack the batch, forward all perturbations once, sum the objective's terms; see `RobustStep`.
 
         Raises:
             NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
         """
-        batch = self._batch(inputs)
         try:
-            targets = self.forward.targets(batch)
-            perturbations = self.perturb(batch, targets)
+            batch = self.reader.read(inputs, self._starts)
+            terms, outputs = self.step.terms(model, batch, self._starts)
         except NanError as error:  # diverged weights show in the attack's gradient first
-            raise self._non_finite(str(error)) from error
-        views, targets, outputs = self.forward.training_views(
-            model, self._core(), batch, perturbations, targets
-        )
-        terms = self.objective.loss(views, targets)
+            raise non_finite_loss(self.args.output_dir, self.state.global_step, str(error)) from error
         loss = sum(terms.values())
         if not torch.isfinite(loss):
-            raise self._non_finite(", ".join(f"{n}={float(v.detach()):g}" for n, v in terms.items()))
-        for name, value in terms.items():
-            self._terms[name].append(value.detach())
+            values = ", ".join(f"{name}={float(value.detach()):g}" for name, value in terms.items())
+            raise non_finite_loss(self.args.output_dir, self.state.global_step, values)
+        self._terms.add(terms)
         return (loss, outputs) if return_outputs else loss
 
-    def perturb(self, batch: Batch, targets: Targets) -> list[Perturbation]:
-        """Training perturbations of a batch, (B, 3, H, W) in [0, 1], against the current weights.
-
-        Raises:
-            ValueError: in the first step, no pixel of the batch moved: nothing adversarial would be trained.
-        """
-        check_pixels(batch.pixels)
-        if self.attack is None:
-            return [Perturbation(batch.pixels)]
-        core = self._core()
-        with frozen(core):
-            view = self.forward.attack_view(core, batch)
-
-            def loss_fn(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
-                loss = self.objective.inner_loss(view(pixels, text_delta, levels), targets)
-                # An objective that does not read the tangents gives the text perturbation gradient zero.
-                return loss if text_delta is None else loss.sum() + 0 * text_delta.sum()
-
-            shape = (len(self.forward.text.prompts), core.embedding_dim)
-            found = self.attack.perturb(
-                loss_fn, batch.pixels, shape, self.objective.num_levels, self._generator()
-            )
-        if self.state.global_step == 0 and all(torch.equal(p.pixels, batch.pixels) for p in found):
-            raise ValueError(
-                "the attack moved no pixel in the first step: its inner loss has no gradient at the start. "
-                "One that is least at the clean image needs a random_start other than 'zero'"
-            )
-        return found
-
-    def _batch(self, inputs: dict) -> Batch:
-        """Pixels, labels and, where the objective needs them, captions: the data's or the class prompts."""
-        pixels, labels, needs = inputs["pixels"], inputs["labels"], self.objective.needs
-        if not needs & _CAPTIONS:
-            return Batch(pixels, labels)
-        captions, attacked = inputs.get("captions"), None
-        if captions is None:
-            if labels.min() < 0:
-                raise ValueError("images with neither caption nor label: there is no text to train on")
-            captions = [self.forward.text.prompts[label] for label in labels.tolist()]
-        else:
-            captions = self.text_encoder.fit(captions)
-        if "attacked_captions" in needs:
-            # Outside model(...) nothing is autocast unless one asks for it.
-            with frozen(self._core()), self.accelerator.autocast():
-                found = self.text_attack(captions, self.text_encoder, generator=self._generator())
-            attacked = tuple(found.texts)
-        return Batch(pixels, labels, tuple(captions), attacked)
-
-    def _encode(self, core: RobustDualEncoder, pixel_values: Tensor) -> Tensor:
-        if not self.args.torch_compile:
-            return core.encode_image(pixel_values)
-        if not hasattr(self, "_compiled_encode"):
-            self._compiled_encode = torch.compile(core.encode_image)
-        return self._compiled_encode(pixel_values)
-
-    def _generator(self) -> torch.Generator:
-        """Random starts of this batch: a function of seed, rank, step and micro-step only.
-
-        So a resumed run draws what the uninterrupted one would have, ranks differ, and neither
-        evaluation nor the global generator is touched.
-        """
-        step, micro = self._micro_step
-        self._micro_step = (self.state.global_step, micro + 1 if step == self.state.global_step else 0)
-        key = (self.args.seed, self.args.process_index, *self._micro_step)
-        seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little") >> 1
-        return torch.Generator(self.args.device).manual_seed(seed)
-
-    def _calibrate(self) -> None:
+    def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
-        data, count = self.train_dataset, self.args.calibration_samples
-        if hasattr(data, "__len__"):
-            # Spread over the whole set: image folders come sorted by class.
-            rows = torch.linspace(0, len(data) - 1, min(count, len(data))).long()
-            examples = [data[row] for row in rows.tolist()]
-        else:
-            examples = list(islice(iter(data), count))
-        batch = self.data_collator(examples)
-        pixels, labels = batch["pixels"].to(self.args.device), batch["labels"].to(self.args.device)
-        check_pixels(pixels)
+        examples = spread_examples(self.train_dataset, self.args.calibration_samples)
         self.model.to(self.args.device)
-        batch, clean = Batch(pixels, labels), [Perturbation(pixels)]
-        if self.objective.needs & _CAPTIONS:
-            prompts = tuple(self.forward.text.prompts[label] for label in labels.tolist())
-            batch = batch._replace(captions=prompts, attacked_captions=prompts)
-        with frozen(self.model), torch.no_grad():
-            views, *_ = self.forward.training_views(self.model, self.model, batch, clean, Targets(labels))
-            self.objective.calibrate(views[0], labels)
-
-    def _non_finite(self, what: str) -> NonFiniteLossError:
-        checkpoint = last_good_checkpoint(self.args.output_dir)
-        return NonFiniteLossError(
-            f"loss is not finite at step {self.state.global_step}: {what}. Last good checkpoint: "
-            f"{checkpoint or 'none was saved yet'}. Lower learning_rate or max_grad_norm and resume from it"
-        )
+        self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """As `Trainer.log`, with the mean of every term, over steps and processes, since the last one."""
-        if "loss" in logs and self._terms:
-            means = torch.stack([torch.stack(values).mean().float() for values in self._terms.values()])
-            means = self.accelerator.reduce(means, "mean")  # over processes, like the loss
-            logs |= {name: round(value, 5) for name, value in zip(self._terms, means.tolist())}
-            self._terms.clear()
+        if "loss" in logs:
+            logs |= self._terms.take(lambda means: self.accelerator.reduce(means, "mean"))
         super().log(logs, *args, **kwargs)
+
+    # ---- evaluation ----
+
+    def evaluation_loop(self, *args, **kwargs):
+        """As of `Trainer`, for `evaluate` and `predict`: what is measured are the current weights."""
+        self.evaluator.refresh()
+        # A new data loader draws from the global generator even if nothing is shuffled.
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Flags of `RobustEvaluator` in place of logits, and the labels; there is no loss."""
+        inputs = self._prepare_inputs(inputs)
+        return None, self.evaluator.flags(inputs["pixels"], inputs["labels"]), inputs["labels"]
+
+    def _metrics(self, prediction):
+        return self.evaluator.metrics(prediction)
+
+    # ---- files: checkpoints carry head, prompt and adapter, uploads carry the card ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_side_files(model or self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_side_files(self.model, self.state.best_model_checkpoint)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        super()._issue_warnings_after_load(without_side_keys(load_result, self.model))
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that no reader needs, and that would carry a token to the Hub.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def describe(self, records=(), figures=(), datasets=()) -> None:
+        """Keep what was measured, so that every card written from now on states it; see `card_facts`."""
+        self._described = {"records": records, "figures": figures, "datasets": datasets}
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write our card into README.md of the output directory; what its owner wrote there stays."""
+        if self.is_world_process_zero():
+            facts = card_facts(self.args, self.facts(), **(self._described or {}))
+            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
+
+    def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
+        """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
+
+        Optimizer states, checkpoints and pickles stay here; see `hub.push_folder` for errors.
+        """
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card()
+        self._finish_current_push()
+        return push_folder(
+            self.args.output_dir,
+            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            private=kwargs.pop("private", self.args.hub_private_repo),
+            revision=kwargs.pop("revision", self.args.hub_revision),
+            token=token or self.args.hub_token,
+            commit_message=commit_message,
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        args, busy = self.args, is_busy(self.push_in_progress)
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if busy and not args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.create_model_card()
+        card, step = self.model.card_text, self.state.global_step
+        jobs = push_progress(args, self.hub_model_id, checkpoint_folder, card, step)
+        self.push_in_progress = PushInProgress([*self.push_in_progress.jobs, *jobs] if busy else jobs)

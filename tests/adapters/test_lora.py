@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hf_hierrobust.adapters import adapters_off, add_lora, lora_config
 from hf_hierrobust.adapters.fingerprints import fingerprints
 from hf_hierrobust.adapters.lora import adapter_layers, merged_state
 from hf_hierrobust.adapters.trainable import FrozenWeightsError, MovementCheck, set_trainable
-from hf_hierrobust.modeling import CorruptSideFileError, RobustCLIPModel
+from hf_hierrobust.modeling import CorruptSideFileError, RobustCLIPModel, RobustSiglipModel
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError, load_side_files
 
 peft = pytest.importorskip("peft")
@@ -166,6 +167,31 @@ class TestCheckpoint:
         with adapted.disable_adapter():
             stock = logits(CLIPModel.from_pretrained(tiny_clip_dir), inputs)
             assert torch.equal(logits(adapted, inputs), stock)
+
+    def test_kind16_the_adapter_loads_by_its_own_config_and_holds_no_path(
+        self, saved, inputs, tiny_clip_dir, monkeypatch
+    ):
+        model, directory = saved
+        config = json.loads((directory / "adapter" / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == Path(tiny_clip_dir).name
+        assert config["auto_mapping"] == {"base_model_class": "CLIPModel", "parent_library": "transformers"}
+        for file in directory.rglob("*"):
+            if file.is_file():
+                assert str(Path(tiny_clip_dir).parent).encode() not in file.read_bytes(), file
+        # On the Hub the name is an id; here it is the base's folder seen from beside it.
+        monkeypatch.chdir(Path(tiny_clip_dir).parent)
+        adapted = peft.AutoPeftModel.from_pretrained(str(directory / "adapter"))
+        assert type(adapted.get_base_model()) is CLIPModel
+        assert torch.allclose(logits(adapted, inputs), logits(model, inputs), rtol=0, atol=1e-5)
+
+    def test_kind16_a_siglip_adapter_names_the_stock_class(self, tiny_siglip_dir, tmp_path):
+        model = RobustSiglipModel.from_pretrained(tiny_siglip_dir)
+        add_lora(model, lora_config(("vision",)))
+        model.name_or_path = "google/siglip-base-patch16-224"
+        model.save_pretrained(tmp_path)
+        config = peft.PeftConfig.from_pretrained(tmp_path / "adapter")
+        assert config.base_model_name_or_path == "google/siglip-base-patch16-224"
+        assert config.auto_mapping["base_model_class"] == "SiglipModel"
 
     def test_ours_loads_merged_and_forgets_the_adapter(self, saved, inputs, tmp_path):
         model, directory = saved

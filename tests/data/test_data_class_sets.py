@@ -137,7 +137,7 @@ def test_bad_specs_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
         load_class_set(tmp_path / "nowhere.json")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
         load_class_set(tmp_path / "broken.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ValueError, match="'class_names'"):

@@ -7,17 +7,16 @@ import pytest
 from PIL import Image
 
 from hf_hierrobust.data import (
+    ClassSet,
     EmptyDatasetError,
     LabelRangeError,
     MissingColumnError,
-    balanced_subset,
+    as_images,
     first_n,
+    holdout,
     label_array,
     label_names,
     load_images,
-    representative_rows,
-    split_holdout,
-    validate_labels,
 )
 
 NAMES = ["cat", "dog", "owl"]
@@ -90,7 +89,7 @@ def test_image_folder(image_folder, load):
     assert label_names(dataset) == NAMES and len(dataset) == 9
     for example in dataset:
         assert example["image"].getpixel((0, 0))[0] // 10 % 3 == example["label"]
-    with pytest.raises(ValueError, match=r'Unknown split "test".*train'):
+    with pytest.raises(ValueError, match=r"no split 'test', only 'train': name one of these, or hold out"):
         load(image_folder, split="test")
 
 
@@ -99,7 +98,7 @@ def test_save_to_disk_with_and_without_splits(tmp_path, load):
     hf.DatasetDict(train=make(), test=make(3)).save_to_disk(tmp_path / "two")
     assert reds(load(tmp_path / "one")) == [10 * i for i in range(9)]
     assert len(load(tmp_path / "two", split="test")) == 3
-    with pytest.raises(ValueError, match=r"no split 'dev'; it has \['train', 'test'\]"):
+    with pytest.raises(ValueError, match=r"no split 'dev', only 'train', 'test'"):
         load(tmp_path / "two", split="dev")
 
 
@@ -149,8 +148,8 @@ def test_undeclared_image_columns_and_text_labels(form, tmp_path, load):
     dataset = load(tmp_path / "p.parquet")
     assert reds(dataset) == [0, 10, 20, 30]
     assert label_names(dataset) == ["cat", "owl"] and label_array(dataset).tolist() == [1, 0, 1, 0]
-    with pytest.raises(MissingColumnError, match=r"'class'.*text.*streaming=False"):
-        load(tmp_path / "p.parquet", streaming=True)
+    stream = as_images(load(tmp_path / "p.parquet", streaming=True), ClassSet.from_names(["owl", "cat"]))
+    assert [item["label"] for item in stream] == [0, 1, 0, 1]
 
 
 def test_plain_integer_labels_have_no_names(tmp_path, load):
@@ -170,6 +169,9 @@ def test_empty_dataset(tmp_path, load, streaming):
         load(tmp_path / "disk", streaming=streaming)
 
 
+LISTS = hf.Features({"image": hf.Image(), "label": hf.List(hf.Value("int64"))})
+
+
 def test_missing_columns_list_the_columns_and_name_the_option(tmp_path, load):
     make().rename_column("label", "weight").cast_column("weight", hf.Value("float32")).to_parquet(
         tmp_path / "l.parquet"
@@ -178,8 +180,10 @@ def test_missing_columns_list_the_columns_and_name_the_option(tmp_path, load):
         MissingColumnError, match=r"the label; its columns are image .*weight.*Set label_column"
     ):
         load(tmp_path / "l.parquet")
-    with pytest.raises(MissingColumnError, match=r"label_column='weight'.*type.*float32"):
-        load(tmp_path / "l.parquet", label_column="weight")
+    lists = make().map(lambda row: {"label": [row["label"]]}, features=LISTS)
+    lists.to_parquet(tmp_path / "n.parquet")
+    with pytest.raises(MissingColumnError, match=r"label_column='label'.*type List"):
+        load(tmp_path / "n.parquet", label_column="label")
     hf.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(tmp_path / "i.parquet")
     with pytest.raises(MissingColumnError, match=r"the image; its columns are text.*label.*Set image_column"):
         load(tmp_path / "i.parquet")
@@ -193,72 +197,70 @@ def test_paths_that_lead_nowhere(tmp_path, load):
     with pytest.raises(FileNotFoundError, match="matches no file"):
         load(str(tmp_path / "*.parquet"))
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes\.txt.*not a \.parquet file"):
+    with pytest.raises(ValueError, match=r"notes\.txt.*not a \.parquet, \.csv"):
         load(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match="empty list"):
         load([])
 
 
-def test_label_range_names_row_value_and_range(parquet, load):
-    dataset = load(parquet)
-    validate_labels(dataset, 3)
+def test_label_range_names_row_value_and_range(tmp_path, load):
+    make().cast_column("label", hf.Value("int64")).to_parquet(tmp_path / "u.parquet")
+    dataset, two = load(tmp_path / "u.parquet"), ClassSet.from_names(["a", "b"])
+    as_images(dataset, ClassSet.from_names(NAMES))
     with pytest.raises(
-        LabelRangeError, match=r"row 2 has label 2, outside the allowed range 0\.\.1 \(3 of 9"
+        LabelRangeError, match=r"row 2 of u has label 2, outside the allowed range 0\.\.1 \(3 of 9"
     ):
-        validate_labels(dataset, 2)
+        as_images(dataset, two, name="u")
     # after a selection the row is still the one of the source
-    with pytest.raises(LabelRangeError, match="row 5 has label 2"):
-        validate_labels(dataset.select([0, 4, 5]), 2)
-    with pytest.raises(LabelRangeError, match=r"3 classes.*0\.\.1"):
-        validate_labels(load(parquet, streaming=True), 2)
-    validate_labels(load(parquet, streaming=True), 3)
+    with pytest.raises(LabelRangeError, match="row 5 of u has label 2"):
+        as_images(dataset.select([0, 4, 5]), two, name="u")
+    stream = as_images(load(tmp_path / "u.parquet", streaming=True), two, name="u")
+    with pytest.raises(LabelRangeError, match=r"row 2 of u\.parquet has label 2"):
+        list(stream)
 
 
 def test_unlabelled_rows_are_refused(tmp_path, load):
     make().cast_column("label", hf.Value("int64")).map(lambda row: {"label": -1}).to_parquet(
         tmp_path / "u.parquet"
     )
-    with pytest.raises(LabelRangeError, match=r"row 0 has label -1.*unlabelled"):
-        validate_labels(load(tmp_path / "u.parquet"), 3)
+    with pytest.raises(LabelRangeError, match=r"row 0 of dataset has label -1.*unlabelled"):
+        as_images(load(tmp_path / "u.parquet"), ClassSet.from_names(NAMES))
     rows = {"image": [picture(0), picture(1)], "label": ["cat", None]}
     features = hf.Features({"image": hf.Image(), "label": hf.Value("string")})
     hf.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "n.parquet")
-    with pytest.raises(LabelRangeError, match="row 1 has no label"):
+    with pytest.raises(LabelRangeError, match=r"row 1 of .* has no label"):
         load(tmp_path / "n.parquet")
 
 
-def test_first_n_and_balanced_subset(parquet, load):
-    dataset = load(parquet)
-    assert first_n(dataset, 4)["row"][:] == [0, 1, 2, 3]
-    assert balanced_subset(dataset, 2)["row"][:] == [0, 1, 2, 3, 4, 5]
-    drawn = balanced_subset(dataset, 2, seed=1)
-    assert np.bincount(label_array(drawn)).tolist() == [2, 2, 2]
-    assert drawn["row"][:] == sorted(drawn["row"][:]) == balanced_subset(dataset, 2, seed=1)["row"][:]
-    assert len({tuple(balanced_subset(dataset, 2, seed=s)["row"][:]) for s in range(5)}) > 1
-    with pytest.raises(ValueError, match="class 2 has 2 rows, fewer than per_class=3"):
-        balanced_subset(dataset.select(range(8)), 3)
-    with pytest.raises(TypeError, match="streaming=False"):
-        balanced_subset(load(parquet, streaming=True), 1)
+def test_first_n(parquet, load):
+    assert first_n(load(parquet), 4)["row"][:] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        first_n(load(parquet), 0)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 17, 29])
-def test_holdout_is_a_stratified_partition(n):
+@pytest.mark.parametrize("size", [3, 5, 17, 27, 0.2])
+def test_kind29_holdout_splits_one_source_honestly(size):
+    """Nobody's image is in both parts, and both have the class proportions of the whole."""
     labels = [0] * 15 + [1] * 9 + [2] * 6
     dataset = hf.Dataset.from_dict({"image": [b""] * 30, "label": labels, "row": range(30)})
-    rest, held = split_holdout(dataset, n, seed=3)
-    assert len(held) == n and sorted(rest["row"][:] + held["row"][:]) == list(range(30))
-    quota = np.array([15, 9, 6]) * n / 30
-    assert np.all(np.abs(np.bincount(label_array(held), minlength=3) - quota) < 1)
-    assert held["row"][:] == split_holdout(dataset, n, seed=3)[1]["row"][:]
-    with pytest.raises(ValueError, match=r"1\.\.29.*got 30"):
-        split_holdout(dataset, 30)
+    rest, held = holdout(dataset, size, seed=3)
+    count = 6 if size == 0.2 else size
+    assert len(held) == count and sorted(rest["row"][:] + held["row"][:]) == list(range(30))
+    quota = np.array([15, 9, 6]) * count / 30
+    assert np.all(np.abs(np.bincount(label_array(held), minlength=3) - quota) < 1.01)
+    assert (
+        held["row"][:] == holdout(dataset, size, seed=3)[1]["row"][:] != holdout(dataset, size)[1]["row"][:]
+    )
+    bare, out = holdout(dataset.remove_columns("label"), size)
+    assert len(out) == count and len(bare) == 30 - count
 
 
-def test_representative_rows_of_interleaved_and_sorted_labels():
-    interleaved, by_class = np.arange(100) % 10, np.repeat(np.arange(10), 10)
-    assert representative_rows(interleaved, 20) == (list(range(20)), "first rows")
-    assert representative_rows(by_class, 200) == (list(range(100)), "all rows")
-    rows, how = representative_rows(by_class, 30)
-    assert how == "random rows, seed 0" and rows == sorted(set(rows)) and len(rows) == 30
-    assert len(set(by_class[rows])) >= 8, "the first rows are three classes"
-    assert representative_rows(by_class, 30) == (rows, how)
+def test_kind29_impossible_holdouts_are_refused(parquet, load):
+    dataset = load(parquet)
+    for size in (9, 0, -1, 1.5, 0.0001):
+        with pytest.raises(ValueError, match=rf"holdout={size} must be a fraction .* 1\.\.8, of 9"):
+            holdout(dataset, size)
+    with pytest.raises(ValueError, match="holdout=2 of 9 images in 3 classes cannot be stratified"):
+        holdout(dataset, 2)
+    with pytest.raises(TypeError, match="streaming=False"):
+        holdout(load(parquet, streaming=True), 2)

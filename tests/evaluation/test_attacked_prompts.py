@@ -40,9 +40,8 @@ def test_attacked_prompts_add_a_record_alone_and_one_per_budget(tiny_clip_dir):
         tree=LabelTree.from_paths(PATHS, name="tiny"),
         num_samples=10,
     )
-    plan = AttackPlan(
-        threats=(ThreatModel(eps="1/255"), ThreatModel(eps="16/255")), num_steps=2, text_attack=Reversed()
-    )
+    threats = [ThreatModel(eps="1/255"), ThreatModel(eps="16/255")]
+    plan = AttackPlan.of("pgd-ce", threats, text_attack=Reversed(), num_steps=2)
     found = evaluate_model(
         model,
         processor,
@@ -54,8 +53,7 @@ def test_attacked_prompts_add_a_record_alone_and_one_per_budget(tiny_clip_dir):
         batch_size=4,
         progress=False,
     )
-    rows, _ = data.rows()
-    batch = data.loader(processor, "native", 16).collate_fn([data.dataset[row] for row in rows])
+    batch = data.loader(processor, "native", 16).collate_fn([data.dataset[row] for row in data.rows])
     prompts = [f"a {name}" for name in data.class_set.class_names]
     prompts = [p if row % 2 else p[::-1] for row, p in enumerate(prompts)]
     states = encode_prompts(model, processor.tokenizer, prompts)

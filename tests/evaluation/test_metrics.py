@@ -7,16 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest
 
 from hf_hierrobust.evaluation.metrics import (
     accuracy,
     hierarchical_distance,
     level_accuracies,
-    mean_over_seeds,
     paired_difference,
-    transfer_matrix,
-    transfer_rate,
     wilson_interval,
 )
 from hf_hierrobust.hierarchy import LabelTree
@@ -129,23 +126,6 @@ def test_leaf_indices_are_checked(bad):
         hierarchical_distance(good, bad, TREE)
 
 
-def test_transfer_rate_looks_only_at_clean_correct_images():
-    clean_correct = [True, True, True, False, False]
-    adversarial_wrong = [True, False, True, True, True]
-    assert transfer_rate(clean_correct, adversarial_wrong) == 2 / 3
-    assert math.isnan(transfer_rate([False, False], [True, True]))
-    with pytest.raises(ValueError, match="clean_correct has 2 entries and adversarial_wrong 1"):
-        transfer_rate([True, True], [True])
-
-
-def test_transfer_matrix_rows_are_attacked_levels():
-    clean = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]).bool()
-    wrong = torch.tensor([[[1, 1, 1, 1], [1, 0, 0, 0]], [[1, 0, 1, 1], [1, 1, 1, 0]]]).bool()
-    assert transfer_matrix(clean, wrong).tolist() == [[1.0, 0.25], [0.5, 0.75]]
-    with pytest.raises(ValueError, match=r"\(A, L, N\)"):
-        transfer_matrix(clean, wrong[0])
-
-
 @pytest.mark.parametrize(
     ("table", "interval"),
     # Method 10 on tables of Newcombe (1998) and, with three digits, of Altman et al. (2000), table 6.2.
@@ -193,19 +173,3 @@ def test_paired_difference_of_equal_flags_keeps_a_width():
     result = paired_difference([True] * 30, [True] * 30)
     assert result.difference == 0 and result.p_value == 1
     assert result.low < -0.05 and result.high > 0.05
-
-
-def test_mean_over_seeds():
-    values = [0.41, 0.44, 0.38]
-    result = mean_over_seeds(values)
-    reference = ttest_1samp(values, 0).confidence_interval(0.95)
-    assert result.mean == pytest.approx(0.41) and result.std == pytest.approx(0.03) and result.count == 3
-    assert (result.low, result.high) == pytest.approx((reference.low, reference.high))
-
-
-def test_one_seed_has_no_spread():
-    result = mean_over_seeds([0.5])
-    assert result.mean == 0.5 and result.count == 1 and math.isnan(result.std) and math.isnan(result.low)
-    for bad in ([], [0.1, math.nan]):
-        with pytest.raises(ValueError, match="values"):
-            mean_over_seeds(bad)

@@ -6,7 +6,7 @@ import pytest
 
 from hf_hierrobust.classifiers import level_prompts
 from hf_hierrobust.data import ClassSet, load_class_set
-from hf_hierrobust.hierarchy import LabelTree, load_tree
+from hf_hierrobust.hierarchy import LabelTree, load_forest
 from hf_hierrobust.objectives.base import TextNodes
 
 
@@ -18,7 +18,7 @@ def own_tree():
 
 
 def builtin(tree: str, classes: str):
-    return load_tree(tree).trees[0], load_class_set(classes)
+    return load_forest(tree).trees[0], load_class_set(classes)
 
 
 @pytest.mark.parametrize(

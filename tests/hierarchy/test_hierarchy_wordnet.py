@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
-from hf_hierrobust.hierarchy import TreeError, WordNet, load_tree, wordnet_tree
+from hf_hierrobust.hierarchy import TreeError, WordNet, load_forest, wordnet_tree
 
 # wnid -> (lemmas, hypernyms, instance hypernyms): two ways up from "dog", the longer one through "canine"
 SYNSETS = {
@@ -115,4 +116,46 @@ def test_database_directory_gives_the_same_tree_as_the_table(shared_dir):
         for source in (database, table)
     ]
     assert trees[0] == trees[1]
-    assert trees[0].hash == load_tree("cifar100-wordnet").hash
+    assert trees[0].hash == load_forest("cifar100-wordnet").hash
+
+
+@pytest.fixture
+def installed(wordnet, tmp_path, monkeypatch):
+    """The small WordNet in the place where one is looked for."""
+    monkeypatch.setenv("HF_HIERROBUST_WORDNET", str(tmp_path / "nouns.parquet"))
+
+
+CLASSES = ["crane", "dog", "wolf", "cat"]
+
+
+def embed(texts):
+    """Embeddings in which animals lie on one side, artifacts on the other, and a crane by itself between."""
+    sides = {"dog": 1.0, "wolf": 1.0, "cat": 1.0, "mammal": 1.0, "artifact": -1.0, "crane": 0.0}
+    return torch.tensor([[next(s for word, s in sides.items() if word in t), 0.3] for t in texts])
+
+
+def test_kind31_an_ambiguous_noun_is_decided_by_the_models_embeddings(installed, caplog):
+    with caplog.at_level("WARNING"):
+        (tree,) = load_forest("wordnet", CLASSES, embed=embed)
+    assert tree.superclass("crane", tree.depth) == tree.superclass("cat", tree.depth)
+    (message,) = caplog.messages
+    assert "'crane' is taken for n00000021 (mammal), not for n00000020 (artifact)" in message
+    assert "a class-set file with wnids decides otherwise" in message
+
+
+def test_kind31_wnids_of_the_class_set_decide(installed, caplog):
+    wnids = ["n00000020", "n00000013", "n00000014", "n00000015"]
+    (tree,) = load_forest("wordnet", CLASSES, wnids=wnids, embed=embed)
+    assert tree.superclass("crane", tree.depth) != tree.superclass("cat", tree.depth)
+    assert not caplog.messages
+
+
+def test_kind31_without_either_the_message_says_what_to_give(installed):
+    with pytest.raises(TreeError, match=r"crane.*give a class-set file with wnids"):
+        load_forest("wordnet", CLASSES)
+
+
+def test_few_classes_get_as_many_levels_as_they_have(installed):
+    assert load_forest("wordnet", ["dog", "wolf", "ship"])[0].depth == 1
+    with pytest.raises(TreeError, match="depth=1 is not possible"):
+        load_forest("wordnet", ["dog", "ship"])

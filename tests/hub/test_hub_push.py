@@ -31,6 +31,13 @@ PRIVATE = (
     "runs/events.out.tfevents.1",
     "train.log",
     "notes.txt",
+    ".env",
+    "data.pkl",
+    "another.tree.json",
+    "private/label_tree.json",
+    "figures/unshown.png",
+    "results.json.bak",
+    "adapter/README.md",
 )
 
 
@@ -40,7 +47,10 @@ def run_folder(tiny_clip_dir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(tiny_clip_dir, folder)
     save_file({"log_curvature": torch.zeros(1)}, folder / "hier_head.safetensors")
-    (folder / "label_tree.json").write_text('{"paths": {"cat": ["animal"]}}')
+    config = json.loads((folder / "config.json").read_text())
+    config["hier_robust"] = {"trees": [{"name": "label", "hash": "0", "sizes": [1]}]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "label.tree.json").write_text('{"paths": {"cat": ["animal"]}}')
     save_records(folder / "results.json", [make_record()])
     (folder / "figures").mkdir()
     Image.new("RGB", (4, 4)).save(folder / "figures" / "before_after.png")
@@ -102,7 +112,7 @@ def test_round_trip_with_stock_transformers(hub, run_client, run_folder, tmp_pat
 
     expected = {path.name for path in run_folder.iterdir() if path.is_file()} - set(PRIVATE)
     assert {"README.md", "config.json", "model.safetensors", "hier_head.safetensors"} <= expected
-    assert {"label_tree.json", "results.json"} <= expected
+    assert {"label.tree.json", "results.json"} <= expected
     assert set(listed) == expected | {"figures/before_after.png", ".gitattributes"}
     assert not any(b"hf_secret" in blob.content for blob in repo.files.values())
     assert not any(b"hf_secret" in content for content in hub.lfs_store.values())

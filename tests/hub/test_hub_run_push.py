@@ -21,9 +21,9 @@ args = RobustTrainingArguments(
 trainer = RobustCLIPTrainer(
     RobustCLIPModel.from_pretrained({base!r}),
     args,
-    processor=AutoProcessor.from_pretrained({base!r}),
+    processing_class=AutoProcessor.from_pretrained({base!r}),
     class_set=ClassSet.from_names(CLASSES),
-    forest=as_forest(LabelTree.from_paths(PATHS, name="tiny")),
+    tree=as_forest(LabelTree.from_paths(PATHS, name="tiny")),
     train_dataset=PixelDataset(make_images(16)),
 )
 trainer.train()
@@ -59,6 +59,7 @@ def test_trainer_and_model_push(hub, run_client, tiny_clip_dir, tmp_path, pytest
     assert any("Training in progress" in message for _, message, _ in repo.commits)
     for name in ("optimizer.pt", "scheduler.pt", "training_args.bin"):
         assert name not in repo.files
+    # Training pushes checkpoints as they are, without leaving half-trained weights in the output directory.
     card = repo.files["README.md"].content.decode()
     assert "2604.18867" in card and "nothing was measured" in card.lower().replace("\n", " ")
     assert copy.files["README.md"].content == repo.files["README.md"].content

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
+from hf_hierrobust.data import PixelCollator
 from hf_hierrobust.modeling import PixelPipeline
 
 CROP = {"height": 48, "width": 48}
@@ -118,3 +119,36 @@ def test_what_cannot_be_reproduced_is_refused():
         ValueError, match=r"images of 64x64 are resized to 32x32, smaller than the crop 48x48"
     ):
         small(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", [name for name in PROCESSORS if name != "no-crop"])
+@pytest.mark.parametrize("size", [*SIZES, (24, 30), (300, 70)], ids=str)
+def test_kind02_images_are_preprocessed_once_in_space_model(name, size):
+    """Collator and pipeline together are the processor: it resized and cropped twice where 56 > 48."""
+    processor = CLIPImageProcessor(**PROCESSORS[name])
+    image = Image.fromarray(picture(*size))
+    expected = processor(image, return_tensors="pt")["pixel_values"]
+    pixels = PixelCollator(processor, "model")([{"image": image, "label": 0}])["pixels"]
+    found = PixelPipeline(processor, "model")(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_kind02_a_native_image_of_the_models_size_is_still_resized():
+    """48 pixels come in, the processor makes 52 of them and crops 48: so must the pipeline."""
+    processor = CLIPImageProcessor(**PROCESSORS["resize-52-crop-48"])
+    pixels = as_pixels(picture(48, 48))
+    native, model = (PixelPipeline(processor, space)(pixels) for space in ("native", "model"))
+    expected = processor(Image.fromarray(picture(48, 48)), return_tensors="pt")["pixel_values"]
+    assert float((native - expected).abs().mean()) < 0.01 < float((native - model).abs().mean())
+
+
+def test_kind02_pixels_of_another_size_are_refused_in_space_model():
+    pipeline = PixelPipeline(CLIPImageProcessor(**PROCESSORS["resize-52-crop-48"]), "model")
+    with pytest.raises(ValueError, match=r"52x60 come into space 'model'.*48x48.*PixelCollator"):
+        pipeline(torch.rand(1, 3, 52, 60))
+    short = PixelPipeline(CLIPImageProcessor(**PROCESSORS["no-crop"]), "model")
+    assert short(torch.rand(1, 3, 48, 60)).shape == (1, 3, 48, 60)
+    with pytest.raises(ValueError, match="40x60 come into space 'model'"):
+        short(torch.rand(1, 3, 40, 60))
+    with pytest.raises(ValueError, match="space='big' must be 'native' or 'model'"):
+        PixelPipeline(CLIPImageProcessor(), "big")

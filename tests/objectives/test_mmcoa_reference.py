@@ -127,7 +127,7 @@ def test_it_trains_on_the_captions_of_the_data(tiny_clip_dir, tmp_path):
     trainer = make_trainer(tiny_clip_dir, tmp_path, objective=Spy(lambda_text=0), train=data, max_steps=1)
     before = weights(trainer.model)
     batch = trainer.data_collator([data[row] for row in (0, 5, 15)])
-    assert trainer._batch(batch).captions == (captions[0], captions[5], captions[15])
+    assert trainer.reader.read(batch, trainer._starts).captions == (captions[0], captions[5], captions[15])
     trainer.train()
     (features,) = seen
     assert len(features) == 8 and len(features.unique(dim=0)) > 1

@@ -44,10 +44,10 @@ def test_one_forward_of_all_images_and_one_of_the_original(name, tiny_clip_dir, 
     trainer = make_trainer(
         tiny_clip_dir, tmp_path, objective=name, tree=Forest((tiny_tree,)), bf16=True, num_steps=STEPS
     )
-    trainer._calibrate()
+    trainer.calibrate()
     pixels, labels = first_batch(trainer)
     own = watch(trainer.model.vision_model)
-    reference, original = trainer.forward.reference, []
+    reference, original = trainer.step.views.reference, []
     if reference is not None:
         assert not reference.shared, "full fine-tuning has a copy"
         original = watch(reference.model.vision_model)

@@ -29,7 +29,7 @@ def test_adapters_move_and_the_base_does_not(name, tiny_clip_dir, tiny_tree, tmp
     assert furthest({k: start[k] for k in rest}, {k: after[k] for k in rest}) == 0
     trainer.save_model()
     stock = CLIPModel.from_pretrained(tmp_path).eval()
-    values = trainer.pipeline(first_batch(trainer)[0])
+    values = trainer.step.views.pipeline(first_batch(trainer)[0])
     with torch.no_grad():
         expected = model.eval().encode_image(values)
         torch.testing.assert_close(

@@ -180,7 +180,7 @@ def test_a_backbone_without_square_patches_is_refused(cls):
         ({"norm": "linf"}, "norm='linf' is unknown: choose one of l2, l1, cosine"),
         ({"official_quirks": 1}, "official_quirks=1 must be true or false"),
         ({"resolution": 0}, "resolution=0 must be a positive number of pixels"),
-        ({"negative_template": "not this"}, "negative_template='not this' must hold one {}"),
+        ({"negative_template": "not this"}, "negative_template='not this' must contain"),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from tiny_data import CLASSES, PATHS, make_images
+from tiny_data import PATHS, make_images
 from tiny_runs import make_trainer, weights
 
 from hf_hierrobust.data import PixelDataset, PixelStream
@@ -38,7 +38,7 @@ RUNS = {
 def captioned_stream() -> PixelStream:
     images = make_images(32)
     captions = [f"photo {row} of a thing" for row in range(len(images))]
-    return PixelStream(images.add_column("caption", captions).to_iterable_dataset(), num_classes=len(CLASSES))
+    return PixelStream(images.add_column("caption", captions).to_iterable_dataset())
 
 
 def run(name: str, clip_dir: str, output_dir: Path, processes: int):
@@ -65,7 +65,7 @@ def main(clip_dir: str, output_dir: str) -> None:
     for name in RUNS:
         trainer, metrics = run(name, clip_dir, Path(output_dir), processes=2)
         assert trainer.args.world_size == 2 and trainer.args.parallel_mode.value == "distributed"
-        random_start = torch.rand(2, generator=trainer._generator())
+        random_start = torch.rand(2, generator=trainer._starts())
         out = {"weights": weights(trainer.model), "metrics": metrics, "random_start": random_start}
         torch.save(out, Path(output_dir) / f"{name}-{trainer.args.process_index}.pt")
         trainer.save_model()

@@ -38,9 +38,11 @@ def evaluated(tiny_clip_dir, tiny_tree, tmp_path_factory, evaluation):
 
 def test_metrics_name_every_level(evaluated):
     metrics = evaluated.evaluate()
-    wanted = {f"eval_{level}_{kind}_accuracy" for level in ("leaf", "level1") for kind in ("clean", "robust")}
+    wanted = {
+        f"eval_{level}_{kind}_accuracy" for level in ("leaf", "superclass") for kind in ("clean", "robust")
+    }
     assert {k for k in metrics if k.endswith("_accuracy")} == wanted
-    for level in ("leaf", "level1"):
+    for level in ("leaf", "superclass"):
         assert 0 <= metrics[f"eval_{level}_robust_accuracy"] <= metrics[f"eval_{level}_clean_accuracy"] <= 1
 
 
@@ -48,7 +50,7 @@ def test_clean_values_are_those_of_a_loop_over_the_images(evaluated, evaluation,
     """Cosine to the prompts of each level's own nodes, images one by one."""
     metrics, model = evaluated.evaluate(), evaluated.model
     tokenizer = AutoTokenizer.from_pretrained(tiny_clip_dir)
-    names = {"leaf": CLASSES, "level1": tiny_tree.levels[1]}
+    names = {"leaf": CLASSES, "superclass": tiny_tree.levels[1]}
     parent = {c: tiny_tree.superclass(c, 1) for c in CLASSES}
     for level, nodes in names.items():
         with torch.no_grad():
@@ -58,7 +60,7 @@ def test_clean_values_are_those_of_a_loop_over_the_images(evaluated, evaluation,
             right = 0
             for i in range(len(evaluation)):
                 batch = evaluated.data_collator([evaluation[i]])
-                image = model.encode_image(evaluated.pipeline(batch["pixels"]))[0]
+                image = model.encode_image(evaluated.step.views.pipeline(batch["pixels"]))[0]
                 said = nodes[int((texts @ image).argmax())]
                 truth = CLASSES[evaluation[i]["label"]]
                 right += said == (truth if level == "leaf" else parent[truth])
@@ -68,16 +70,16 @@ def test_clean_values_are_those_of_a_loop_over_the_images(evaluated, evaluation,
 
 def test_the_attack_makes_a_difference_and_repeats(evaluated):
     first, second = evaluated.evaluate(), evaluated.evaluate()
-    for level in ("leaf", "level1"):
+    for level in ("leaf", "superclass"):
         key = f"eval_{level}_robust_accuracy"
         assert first[key] == second[key]
     assert first["eval_leaf_robust_accuracy"] < first["eval_leaf_clean_accuracy"]
 
 
-def test_only_the_first_images_are_attacked(tiny_clip_dir, tmp_path, evaluation):
+def test_robust_eval_samples_are_stratified_by_class(tiny_clip_dir, tmp_path, evaluation):
     trainer = make_trainer(tiny_clip_dir, tmp_path, evaluation=evaluation, robust_eval_samples=6)
     assert len(trainer.eval_dataset) == 6
-    assert all(trainer.eval_dataset[i]["image"] == evaluation[i]["image"] for i in range(6))
+    assert set(trainer.eval_dataset.labels) == {0, 1, 2, 3}
     accuracy = trainer.evaluate()["eval_leaf_clean_accuracy"]
     assert accuracy * 6 == pytest.approx(round(accuracy * 6))
 

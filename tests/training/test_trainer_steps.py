@@ -85,7 +85,7 @@ def test_bf16_reaches_the_text_attack(tiny_clip_dir, tmp_path):
     seen = set()
     hook = trainer.model.text_projection.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
     pixels, labels = first_batch(trainer)
-    trainer._batch({"pixels": pixels, "labels": labels})
+    trainer.reader.read({"pixels": pixels, "labels": labels}, trainer._starts)
     hook.remove()
     assert seen == {torch.bfloat16}
 
@@ -96,7 +96,7 @@ def test_random_starts_follow_seed_step_and_rank_only(tiny_clip_dir, tmp_path):
     pixels, labels = first_batch(trainer)
 
     def attack(step):
-        trainer.state.global_step, trainer._micro_step = step, (-1, 0)
+        trainer._starts.step, trainer._starts.drawn = step, 0
         torch.manual_seed(torch.seed())
         return perturb(trainer, pixels, labels)[0].pixels
 
@@ -140,7 +140,7 @@ def test_the_model_config_records_the_recipe(tiny_clip_dir, tiny_tree, tmp_path)
 
 def test_a_single_tree_will_do_for_a_forest(tiny_clip_dir, tiny_tree, tmp_path):
     trainer = train(tiny_clip_dir, tmp_path, objective="hier_robust", tree=tiny_tree, max_steps=1)
-    assert trainer.recipe(trainer.args)["trees"][0]["name"] == "tiny"
+    assert trainer.recipe()["trees"][0]["name"] == "tiny"
 
 
 def test_calibration_sees_all_classes_of_sorted_data(tiny_clip_dir, tiny_tree, tmp_path):

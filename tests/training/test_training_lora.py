@@ -46,9 +46,9 @@ def lora_run(clip_dir, folder, tree, kind="lora", callbacks=(), **options) -> Ro
     trainer = RobustCLIPTrainer(
         model,
         RobustTrainingArguments(output_dir=str(folder), **{**DEFAULTS, **OPTIONS, **options}),
-        processor=AutoProcessor.from_pretrained(clip_dir),
+        processing_class=AutoProcessor.from_pretrained(clip_dir),
         class_set=ClassSet.from_names(CLASSES),
-        forest=Forest((tree,)),
+        tree=Forest((tree,)),
         train_dataset=PixelDataset(make_images(32)),
         callbacks=list(callbacks),
     )

@@ -16,10 +16,10 @@ pytest.importorskip("peft", reason="needs the extra peft")
 
 def test_lora_by_arguments_trains_adapters_of_the_objectives_towers(tiny_clip_dir, tmp_path):
     trainer = make_trainer(tiny_clip_dir, tmp_path, objective="agft", lora_r=2)
-    assert has_adapters(trainer.model) and trainer.forward.reference.shared
+    assert has_adapters(trainer.model) and trainer.step.views.reference.shared
     assert 0 < trainer.trained["vision"] < sum(p.numel() for p in trainer.model.vision_model.parameters()) / 4
     pixels, _ = first_batch(trainer)
-    values = trainer.pipeline(pixels)
+    values = trainer.step.views.pipeline(pixels)
     with torch.no_grad():
         before = trainer.model.encode_image(values)
     trainer.train()
@@ -66,7 +66,8 @@ def test_pairs_need_others_to_contrast_with(name, tiny_clip_dir, tiny_tree, tmp_
 def test_captions_default_to_the_class_prompts(tiny_clip_dir, tmp_path):
     trainer = make_trainer(tiny_clip_dir, tmp_path, objective="advflyp")
     pixels, labels = first_batch(trainer)
-    batch = trainer._batch({"pixels": pixels, "labels": labels})
+    batch = trainer.reader.read({"pixels": pixels, "labels": labels}, trainer._starts)
     assert batch.captions == tuple(f"This is a photo of a {CLASSES[label]}." for label in labels)
     own = [f"caption {i}" for i in range(len(labels))]
-    assert trainer._batch({"pixels": pixels, "labels": labels, "captions": own}).captions == tuple(own)
+    inputs = {"pixels": pixels, "labels": labels, "captions": own}
+    assert trainer.reader.read(inputs, trainer._starts).captions == tuple(own)

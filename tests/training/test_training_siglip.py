@@ -103,11 +103,13 @@ class TestPairs:
         rows = [labels.tolist().index(label) for label in labels.unique().tolist()]  # one caption an image
         pixels, labels = pixels[rows], labels[rows]
         stock = SiglipModel.from_pretrained(tiny_siglip_dir).eval()
-        captions = [trainer.forward.text.prompts[label] for label in labels.tolist()]
+        captions = [trainer.step.views.text.prompts[label] for label in labels.tolist()]
         tokens = text_inputs(stock, trainer.processing_class.tokenizer, captions)
         trainer.model.eval()
         with torch.no_grad():
-            expected = stock(**tokens, pixel_values=trainer.pipeline(pixels), return_loss=True).loss
+            expected = stock(
+                **tokens, pixel_values=trainer.step.views.pipeline(pixels), return_loss=True
+            ).loss
             found = inner_loss_of(trainer, pixels, labels).mean()
             views, targets = views_of(trainer, pixels, labels)
             trained = trainer.objective.loss(views, targets)["contrastive"]
@@ -155,7 +157,7 @@ class TestPairs:
         trainer = make_trainer(tiny_siglip_dir, tmp_path, objective="mmcoa")
         pixels, labels = first_batch(trainer)
         stock = SiglipModel.from_pretrained(tiny_siglip_dir).eval()
-        captions = [trainer.forward.text.prompts[label] for label in labels.tolist()]
+        captions = [trainer.step.views.text.prompts[label] for label in labels.tolist()]
         tokenizer = trainer.processing_class.tokenizer
         tokens = tokenizer(captions, padding="max_length", max_length=64, return_tensors="pt")
         trainer.model.eval()
@@ -198,7 +200,7 @@ def test_checkpoints_are_stock_siglip(run):
     assert not any(report.values()), report
     pixels, _ = first_batch(trainer)
     tokens = text_inputs(trainer.model, trainer.processing_class.tokenizer, ["cat", "oak"])
-    values = trainer.pipeline(pixels)
+    values = trainer.step.views.pipeline(pixels)
     with torch.no_grad():
         expected = trainer.model.eval()(**tokens, pixel_values=values).logits_per_image
         found = stock.eval()(**tokens, pixel_values=values).logits_per_image
@@ -218,7 +220,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(run, tiny_siglip_dir, tiny_t
 
 def test_evaluation_reports_every_level(run):
     metrics = run[0].evaluate()
-    names = {f"eval_{level}_{kind}_accuracy" for level in ("leaf", "level1") for kind in ("clean", "robust")}
+    names = {
+        f"eval_{level}_{kind}_accuracy" for level in ("leaf", "superclass") for kind in ("clean", "robust")
+    }
     assert names <= metrics.keys()
     assert all(metrics[n.replace("clean", "robust")] <= metrics[n] for n in names if "clean" in n)
 

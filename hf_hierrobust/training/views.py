@@ -1,4 +1,4 @@
-"""From a batch to what an objective sees: the text side, one forward over all images, the frozen original."""
+"""From a batch to what an objective sees: one forward over all images, the frozen original beside it."""
 
 from __future__ import annotations
 
@@ -6,114 +6,66 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from ..adapters.lora import adapters_off
 from ..attacks import Perturbation
-from ..modeling import PixelPipeline, ReferenceModel, RobustDualEncoder, encode_prompts, text_inputs
+from ..modeling import PixelPipeline, ReferenceModel, RobustDualEncoder
 from ..objectives import Objective, Reference, Targets, View
-
-
-class Batch(NamedTuple):
-    """One batch before any forward.
-
-    Attributes:
-        pixels, labels: (B, 3, H, W) in [0, 1] and (B,) class indices.
-        captions, attacked_captions: B texts each that fit the text encoder, for objectives that need them.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    captions: tuple[str, ...] | None = None
-    attacked_captions: tuple[str, ...] | None = None
-
-
-class TextSide:
-    """The text half of every forward: cached states of a frozen trunk, tokens of one that trains.
-
-    Args:
-        model, tokenizer: as loaded, before training.
-        prompts: of the objective's text nodes; classes first.
-        trains_trunk: whether the text tower's own weights will change.
-
-    Attributes:
-        states: (N, w) pooled states of the prompts by the original model.
-    """
-
-    def __init__(
-        self,
-        model: RobustDualEncoder,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        trains_trunk: bool = False,
-    ):
-        self.tokenizer, self.prompts, self.trains_trunk = tokenizer, tuple(prompts), trains_trunk
-        with adapters_off(model):  # adapters need not start as the identity
-            self.states = encode_prompts(model, tokenizer, self.prompts)
-        self._row = {prompt: row for row, prompt in enumerate(self.prompts)}
-
-    def current_states(self, core: RobustDualEncoder) -> Tensor:
-        """(N, w) pooled states of the prompts under the current weights."""
-        return encode_prompts(core, self.tokenizer, self.prompts) if self.trains_trunk else self.states
-
-    def inputs(self, core: RobustDualEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Arguments of the model's forward for these texts."""
-        if self.trains_trunk:
-            return text_inputs(core, self.tokenizer, texts)
-        return {"text_states": self._frozen_states(core, texts)}
-
-    @torch.no_grad()
-    def features(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
-        """Embeddings (N, D) of texts under the current weights, as constants."""
-        if self.trains_trunk:
-            return core.project_text(encode_prompts(core, self.tokenizer, texts))
-        return core.project_text(self._frozen_states(core, texts))
-
-    def _frozen_states(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
-        if texts is self.prompts:
-            return self.states
-        new = [text for text in dict.fromkeys(texts) if text not in self._row]
-        row, states = self._row, self.states
-        if new:
-            row = row | {text: len(states) + place for place, text in enumerate(new)}
-            states = torch.cat([states, encode_prompts(core, self.tokenizer, new)])
-        return states[[row[text] for text in texts]]
+from .batch import Batch
+from .text_side import TextSide
 
 
 @dataclass
-class BatchForward:
+class BatchViews:
     """Builds the views of a batch.
 
     Args:
+        model: the one that trains, unwrapped; attacks and the original's views call it.
         objective: its ``needs`` decide what is forwarded.
         pipeline: pixels in [0, 1] to the model's input.
         text: the text side.
         reference: the frozen original, where the objective needs it.
         autocast: context of forwards outside the wrapped model.
-        encode: ``core.encode_image`` or its compiled form, called as (core, pixel_values).
+        encode: ``model.encode_image`` or its compiled form.
     """
 
+    model: RobustDualEncoder
     objective: Objective
     pipeline: PixelPipeline
     text: TextSide
     reference: ReferenceModel | None
     autocast: Callable[[], AbstractContextManager]
-    encode: Callable[[RobustDualEncoder, Tensor], Tensor]
+    encode: Callable[[Tensor], Tensor]
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """(N, D) of the text nodes."""
+        return len(self.text.prompts), self.model.embedding_dim
 
     def targets(self, batch: Batch) -> Targets:
         """Labels and, where asked for, the original model's view of the clean images."""
         wanted = "reference" in self.objective.needs
         return Targets(batch.labels, reference=self._original(batch.pixels) if wanted else None)
 
-    def attack_view(self, core: RobustDualEncoder, batch: Batch) -> Callable[..., View]:
+    def inner_loss(self, batch: Batch, targets: Targets) -> Callable[..., Tensor]:
+        """What an attack maximises, as a function of pixels, text perturbation (N, D) and levels."""
+        view = self.attack_view(batch)
+
+        def loss(pixels: Tensor, text_delta: Tensor | None = None, levels=None) -> Tensor:
+            found = self.objective.inner_loss(view(pixels, text_delta, levels), targets)
+            # An objective that does not read the tangents gives the text perturbation gradient zero.
+            return found if text_delta is None else found.sum() + 0 * text_delta.sum()
+
+        return loss
+
+    def attack_view(self, batch: Batch) -> Callable[..., View]:
         """The function from pixels, text perturbation and levels to a view, for the attack's inner loop.
 
         Text enters as a constant of the step: no tokenizer and no text tower runs in the loop.
         """
+        core = self.model
         with torch.no_grad():
             text_features = self.text.features(core, self.text.prompts)
             text_tangent = core.hier_head.text_tangent(text_features)
@@ -129,7 +81,7 @@ class BatchForward:
                 if patches:
                     features, tokens = core.encode_patches(pixel_values)
                 else:
-                    features = self.encode(core, pixel_values)
+                    features = self.encode(pixel_values)
             features = features.float()
             return View(
                 image_features=features,
@@ -148,10 +100,9 @@ class BatchForward:
 
         return view
 
-    def training_views(
+    def training(
         self,
         model: nn.Module,
-        core: RobustDualEncoder,
         batch: Batch,
         perturbations: Sequence[Perturbation],
         targets: Targets,
@@ -168,7 +119,7 @@ class BatchForward:
         out = model(
             pixel_values=self.pipeline(torch.cat(images)),
             patches="patches" in needs,
-            **self.text.inputs(core, texts),
+            **self.text.inputs(self.model, texts),
         )
         text_features = out.text_features.float()
 
@@ -181,7 +132,7 @@ class BatchForward:
             "text_tangent": out.text_tangent.float()[:nodes],
             "logit_scale": out.logit_scale,
             "logit_bias": out.logit_bias,
-            "head": core.hier_head,
+            "head": self.model.hier_head,
             "caption_features": of(batch.captions),
             "attacked_caption_features": of(batch.attacked_captions),
             "caption_keys": _keys(batch.captions, out.image_features.device),

@@ -197,7 +197,8 @@ def small_set(**changes) -> EvaluationSet:
     return EvaluationSet(**values | {"num_samples": 10} | changes)
 
 
-PLAN = AttackPlan(threats=(ThreatModel(eps="1/255"), ThreatModel(eps="16/255")), num_steps=2)
+THREATS = [ThreatModel(eps="1/255"), ThreatModel(eps="16/255")]
+PLAN = AttackPlan.of("pgd-ce", THREATS, num_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -246,24 +247,22 @@ def test_accuracies_are_those_of_a_loop(clip, records):
 
 
 def test_worst_case_plans_name_all_losses(clip):
-    plan = AttackPlan(
-        threats=PLAN.threats[1:], num_steps=2, losses=("ce", "margin"), step_size=0.01, restarts=2
-    )
-    (record,) = measure(clip, plan=plan, classifiers=["cosine"], sets=[small_set(tree=None)])
+    options = {"num_steps": 2, "step_size": 0.01, "restarts": 2}
+    kept = {"classifiers": ["cosine"], "sets": [small_set(tree=None)]}
+    (record,) = measure(clip, plan=AttackPlan.of("pgd", THREATS[1:], **options), **kept)
     attack = record.attack
     assert (attack["loss"], attack["step_size"], attack["restarts"]) == ("ce+margin", 0.01, 2)
-    single = measure(
-        clip, plan=replace(plan, losses=("ce",)), classifiers=["cosine"], sets=[small_set(tree=None)]
-    )
-    assert record.robust_accuracy <= single[0].robust_accuracy
+    assert record.checks["robust_after_margin"] == record.robust_accuracy
+    (single,) = measure(clip, plan=AttackPlan.of("pgd-ce", THREATS[1:], **options), **kept)
+    assert single.attack["loss"] == "ce" and record.robust_accuracy <= single.robust_accuracy
+    assert record.checks["robust_after_ce"] == single.robust_accuracy
 
 
-def test_label_maps_and_templates_are_honoured(clip, records):
-    """The same images with labels in reverse order and the map that undoes it measure the same."""
-    reverse = torch.tensor([3, 2, 1, 0])
+def test_label_names_and_templates_are_honoured(clip, records):
+    """The same images with labels numbered in reverse measure the same."""
     dataset = PixelDataset(make_images(12))
-    dataset.labels = 3 - dataset.labels
-    (mapped, *_) = measure(clip, sets=[small_set(dataset=dataset, label_map=reverse)], classifiers=["cosine"])
+    dataset.labels, dataset.label_names = 3 - dataset.labels, list(CLASSES[::-1])
+    (mapped, *_) = measure(clip, sets=[small_set(dataset=dataset)], classifiers=["cosine"])
     (plain, *_) = records
     assert (mapped.clean_accuracy, mapped.robust_accuracy) == (plain.clean_accuracy, plain.robust_accuracy)
     (other, *_) = measure(clip, classifiers=["cosine"], template="a {}")

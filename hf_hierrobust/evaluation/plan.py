@@ -1,0 +1,235 @@
+"""What is to be measured: sets of images, budgets, and the attacks of each budget."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+from torch.utils.data import DataLoader, Dataset
+
+from ..attacks import ATTACKS, Attack, TextAttack
+from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
+from ..hierarchy import LabelTree
+from ..threat import ThreatModel
+
+SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
+    "pgd": (("pgd", {"loss": "ce"}), ("pgd", {"loss": "margin"})),
+    "pgd-ce": (("pgd", {"loss": "ce"}),),
+    "pgd-margin": (("pgd", {"loss": "margin"}),),
+}
+"""Names of several attacks, each a registered one with options; the worst case over them counts."""
+
+
+def build_attacks(
+    spec: str | Attack | Sequence[str | Attack], threat: ThreatModel | None = None, **options
+) -> tuple[Attack, ...]:
+    """The attacks of one budget, in the order in which they run.
+
+    Args:
+        spec: a suite's or a registered attack's name, a comma-separated list of these, an `Attack`, or a
+            sequence of names and attacks.
+        threat: of the named attacks and, if given, in place of an instance's own; None leaves an instance's
+            own, and is the default `ThreatModel` for names.
+        options: of the named attacks, such as ``num_steps=50``.
+
+    Raises:
+        TypeError: neither a name nor an `Attack`.
+        ValueError: an unknown name, nothing to attack with, an option that a named attack lacks, options
+            without a named attack, or attacks of different budgets.
+    """
+    parts = [spec] if isinstance(spec, (str, Attack)) else list(spec)
+    named, attacks = False, []
+    for part in parts:
+        if isinstance(part, Attack):
+            attacks.append(part if threat is None else replace(part, threat=threat))
+            continue
+        if not isinstance(part, str):
+            raise TypeError(
+                f"attack={part!r} is a {type(part).__name__}: give a name "
+                f"({', '.join(sorted({*SUITES, *ATTACKS.names()}))}), an Attack, or a list of these"
+            )
+        for name in filter(None, map(str.strip, part.split(","))):
+            named = True
+            for member, constants in _members(name):
+                attacks.append(_build(name, member, constants, threat or ThreatModel(), options))
+    if not attacks:
+        raise ValueError(f"attack={spec!r} names no attack: give one, such as 'pgd'")
+    if options and not named:
+        raise ValueError(f"{_listed(options)}: options of named attacks, but attack={spec!r} names none")
+    budgets = {str(attack.threat) + attack.threat.space for attack in attacks}
+    if len(budgets) > 1:
+        raise ValueError(f"the attacks of one evaluation need one budget, got {sorted(budgets)}: give eps")
+    return tuple(attacks)
+
+
+def _members(name: str) -> tuple[tuple[str, dict], ...]:
+    if name not in SUITES and name not in ATTACKS.names():
+        known = sorted({*SUITES, *ATTACKS.names()})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"attack={name!r} is unknown: choose from {', '.join(known)}{hint}")
+    return SUITES.get(name, ((name, {}),))
+
+
+def _build(name: str, member: str, constants: dict, threat: ThreatModel, options: dict) -> Attack:
+    cls = ATTACKS.get(member)
+    known = {f.name for f in fields(cls) if f.init} - {"threat"}
+    unknown = [key for key in options if key not in known or key in constants]
+    if unknown:
+        free = sorted(known - set(constants))
+        raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
+    return cls(threat=threat, **constants, **options)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def attack_labels(attacks: Sequence[Attack]) -> list[str]:
+    """A short distinct name of each attack: its loss where one attack runs under several, else its name."""
+    described = [attack.describe() for attack in attacks]
+    losses = [constants.get("loss") for constants in described]
+    names = [constants["name"] for constants in described]
+    if len(set(names)) == 1 and None not in losses and len(set(losses)) == len(losses):
+        return losses
+    labels = [name if loss is None else f"{name}_{loss}" for name, loss in zip(names, losses)]
+    labels = names if len(set(names)) == len(names) else labels
+    return [
+        label if labels.count(label) == 1 else f"{label}_{labels[: index + 1].count(label)}"
+        for index, label in enumerate(labels)
+    ]
+
+
+def describe_attacks(attacks: Sequence[Attack]) -> dict:
+    """Constants of the worst case over attacks, for the record.
+
+    What all share stands as it is; names and losses that differ are joined by ``+``. Where anything else
+    differs, ``attacks`` holds the constants of each.
+    """
+    described = [_constants(attack) for attack in attacks]
+    joined, differ = {}, False
+    for key in dict.fromkeys(key for constants in described for key in constants):
+        values = [constants.get(key) for constants in described]
+        if all(value == values[0] for value in values[1:]) and all(key in c for c in described):
+            joined[key] = values[0]
+        elif key in ("name", "loss") and all(isinstance(value, str) for value in values):
+            joined[key] = "+".join(dict.fromkeys(values))
+        else:
+            differ = True
+    return joined | {"attacks": described} if differ else joined
+
+
+def _constants(attack: Attack) -> dict:
+    constants = attack.describe()
+    if constants.get("step_size", 0) is None:
+        constants["step_size"] = attack.default_step_size
+    return constants
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPlan:
+    """The attacks of one evaluation.
+
+    Args:
+        budgets: the attacks of each budget, which are evaluated separately; within one the worst case counts,
+            and later attacks see only the survivors of the earlier ones.
+        text_attack: also attack the class prompts, by themselves and before the pixels; leaf level, cosine.
+
+    Raises:
+        ValueError: no budget, one without attacks, or attacks of different budgets together.
+    """
+
+    budgets: tuple[tuple[Attack, ...], ...]
+    text_attack: TextAttack | None = None
+
+    def __post_init__(self):
+        budgets = tuple(build_attacks(attacks) for attacks in self.budgets)
+        if not budgets:
+            raise ValueError("budgets is empty: give the attacks of at least one budget")
+        object.__setattr__(self, "budgets", budgets)
+
+    @classmethod
+    def of(
+        cls,
+        attack: str | Attack | Sequence[str | Attack] = "pgd",
+        threats: Sequence[ThreatModel | None] = (None,),
+        text_attack: TextAttack | None = None,
+        **options,
+    ) -> AttackPlan:
+        """The same attacks under each threat model; see `build_attacks`."""
+        budgets = tuple(build_attacks(attack, threat, **options) for threat in threats)
+        return cls(budgets=budgets, text_attack=text_attack)
+
+    def spaces(self) -> list[str]:
+        """Threat spaces of the budgets; the images are decoded once for each."""
+        return list(dict.fromkeys(attacks[0].threat.space for attacks in self.budgets))
+
+    def describe_text(self, image: dict | None, space: str) -> dict:
+        """Constants of the attack on the prompts: alone, or with the image attack ``image`` after it."""
+        text = self.text_attack.describe()
+        if image is None:
+            return text | {"norm": "linf", "eps": 0.0, "space": space}
+        return image | {"name": f"{text['name']}+{image['name']}", "text_attack": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """Labelled images with their classes.
+
+    Args:
+        name, split: for the record.
+        dataset: whatever `as_images` takes; labels are found in the class set by name.
+        class_set: the classes.
+        tree: class tree, or None for leaves only.
+        num_samples: how many images, stratified by class; None takes all.
+        shared_with_training: how many of the images the model was trained on, if someone has counted.
+
+    Raises:
+        TypeError: a stream, whose images can't be chosen.
+        ValueError: see `as_images`; the images have no labels, or `num_samples` is below 1.
+    """
+
+    name: str
+    dataset: Dataset
+    class_set: ClassSet
+    split: str = "test"
+    tree: LabelTree | None = None
+    num_samples: int | None = None
+    shared_with_training: int | None = None
+
+    def __post_init__(self):
+        images = self.images
+        if not isinstance(images, ImageView):
+            raise TypeError(f"{self.name!r} is a stream: evaluate a data set of known length")
+        if not images.labelled:
+            raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
+        count = len(images) if self.num_samples is None else self.num_samples
+        object.__setattr__(self, "_rows", stratified_rows(images.labels, count))
+
+    @cached_property
+    def images(self) -> ImageView:
+        """All images, their labels class indices."""
+        return as_images(self.dataset, self.class_set, labelled=None, name=self.name)
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows that are evaluated, ascending."""
+        return list(self._rows[0])
+
+    @property
+    def how(self) -> str:
+        """How they were chosen, in words."""
+        return self._rows[1]
+
+    def loader(self, processor, space: str, batch_size: int) -> DataLoader:
+        """Batches of the chosen images, in the order of their rows.
+
+        Args:
+            processor: of the model; only the space ``"model"`` needs it.
+        """
+        collator = PixelCollator(getattr(processor, "image_processor", processor), space)
+        return DataLoader(self.images.select(self.rows), batch_size=batch_size, collate_fn=collator)

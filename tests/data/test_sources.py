@@ -1,0 +1,351 @@
+"""Every kind of source gives labelled images; none leads out of its own folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import datasets as hf
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hf_hierrobust.data import (
+    ClassSet,
+    ImagePathError,
+    MissingColumnError,
+    PixelDataset,
+    PixelStream,
+    SameSourceError,
+    UnreadableImageError,
+    as_images,
+    check_sources_differ,
+    class_set_of,
+    load_images,
+    mixed_sizes,
+    shared_images,
+    source_name,
+    threat_space_for,
+)
+
+CAPTIONS = ["a cat, asleep", "a dog", "the same cat"]
+LABELS = ["cat", "dog", "cat"]
+
+
+def png(grey: int, size=(4, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (grey,) * 3).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def load(tmp_path):
+    return lambda source, **options: load_images(source, cache_dir=str(tmp_path / "cache"), **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images in ``pets/images``."""
+    (tmp_path / "pets" / "images").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "pets" / "images" / f"{number}.png").write_bytes(png(10 * number))
+    return tmp_path / "pets"
+
+
+def listed(folder, kind: str, column="file_name", paths=None, **more):
+    """A file that names the images of ``folder``."""
+    paths = [f"images/{i}.png" for i in range(3)] if paths is None else paths
+    table = pd.DataFrame(
+        {column: paths, "label": LABELS[: len(paths)], "caption": CAPTIONS[: len(paths)], **more}
+    )
+    path = folder / f"list.{kind}"
+    if kind == "parquet":
+        table.to_parquet(path)
+    elif kind == "json":
+        table.to_json(path, orient="records")
+    elif kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    return path
+
+
+def check(view, captions=True):
+    assert [np.asarray(view[i]["image"])[0, 0, 0] for i in range(3)] == [0, 10, 20]
+    assert view.labels.tolist() == [0, 1, 0] and view.class_set.class_names == ("cat", "dog")
+    assert view.captions == (CAPTIONS if captions else None)
+
+
+# ---- kind 31: sources ----
+
+
+@pytest.mark.parametrize("column", ["file_name", "image", "path"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_kind31_files_that_list_images_with_captions(folder, load, kind, column):
+    path = listed(folder, kind, column)
+    check(as_images(load(path, caption_column="caption")))
+    check(as_images(load(path)), captions=False)
+    stream = list(PixelStream(load(path, streaming=True, caption_column="caption")))
+    assert [item["caption"] for item in stream] == CAPTIONS and [i["label"] for i in stream] == [0, 1, 0]
+    assert len(load(path, split="train[1:]")) == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_kind31_a_folder_with_metadata_and_captions(tmp_path, load, kind):
+    folder = tmp_path / "pets" / "train"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(png(10 * number))
+    listed(folder, kind, paths=[f"{i}.png" for i in range(3)]).rename(folder / f"metadata.{kind}")
+    check(as_images(load(tmp_path / "pets", caption_column="caption")))
+
+
+def test_kind31_a_local_webdataset(tmp_path, load):
+    with tarfile.open(tmp_path / "part.tar", "w") as tar:
+        for number in range(3):
+            for suffix, content in (
+                ("png", png(10 * number)),
+                ("cls", str(number % 2).encode()),
+                ("txt", b"a text"),
+            ):
+                entry = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    for streaming in (False, True):
+        data = load(tmp_path / "part.tar", caption_column="txt", streaming=streaming)
+        view = as_images(data, ClassSet.from_names(["cat", "dog"]))
+        items = list(view) if streaming else [view[i] for i in range(3)]
+        assert [item["label"] for item in items] == [0, 1, 0] and items[0]["caption"] == "a text"
+
+
+def test_kind31_training_and_evaluation_from_different_kinds_of_source(folder, tmp_path, load):
+    """A folder names its classes in another order and spelling than the parquet file."""
+    for name in ("Dog", "Cat"):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        (tmp_path / "birds" / name / "0.png").write_bytes(png(len(name)))
+    train = load(listed(folder, "parquet"))
+    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["dog", "cat"])})
+    rows = {"image": [{"bytes": png(1), "path": None}], "label": [1]}
+    hf.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "test.parquet")
+    class_set = class_set_of(train)
+    assert as_images(load(tmp_path / "birds"), class_set).labels.tolist() == [0, 1]
+    assert as_images(load(tmp_path / "test.parquet"), class_set).labels.tolist() == [0]
+
+
+def test_kind31_a_folder_without_a_test_split_says_what_to_do(tmp_path, load):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.png").write_bytes(png(0))
+    with pytest.raises(
+        ValueError, match=r"no split 'test', only 'train': name one of these, or hold out .*holdout=0\.2"
+    ):
+        load(tmp_path, split="test")
+
+
+def test_kind31_images_of_different_sizes_choose_the_models_space(tmp_path):
+    def view(*sizes, streaming=False):
+        rows = {"image": [{"bytes": png(0, size), "path": None} for size in sizes], "label": [0] * len(sizes)}
+        features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["cat"])})
+        data = hf.Dataset.from_dict(rows, features=features)
+        return as_images(data.to_iterable_dataset() if streaming else data, name="pets")
+
+    same, other = view((4, 6), (4, 6)), view((4, 6), (4, 6), (6, 4))
+    assert mixed_sizes(same) is None and threat_space_for(same, None, view((9, 9)))[0] == "native"
+    for images in (other, view((4, 6), (6, 4), streaming=True), other.select([0, 2])):
+        space, reason = threat_space_for(same, images)
+        assert space == "model" and "differ in size: image 0 of pets is 4x6 and image" in reason
+
+
+# ---- kind 19: paths and sizes ----
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("../secret.png", "outside its folder"),
+        ("{outside}/secret.png", "outside its folder"),
+        ("images/../../secret.png", "outside its folder"),
+        ("images/link.png", "outside its folder"),
+        ("link/secret.png", "outside its folder"),
+        ("http://127.0.0.1:9/x.png", "on a network"),
+        ("hf://datasets/a/b/x.png", "on a network"),
+        ("file:///etc/x.png", "on a network"),
+        ("zip://x.png::http://127.0.0.1:9/x.zip", "on a network"),
+        ("images/9.png", "does not exist"),
+    ],
+)
+def test_kind19_paths_are_followed_inside_the_datas_folder_only(folder, load, kind, path, words, streaming):
+    outside = folder.parent
+    (outside / "secret.png").write_bytes(png(99))
+    (folder / "images" / "link.png").symlink_to(outside / "secret.png")
+    (folder / "link").symlink_to(outside)
+    file = listed(folder, kind, paths=["images/0.png", path.format(outside=outside)])
+    with pytest.raises(ImagePathError, match=rf"row 1 of .*list\.{kind}' names the image .* {words}"):
+        load(file, streaming=streaming)
+
+
+@pytest.mark.parametrize("path", ["{outside}/secret.png", "http://127.0.0.1:9/x.png"])
+def test_kind19_paths_beside_bytes_are_never_followed(folder, load, path):
+    """A parquet file whose cells mostly hold bytes, and one a path."""
+    (folder.parent / "secret.png").write_bytes(png(99))
+    cells = [{"bytes": png(0), "path": "http://127.0.0.1:9/ok.png"}]
+    cells.append({"bytes": None, "path": path.format(outside=folder.parent)})
+    pd.DataFrame({"image": cells, "label": ["cat"] * 2}).to_parquet(folder / "mixed.parquet")
+    words = "paths in a file are not followed"
+    for dataset in (
+        load(folder / "mixed.parquet"),
+        hf.load_dataset(
+            "parquet", data_files=str(folder / "mixed.parquet"), split="train", cache_dir=str(folder / "c")
+        ),
+    ):
+        view = as_images(dataset, labelled=None)
+        assert view[0]["image"].size == (4, 4)
+        with pytest.raises(UnreadableImageError, match=rf"row 1 of .*{words}"):
+            view[1]
+        with pytest.raises(UnreadableImageError, match=words):
+            view.size_of(1)
+    with pytest.raises(UnreadableImageError, match=rf"row 1 of mixed\.parquet .*{words}"):
+        list(PixelStream(load(folder / "mixed.parquet", streaming=True)))
+    forged = hf.Dataset.from_dict({"image": cells, "label": [0, 0]})
+    forged.info.builder_name = "imagefolder"
+    forged.save_to_disk(str(folder / "saved"))
+    with pytest.raises(UnreadableImageError, match=words):
+        PixelDataset(load(folder / "saved"))[1]
+
+
+def test_kind19_a_dataset_made_in_python_may_name_its_own_files(folder):
+    paths = [str(folder / "images" / f"{i}.png") for i in range(3)]
+    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["cat", "dog"])})
+    data = hf.Dataset.from_dict({"image": paths, "label": [0, 1, 0]}, features=features)
+    check(as_images(data), captions=False)
+    with pytest.raises(UnreadableImageError, match="lies on a network"):
+        as_images(
+            hf.Dataset.from_dict({"image": ["https://127.0.0.1:9/x.png"], "label": [0]}, features=features)
+        )[0]
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a size."""
+    data = bytearray(png(0))
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((60_000, 60_000), "more pixels than the allowed"),
+        ((12_000, 9_000), "more than the allowed"),
+        ((1, 5_000), "200 times as long"),
+    ],
+)
+def test_kind19_hostile_image_sizes_meet_limits_and_one_line(size, words):
+    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["cat"])})
+    data = hf.Dataset.from_dict(
+        {"image": [{"bytes": header(*size), "path": None}], "label": [0]}, features=features
+    )
+    view = as_images(data, name="pets")
+    for read in (lambda: view[0], lambda: view.size_of(0)):
+        with pytest.raises(
+            UnreadableImageError,
+            match=rf"row 0 of pets is not a readable image: .*{words}",
+        ) as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+# ---- kind 15: lists of images ----
+
+
+def test_kind15_a_column_of_lists_of_images_is_one_sentence(tmp_path, load):
+    features = hf.Features({"images": hf.List(hf.Image()), "label": hf.ClassLabel(names=["cat"])})
+    data = hf.Dataset.from_dict({"images": [[Image.new("RGB", (4, 4))] * 2], "label": [0]}, features=features)
+    data.to_parquet(tmp_path / "p.parquet")
+    words = "column 'images' of .* holds a list of images per row; one image per row is needed"
+    for column in (None, "images"):
+        with pytest.raises(MissingColumnError, match=words):
+            as_images(data, image_column=column)
+        with pytest.raises(MissingColumnError, match=words):
+            load(tmp_path / "p.parquet", image_column=column)
+    with pytest.raises(UnreadableImageError, match="it is a list of 2 images"):
+        from hf_hierrobust.data import decode_image
+
+        decode_image({"image": [Image.new("RGB", (4, 4))] * 2}, "row 0")
+
+
+@pytest.mark.parametrize("names", [[1, 2], [None, "cat"], [b"cat"], [["cat"]]])
+def test_kind15_class_names_that_are_no_strings_are_one_sentence(names, tmp_path):
+    from hf_hierrobust.data import load_class_set
+
+    with pytest.raises(ValueError, match=r"names\[0\] is .* class names are strings"):
+        ClassSet.from_names(names)
+    if not isinstance(names[0], bytes):
+        (tmp_path / "classes.json").write_text(json.dumps({"class_names": names}))
+        with pytest.raises(ValueError, match=r"class_names\[0\] is .*non-empty string"):
+            load_class_set(tmp_path / "classes.json")
+
+
+# ---- kinds 29, 30: names and shared images ----
+
+
+def test_kind30_files_of_one_folder_have_different_names(tmp_path):
+    for name in ("train.parquet", "test.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    assert source_name(tmp_path / "train.parquet") == "train" != source_name(str(tmp_path / "test.parquet"))
+    assert source_name(tmp_path) == source_name(f"{tmp_path}/") == tmp_path.name
+    assert source_name(str(tmp_path / "*.parquet")) == tmp_path.name
+    assert source_name(str(tmp_path / "x" / "train-*.csv")) == "x" and source_name("me/birds") == "me/birds"
+    assert source_name([tmp_path / "train.parquet", tmp_path / "test.parquet"]) == "train+1"
+
+
+def test_kind29_the_same_file_given_twice_is_refused(folder, tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"")
+    (tmp_path / "b.parquet").write_bytes(b"")
+    (tmp_path / "link.parquet").symlink_to(tmp_path / "a.parquet")
+    a, b, link = (tmp_path / f"{name}.parquet" for name in ("a", "b", "link"))
+    check_sources_differ(a, b)
+    check_sources_differ(folder, folder)
+    check_sources_differ("me/birds", "me/birds")
+    check_sources_differ(a, a, "train[:80%]", "train[80%:]")
+    for train, evaluation in (
+        (a, a),
+        (a, str(a)),
+        (a, link),
+        (str(tmp_path / "*.parquet"), b),
+        ([a, b], a),
+        (a, tmp_path / "x" / ".." / "a.parquet"),
+    ):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(
+            SameSourceError, match=r"parquet' is given for training and for evaluation.*holdout=0\.2"
+        ):
+            check_sources_differ(train, evaluation)
+    for same in (folder, "me/birds"):
+        with pytest.raises(
+            SameSourceError, match=r"\(split 'train'\) is given for training and for evaluation"
+        ):
+            check_sources_differ(same, same, "train", "train")
+
+
+def test_kind29_shared_images_are_counted_by_their_pixels():
+    def view(*images):
+        features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["cat"])})
+        rows = {"image": [{"bytes": image, "path": None} for image in images], "label": [0] * len(images)}
+        return as_images(hf.Dataset.from_dict(rows, features=features))
+
+    bmp = io.BytesIO()
+    Image.open(io.BytesIO(png(2))).save(bmp, "BMP")
+    train = view(png(0), png(1), bmp.getvalue(), png(5, (8, 8)))
+    assert shared_images(train, view(png(7), png(2), png(2), png(0, (8, 8)))) == 2
+    assert shared_images(train, view(png(7))) == 0
+    assert shared_images(train, train.select([1, 3])) == 2
+    assert (
+        shared_images(as_images([{"image": Image.new("RGB", (4, 4), (7,) * 3), "label": 0}]), view(png(7)))
+        == 1
+    )
