@@ -11,7 +11,7 @@ from ..naming import MACHINE_PATH, check_template
 from ..options import read_switch
 from ..runs.arguments import RunArguments
 from ..threat import ThreatModel, parse_eps
-from .options import registered, shipped, trees
+from .options import all_options, refused, registered, shipped, trees
 from .values import UsageError, split_values
 
 _AT_LEAST_ONE = [
@@ -46,6 +46,11 @@ def check_early(command: str, values: Mapping) -> RunArguments:
         UsageError, ValueError, OSError: in one sentence, the first that is wrong.
     """
     run_values, training = split_values(values)
+    for name, reason in refused().items():
+        value, default = training.get(name), all_options()[name].default
+        if value is not None and value != default and (value or default):
+            shown = "" if name == "hub_token" else f"={value!r}"  # no token in a log
+            raise UsageError(f"{name}{shown} cannot be used: {reason}")
     plugins = bool(values.get("plugins"))
     _check_names(values, plugins)
     args = RunArguments(**run_values)
