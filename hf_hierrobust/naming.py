@@ -82,6 +82,24 @@ def public_name(name_or_path: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
+def source_name(source: str) -> str:
+    """What data are called that nobody named: a file's stem, so that two files of a folder differ.
+
+    A stem that only says which split it is has its folder's name before it. A folder keeps its name, a glob
+    has its folder's, a Hub id stays.
+    """
+    path = Path(source).expanduser()
+    if re.search(r"[*?\[]", path.name):
+        return path.absolute().parent.name
+    if path.is_dir():
+        return path.absolute().name
+    if not path.suffix or (not path.exists() and not MACHINE_PATH.match(source) and source.count("/") == 1):
+        return source
+    path = path.absolute()
+    split = path.stem.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")
+    return f"{path.parent.name}-{path.stem}" if split else path.stem
+
+
 def _last_part(name_or_path: str) -> str:
     if re.match(r"[A-Za-z]:[\\/]|\\\\", name_or_path):  # a path of Windows, whatever runs here
         return PureWindowsPath(name_or_path).name or "root"

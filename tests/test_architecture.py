@@ -30,8 +30,8 @@ ARROWS = {
     "adapters": {"modes", "naming"},
     "data": {"files", "hierarchy", "naming"},
     "modeling": {"files", "geometry", "modes", "precision", "readme", "uploads", "adapters"},
-    "classifiers": {"data", "hierarchy", "modeling"},
-    "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers", "modeling"},
+    "classifiers": {"modes", "data", "hierarchy", "modeling"},
+    "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
     "evaluation": {
         "files",

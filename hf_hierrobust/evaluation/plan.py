@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 
 from torch.utils.data import DataLoader, Dataset
@@ -43,7 +43,7 @@ def build_attacks(
     named, attacks = False, []
     for part in parts:
         if isinstance(part, Attack):
-            attacks.append(part if threat is None else replace(part, threat=threat))
+            attacks.append(part if threat is None else replace(part, **asdict(threat)))
             continue
         if not isinstance(part, str):
             raise TypeError(
@@ -75,12 +75,12 @@ def _members(name: str) -> tuple[tuple[str, dict], ...]:
 
 def _build(name: str, member: str, constants: dict, threat: ThreatModel, options: dict) -> Attack:
     cls = ATTACKS.get(member)
-    known = {f.name for f in fields(cls) if f.init} - {"threat"}
+    known = {f.name for f in fields(cls) if f.init} - {"eps", "norm", "space"}
     unknown = [key for key in options if key not in known or key in constants]
     if unknown:
         free = sorted(known - set(constants))
         raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
-    return cls(threat=threat, **constants, **options)
+    return cls(**asdict(threat), **constants, **options)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -108,7 +108,7 @@ def describe_attacks(attacks: Sequence[Attack]) -> dict:
     What all share stands as it is; names and losses that differ are joined by ``+``. Where anything else
     differs, ``attacks`` holds the constants of each.
     """
-    described = [_constants(attack) for attack in attacks]
+    described = [attack.describe() for attack in attacks]
     joined, differ = {}, False
     for key in dict.fromkeys(key for constants in described for key in constants):
         values = [constants.get(key) for constants in described]
@@ -119,13 +119,6 @@ def describe_attacks(attacks: Sequence[Attack]) -> dict:
         else:
             differ = True
     return joined | {"attacks": described} if differ else joined
-
-
-def _constants(attack: Attack) -> dict:
-    constants = attack.describe()
-    if constants.get("step_size", 0) is None:
-        constants["step_size"] = attack.default_step_size
-    return constants
 
 
 @dataclass(frozen=True, kw_only=True)

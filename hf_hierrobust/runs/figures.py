@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ def _draw_examples(run: Run, pixels: Tensor, labels: Tensor, path: Path) -> None
     classifier = ZeroShotClassifier(
         run.model, PixelPipeline(run.processor.image_processor, run.training_args.threat.space), states
     )
-    result = PGD(threat=run.training_args.threat)(classifier, pixels, labels)
+    result = PGD(**asdict(run.training_args.threat))(classifier, pixels, labels)
     with torch.no_grad():
         before, after = (classifier(x).argmax(1).tolist() for x in (pixels, result.adversarial))
     broken = (result.clean_correct & ~result.robust_correct).nonzero()[:4, 0].tolist()

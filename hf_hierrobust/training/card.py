@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..attacks import Attack, TextAttack
+from ..attacks import TextAttack, TrainingAttack
 from ..evaluation.records import RobustnessRecord
 from ..hierarchy import Forest, LabelTree
 from ..hub import CardFacts, TreeFacts
@@ -46,7 +46,7 @@ class TrainingFacts:
 
 def recipe(
     objective: Objective,
-    attack: Attack | None,
+    attack: TrainingAttack | None,
     text_attack: TextAttack | None,
     template: str,
     forest: Forest | None,
@@ -55,7 +55,7 @@ def recipe(
     found = {
         "objective": objective.name,
         "objective_args": objective.options(),
-        "attack": None if attack is None else attack.describe_training(),
+        "attack": None if attack is None else attack.describe(),
         **({} if text_attack is None else {"text_attack": text_attack.describe()}),
         "template": template,
     }

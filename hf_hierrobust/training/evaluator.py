@@ -73,7 +73,7 @@ class RobustEvaluator:
                 continue
             search = classifier.with_autocast(self.search) if self.search else None
             result = self.attack(
-                classifier, pixels, to_node[labels], search_model=search, generator=self._generator
+                classifier, pixels, to_node[labels], search=search, generator=self._generator
             )
             flags += [result.clean_correct, result.robust_correct]
         return torch.stack(flags, dim=1).float()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin, Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..attacks import Attack, NanError, TextAttack
+from ..attacks import NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
 from ..hub import push_folder, write_card
@@ -81,7 +81,7 @@ class RobustCLIPTrainer(Trainer):
         class_set: ClassSet | str | Sequence[str] | None = None,
         tree: TreeSpec | None = None,
         objective: Objective | None = None,
-        attack: Attack | None = None,
+        attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
         **trainer_kwargs,
@@ -93,9 +93,9 @@ class RobustCLIPTrainer(Trainer):
         self.class_set = intake.class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
         self.forest = intake.forest_for(tree, args, self.class_set, model, tokenizer)
         self.objective = intake.objective_for(objective, args, self.class_set, self.forest)
-        self.attack = intake.attack_for(attack, args, self.objective)
         self.text_attack = intake.text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.attack = intake.attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
         intake.refuse_without_effect(args, self.objective, self.attack, self.eval_dataset is not None)
         images.check_training_images(args, self.objective, self.train_dataset)
         space = args.threat.space

@@ -164,7 +164,7 @@ def test_attacks_reach_the_model_behind_every_classifier(clip, found):
         attack_classifier(
             one.classifier,
             [{"pixels": pixels, "labels": labels}],
-            [PGD(threat=ThreatModel(eps=8 / 255), num_steps=2)],
+            [PGD(eps=8 / 255, num_steps=2)],
             to_class=one.to_node,
         )
         assert one.classifier.module is model and one.search.module is model
