@@ -31,6 +31,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     path = _model_path(args, training_args.seed)
     say(f"model: {public_name(path)}")
     model = load_robust_model(path)
+    if args.card_base_model is not None:  # what card, records and adapter call it
+        model.name_or_path = args.card_base_model
     processor = AutoProcessor.from_pretrained(path)
     forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = data.main_set(args, forest.trees[0] if forest is not None else None)

@@ -93,9 +93,21 @@ def forest_for(
     if tree is None:
         return None
 
+    return model_forest(tree, class_set, model, tokenizer, args.template)
+
+
+def model_forest(
+    tree: TreeSpec,
+    class_set: ClassSet,
+    model: RobustDualEncoder,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+) -> Forest:
+    """The trees of a spec over the classes; those built from text embeddings take the model's own."""
+
     def embed(names: Sequence[str]) -> torch.Tensor:
         encoder = TextEncoder(model, tokenizer)
-        return encoder(encoder.fit([args.template.replace("{}", name) for name in names]))
+        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
 
     def language_model(name: str) -> Callable:
         return pipeline("text-generation", model=name)
