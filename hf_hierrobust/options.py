@@ -24,6 +24,23 @@ def json_mapping(value: dict | str | None, name: str) -> dict:
     return parsed
 
 
+AUTO = "auto"
+_SPELLINGS = {"true": True, "yes": True, "on": True, "1": True}
+_SPELLINGS |= {"false": False, "no": False, "off": False, "0": False}
+
+
+def read_switch(value: bool | str | None, name: str) -> bool | str:
+    """True, False or "auto", however spelled; None is "auto".
+
+    Raises:
+        ValueError: naming the argument, whose value is none of the three.
+    """
+    text = str(AUTO if value is None else value).lower()
+    if text != AUTO and text not in _SPELLINGS:
+        raise ValueError(f"{name}={value!r} must be auto, true or false")
+    return _SPELLINGS.get(text, AUTO)
+
+
 def check_numbers(options: object, *names: str, positive: bool = False) -> None:
     """Each named attribute is a finite number, at least 0 or, with ``positive``, above 0.
 

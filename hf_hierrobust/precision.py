@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 import torch
 
+from .options import AUTO, read_switch
 from .progress import say
 
-AUTO = "auto"
-_YES, _NO = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 # Values of ONEDNN_MAX_CPU_ISA (and its older name) under which oneDNN's products of bf16 numbers are native.
 _NATIVE_ISA = ("avx512_core_bf16", "avx512_core_fp16", "amx", "avx10", "default", "all")
 
@@ -177,18 +176,16 @@ def resolve_bf16(
     Raises:
         ValueError: another value.
     """
-    text = str(AUTO if choice is None else choice).lower()
-    if text not in (AUTO, *_YES, *_NO):
-        raise ValueError(f"{option}={choice!r} must be auto, true or false")
-    if text in _NO:
+    wanted = read_switch(choice, option)
+    if wanted is False:
         return False
     decision = decide_precision(device_type, capability)
-    if text == AUTO:
+    if wanted == AUTO:
         _once(say, f"{option}: auto chose {decision.reason}")
     elif decision.dtype is None:
         line = f"{option}: true is obeyed, but emulated and slow here: auto would choose {decision.reason}"
         _once(warnings.warn, line)
-    return text in _YES or decision.dtype is not None
+    return wanted is True or decision.dtype is not None
 
 
 def accelerate_choice(bf16: bool | str | None) -> bool | str | None:
@@ -206,8 +203,7 @@ def accelerate_choice(bf16: bool | str | None) -> bool | str | None:
             f"mixed_precision={asked} in accelerate's configuration: attack gradients underflow in it and no "
             "loss scale covers them; use bf16 or no (accelerate launch --mixed_precision no)"
         )
-    automatic = bf16 is None or str(bf16).lower() == AUTO
-    return True if automatic and asked == "bf16" else bf16
+    return True if asked == "bf16" and read_switch(bf16, "bf16") == AUTO else bf16
 
 
 @lru_cache

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..naming import MACHINE_PATH, check_template
+from ..options import read_switch
 from ..runs.arguments import RunArguments
 from ..threat import ThreatModel, parse_eps
-from .options import registered, shipped, trees
+from .options import all_options, refused, registered, shipped, trees
 from .values import UsageError, split_values
 
 _AT_LEAST_ONE = [
@@ -45,11 +46,17 @@ def check_early(command: str, values: Mapping) -> RunArguments:
         UsageError, ValueError, OSError: in one sentence, the first that is wrong.
     """
     run_values, training = split_values(values)
+    for name, reason in refused().items():
+        value, default = training.get(name), all_options()[name].default
+        if value is not None and value != default and (value or default):
+            shown = "" if name == "hub_token" else f"={value!r}"  # no token in a log
+            raise UsageError(f"{name}{shown} cannot be used: {reason}")
     plugins = bool(values.get("plugins"))
     _check_names(values, plugins)
     args = RunArguments(**run_values)
+    space = training.get("threat_space", "auto")
     threat = ThreatModel(
-        training.get("norm", "linf"), training.get("eps", "1/255"), training.get("threat_space", "native")
+        training.get("norm", "linf"), training.get("eps", "1/255"), "native" if space == "auto" else space
     )
     for budget in (args.eval_eps or "").split(","):
         if budget:
@@ -59,6 +66,7 @@ def check_early(command: str, values: Mapping) -> RunArguments:
             parse_eps(values[name], name, threat.norm)
     if training.get("template") is not None:
         check_template("template", training["template"])
+    read_switch(training.get("bf16"), "bf16")
     _check_numbers(training)
     _check_files(command, args, training)
     return args

@@ -132,6 +132,24 @@ def registered() -> dict[str, tuple[str, ...]]:
     }
 
 
+@lru_cache(maxsize=1)
+def refused() -> dict[str, str]:
+    """Inherited options that robust training cannot honour, and why."""
+    constants: dict[str, str] = {}
+    for node in ast.parse((PACKAGE / "training/refusals.py").read_text(encoding="utf-8")).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+        if not isinstance(target, ast.Name) or node.value is None:
+            continue
+        if target.id == "REFUSED":
+            return {
+                ast.literal_eval(key): constants.get(ast.unparse(value)) or ast.literal_eval(value)
+                for key, value in zip(node.value.keys, node.value.values)
+            }
+        if isinstance(node.value, ast.Constant):
+            constants[target.id] = node.value.value
+    return {}
+
+
 def shipped(folder: str) -> list[str]:
     """Stems of the JSON files that the package carries in a folder, e.g. ``hierarchy/trees``."""
     return sorted(path.stem for path in (PACKAGE / folder).glob("*.json"))

@@ -63,7 +63,7 @@ def _flags(command: str, argv: Sequence[str]) -> dict:
 
 
 def _is_flag(word: str) -> bool:
-    return word.startswith("--") and len(word) > 2
+    return word.startswith("--")
 
 
 def _is_switch(option: Option | None) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from ..adapters.fingerprints import fingerprints
 from ..adapters.lora import adapter_layers, adapters_off
 from ..adapters.visual_prompts import remove_visual_prompt, visual_prompt_off
 from ..modes import evaluating
 from .dual_encoder import RobustDualEncoder
+from .prompts import encode_prompts
 
 
 class ReferenceChangedError(RuntimeError):
@@ -33,6 +35,7 @@ class ReferenceModel:
         text_states: (N, w) or (N, T, w) from `encode_prompts` of the untrained model; None if only image
             features are wanted.
         shared: True uses the trained model, False a copy; None decides by what is frozen.
+        captions: keep the original's text side as well, for `caption_features`; a copy, where it trains.
 
     Attributes:
         text_features: (N, D) projected, not normalised, fp32; None without ``text_states``.
@@ -41,17 +44,23 @@ class ReferenceModel:
     """
 
     def __init__(
-        self, model: RobustDualEncoder, text_states: Tensor | None = None, shared: bool | None = None
+        self,
+        model: RobustDualEncoder,
+        text_states: Tensor | None = None,
+        shared: bool | None = None,
+        captions: bool = False,
     ):
-        trains = any(p.requires_grad for p in _base_tensors(model).values())
+        text_trains = captions and any(p.requires_grad for p in _base_tensors(model, _TEXT).values())
+        trains = text_trains or any(p.requires_grad for p in _base_tensors(model).values())
         self.shared = not trains if shared is None else shared
         with torch.no_grad(), _original(model):
             self.logit_scale = model.logit_multiplier.clone()
             self.text_features = None
             if text_states is not None:
                 self.text_features = model.project_text(text_states.to(model.device)).float()
-        self.model = model if self.shared else _copy_of(model)
-        self._before = fingerprints(_base_tensors(self.model))
+        self.model = model if self.shared else _copy_of(model, with_text=text_trains)
+        self._captions = model if captions and not text_trains else self.model if captions else None
+        self._before = self._fingerprints()
 
     @torch.no_grad()
     def __call__(self, pixel_values: Tensor, patches: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -65,6 +74,26 @@ class ReferenceModel:
                 return self.model.encode_image(pixel_values).float(), None
             features, tokens = self.model.encode_patches(pixel_values)
             return features.float(), tokens.float()
+
+    @torch.no_grad()
+    def caption_features(
+        self, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], states: Tensor | None = None
+    ) -> Tensor:
+        """The original's embeddings (B, D) of captions, projected, not normalised, fp32.
+
+        Args:
+            states: (B, w) pooled states of the captions by the original text trunk, where they are at hand.
+
+        Raises:
+            ValueError: the reference was made without ``captions``.
+        """
+        if self._captions is None:
+            raise ValueError("this reference keeps no text side: make it with captions=True")
+        with _original(self._captions):
+            if states is None:
+                states = encode_prompts(self._captions, tokenizer, captions, distinct=False)
+            with torch.autocast(states.device.type, enabled=False):  # as the model's own forward projects
+                return self._captions.project_text(states).float()
 
     def to(self, device: torch.device | str) -> ReferenceModel:
         """Move what the reference owns; a shared model is its trainer's to move."""
@@ -81,7 +110,7 @@ class ReferenceModel:
         Raises:
             ReferenceChangedError: naming the first weight that changed.
         """
-        now = fingerprints(_base_tensors(self.model))
+        now = self._fingerprints()
         changed = [name for name, value in now.items() if value != self._before.get(name)]
         if changed or now.keys() != self._before.keys():
             raise ReferenceChangedError(
@@ -89,9 +118,19 @@ class ReferenceModel:
                 "reference needs frozen base weights; use ReferenceModel(model, shared=False) to copy them"
             )
 
+    def _fingerprints(self) -> dict[str, str]:
+        tensors = _base_tensors(self.model)
+        if self._captions is not None:
+            tensors |= _base_tensors(self._captions, _TEXT)
+        return fingerprints(tensors)
 
-def _base_tensors(model: RobustDualEncoder) -> dict[str, nn.Parameter]:
-    """Weights behind the original's image features, adapters and prompt left out."""
+
+_IMAGE = ("vision_model.", "visual_projection.")
+_TEXT = ("text_model.", "text_projection.")
+
+
+def _base_tensors(model: RobustDualEncoder, parts: tuple[str, ...] = _IMAGE) -> dict[str, nn.Parameter]:
+    """Weights behind the original's image features, or text features; adapters and prompt left out."""
     own = tuple(
         f"{name}.{key}." for name in adapter_layers(model) for key in ("base_layer", "original_module")
     )
@@ -99,16 +138,17 @@ def _base_tensors(model: RobustDualEncoder) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if name.startswith(("vision_model.", "visual_projection."))
-        and (name.startswith(own) or not name.startswith(adapted))
+        if name.startswith(parts) and (name.startswith(own) or not name.startswith(adapted))
     }
 
 
-def _copy_of(model: RobustDualEncoder) -> RobustDualEncoder:
-    # What the memo holds is not copied: the text tower is left out, and with shared configs the copy follows
-    # the trained model's choice of attention kernel.
+def _copy_of(model: RobustDualEncoder, with_text: bool = False) -> RobustDualEncoder:
+    # What the memo holds is not copied: the text tower is left out unless it is wanted, and with shared
+    # configs the copy follows the trained model's choice of attention kernel.
     configs = (model.config, model.config.vision_config, model.config.text_config)
-    memo = {id(model.text_model): nn.Module()} | {id(config): config for config in configs}
+    memo = {id(config): config for config in configs}
+    if not with_text:
+        memo[id(model.text_model)] = nn.Module()
     twin = copy.deepcopy(model, memo)
     remove_visual_prompt(twin)
     return twin.requires_grad_(False).eval()

@@ -64,8 +64,10 @@ class AdvFLYP(Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        anchored = self.lambda_logit or self.lambda_feature
-        return frozenset({"captions", "clean", "attacked_reference"} if anchored else {"captions"})
+        needs = {"captions"}
+        if self.lambda_logit or self.lambda_feature:
+            needs |= {"clean", "attacked_reference"}
+        return frozenset(needs | {"original_captions"} if self.lambda_logit else needs)
 
     @property
     def attack_needs(self) -> frozenset[str]:
@@ -105,9 +107,10 @@ class AdvFLYP(Objective):
         return terms
 
     def _logit_anchor(self, view: View, original: Reference, clean: View) -> Tensor:
-        captions = self._gather(view.caption_features)
+        # Each side by its own captions: in a composite another member may train the text encoder.
         student, before, unattacked = (
-            cosine_logits(side.image_features, captions, side.logit_scale) for side in (view, original, clean)
+            cosine_logits(side.image_features, self._gather(side.caption_features), side.logit_scale)
+            for side in (view, original, clean)
         )
         return (kl_divergence(student, before) + kl_divergence(student, unattacked)).mean()
 

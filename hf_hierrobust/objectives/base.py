@@ -24,6 +24,7 @@ NEEDS: dict[str, str] = {
     "patches": "patch tokens of every image",
     "captions": "a caption of every image; its class prompt where the data have none",
     "attacked_captions": "the captions after the text attack",
+    "original_captions": "the frozen original model on the captions",
     "text_nodes": "the prompts of classes and nodes in the training loss, not only in the attack",
 }
 """What an objective may ask of the trainer."""
@@ -71,12 +72,15 @@ class Reference(NamedTuple):
         image_features, text_features: (B, D) and (N, D), projected, not normalised.
         logit_scale: the original's multiplier, 0-dim.
         patch_features: (B, P, D) projected patch tokens, where asked for.
+        caption_features: (B, D) of each image's caption, not normalised, where asked for. They are the
+            trained model's only while no objective beside trains the text encoder.
     """
 
     image_features: Tensor
     text_features: Tensor
     logit_scale: Tensor
     patch_features: Tensor | None = None
+    caption_features: Tensor | None = None
 
 
 class Targets(NamedTuple):

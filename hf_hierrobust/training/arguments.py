@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, logging
 
-from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
+from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
+from ..data import ImageStream, ImageView, threat_space_for
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..hierarchy import available_trees
 from ..naming import check_template
@@ -15,6 +16,11 @@ from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
+from .refusals import default_of, refuse_fields, refuse_optimizer_options, selects
+
+BEST_METRIC = "leaf_robust_accuracy"
+"""What the best checkpoint is chosen by if nothing is named; clean accuracy where nothing is attacked."""
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -39,7 +45,8 @@ class RobustTrainingArguments(TrainingArguments):
     attack: str | None = field(
         default=None,
         metadata={
-            "help": f"Training attack: {', '.join(ATTACKS.names())} or none; by default the objective's own."
+            "help": f"Training attack: {', '.join(TRAINING_ATTACKS.names())} or none; by default the "
+            "objective's own."
         },
     )
     attack_args: dict | str | None = field(
@@ -89,8 +96,11 @@ class RobustTrainingArguments(TrainingArguments):
         metadata={"help": "Training attack steps; by default 2, universal 3, FARE and MMCoA 10."},
     )
     threat_space: str = field(
-        default="native",
-        metadata={"help": "Resolution of the perturbation: 'native' images or the 'model' input."},
+        default="auto",
+        metadata={
+            "help": "Resolution of the perturbation: 'native' images, the 'model' input, or 'auto': native "
+            "where the images of each set have one size."
+        },
     )
     template: str = field(
         default=DEFAULT_TEMPLATE, metadata={"help": "Prompt template of classes and superclasses."}
@@ -123,7 +133,9 @@ class RobustTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         # Our own checks come first: a wrong budget should not wait for a device to be found.
-        self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
+        refuse_fields(self)
+        space = "native" if self.threat_space == "auto" else self.threat_space
+        self.threat = ThreatModel(self.norm, self.eps, space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
         check_template("template", self.template)
@@ -131,11 +143,6 @@ class RobustTrainingArguments(TrainingArguments):
         for name in ("lora_towers", "tree"):
             if isinstance(getattr(self, name), (list, tuple)):  # the natural form in YAML
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
-        if self.fp16:
-            raise ValueError(
-                "fp16=True: attack gradients underflow in half precision and no loss scale covers them; "
-                "use bf16, or leave both off"
-            )
         self.objective_args = json_mapping(self.objective_args, "objective_args")
         self.attack_args = json_mapping(self.attack_args, "attack_args")
         self.text_attack_args = json_mapping(self.text_attack_args, "text_attack_args")
@@ -143,13 +150,13 @@ class RobustTrainingArguments(TrainingArguments):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
         if self.attack is not None and self.attack != "none":
-            ATTACKS.get(self.attack)
+            TRAINING_ATTACKS.get(self.attack)
         if self.text_attack is not None:
             TEXT_ATTACKS.get(self.text_attack)
         if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_towers):
             raise ValueError("lora_alpha, lora_dropout and lora_towers need lora_r, the adapters' rank")
-        if self.hub_token is not None:
-            raise ValueError("hub_token is written to disk in clear with the arguments: use HF_TOKEN instead")
+        if self.metric_for_best_model is None and selects(self):
+            self.metric_for_best_model = BEST_METRIC
         if not torch.accelerator.is_available():
             # Without this, torchrun on a CPU machine silently trains one full copy per process.
             self.use_cpu = True
@@ -158,15 +165,30 @@ class RobustTrainingArguments(TrainingArguments):
         )
         super().__post_init__()
         self.mixed_precision = "bf16" if self.bf16 else "no"  # else accelerate's configuration would win
+        refuse_optimizer_options(self)
+        if self.accelerator_config.split_batches:
+            raise ValueError(
+                "accelerator_config: split_batches=True makes per_device_train_batch_size the batch of all "
+                "processes: leave it out, and give the batch of one"
+            )
         if self.n_gpu > 1:
             raise ValueError(
                 "several GPUs without a launcher would fall back to DataParallel, which attacks cannot use: "
                 "start with `accelerate launch --multi_gpu` or set CUDA_VISIBLE_DEVICES to one GPU"
             )
 
+    def settle_space(self, *sets: ImageView | ImageStream | dict[str, ImageView] | None) -> None:
+        """Where the threat space is ``auto``, choose the one that the images' sizes allow, and say so."""
+        if self.threat_space == "auto":
+            flat = [one for data in sets for one in (data.values() if isinstance(data, dict) else (data,))]
+            self.threat_space, reason = threat_space_for(*flat)
+            self.threat = replace(self.threat, space=self.threat_space)
+            if self.threat_space == "model":
+                logger.warning(reason)
+
     def changed(self, *names: str) -> list[str]:
         """Those of these fields that differ from their defaults."""
-        defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(self)}
+        defaults = {field.name: default_of(field) for field in fields(self)}
         return [name for name in names if getattr(self, name) not in (defaults[name], {})]
 
     def refuse_beside(self, instance: str, *names: str) -> None:
@@ -185,13 +207,18 @@ class RobustTrainingArguments(TrainingArguments):
         """Instance of the named objective with ``objective_args``."""
         return _build(OBJECTIVES.get(self.objective), self.objective_args, "objective_args")
 
-    def build_attack(self, objective: Objective) -> Attack | None:
+    def build_attack(self, objective: Objective) -> TrainingAttack | None:
         """Instance of the training attack, by default the objective's own; None trains on clean images."""
         name = self.attack or objective.default_attack
         if name == "none":
+            if unused := self.changed("attack_args", "num_steps", "step_size"):
+                raise ValueError(
+                    f"{unused[0]}={getattr(self, unused[0])!r} has no effect: {self.objective!r} trains on "
+                    "clean images unless an attack is named"
+                )
             return None
         own = name == objective.default_attack
-        options = {"threat": self.threat, "step_size": self.threat.eps}
+        options = asdict(self.threat)
         if self.step_size is not None:
             options["step_size"] = parse_eps(self.step_size, "step_size", self.norm)
         elif own and objective.default_step_size is not None and self.norm == "linf":
@@ -200,18 +227,11 @@ class RobustTrainingArguments(TrainingArguments):
             options["num_steps"] = self.num_steps
         elif own and objective.default_attack_steps is not None:
             options["num_steps"] = objective.default_attack_steps
-        elif name == "pgd":
-            options["num_steps"] = 2  # PGD's own default is for evaluation
-        cls = ATTACKS.get(name)
-        if taken := sorted({"threat", "eps", "norm"} & self.attack_args.keys()):
+        cls = TRAINING_ATTACKS.get(name)
+        if taken := sorted({"eps", "norm", "space"} & self.attack_args.keys()):
             raise ValueError(
                 f"attack_args: {', '.join(taken)} is set by the arguments norm, eps and threat_space; "
                 "leave it out"
-            )
-        if unused := sorted(cls.evaluation_only & self.attack_args.keys()):
-            raise ValueError(
-                f"attack_args: {', '.join(unused)} has no effect in training, which maximises the "
-                "objective's inner loss once; leave it out"
             )
         return _build(cls, options | self.attack_args, "attack_args")
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..adapters.lora import add_lora, lora_config
 from ..adapters.trainable import set_trainable
 from ..adapters.visual_prompts import add_visual_prompt
+from ..attacks import PGD, TrainingAttack
+from ..hierarchy import Forest
 from ..modeling import ReferenceModel, RobustDualEncoder
-from ..objectives import Objective
-from .arguments import RobustTrainingArguments
+from ..objectives import Objective, TextNodes
+from .arguments import BEST_METRIC, RobustTrainingArguments
+from .evaluator import RobustEvaluator
 from .text_side import TextSide
+from .views import BatchViews
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -53,17 +60,84 @@ def prepare(
     prompts = objective.nodes.fill(args.template)
     text = TextSide(model, tokenizer, prompts, trains_trunk="text" in trained)
     wanted = objective.needs & {"reference", "attacked_reference"}
-    return trained, text, ReferenceModel(model, text.states) if wanted else None
+    if not wanted:
+        return trained, text, None
+    return trained, text, ReferenceModel(model, text.states, captions="original_captions" in objective.needs)
 
 
-def levels_of(objective: Objective) -> list[tuple[Tensor, Tensor]]:
-    """For each level of the first tree its nodes' rows among the prompts, and the node (K,) of each leaf.
+def levels_of(
+    objective: Objective, forest: Forest | None, template: str
+) -> tuple[list[tuple[Tensor, Tensor]], tuple[str, ...]]:
+    """What an evaluation asks at each level of the first tree, also under objectives that use no tree.
 
     Args:
-        objective: after its ``setup``; one without trees has the leaf level only.
+        objective: after its ``setup``.
+
+    Returns:
+        For each level, leaves first, its nodes' rows among the prompts and the node (K,) of each leaf; and
+        the prompts: the objective's own where it has the tree's nodes among them.
     """
-    if not objective.nodes.rows:
+    nodes = objective.nodes
+    if forest is not None and not nodes.rows:
+        nodes = TextNodes.of_forest(nodes.names[: objective.num_classes], Forest((forest.trees[0],)))
+    prompts = tuple(nodes.fill(template))
+    if not nodes.rows:
         leaves = torch.arange(objective.num_classes)
-        return [(leaves, leaves)]
-    tree = objective.forest.trees[0]
-    return [(rows, tree.ancestors(level)) for level, rows in enumerate(objective.nodes.rows[0])]
+        return [(leaves, leaves)], prompts
+    tree = forest.trees[0]
+    return [(rows, tree.ancestors(level)) for level, rows in enumerate(nodes.rows[0])], prompts
+
+
+def evaluator_for(
+    views: BatchViews,
+    objective: Objective,
+    attack: TrainingAttack | None,
+    forest: Forest | None,
+    tokenizer: PreTrainedTokenizerBase,
+    args: RobustTrainingArguments,
+) -> RobustEvaluator:
+    """The evaluation beside a training: PGD in its threat model, at every level of the first tree."""
+    levels, prompts = levels_of(objective, forest, args.template)
+    model, text = views.model, views.text
+    return RobustEvaluator(
+        model,
+        views.pipeline,
+        text if prompts == text.prompts else TextSide(model, tokenizer, prompts, text.trains_trunk),
+        levels,
+        None if attack is None else PGD(**asdict(args.threat), num_steps=args.robust_eval_steps),
+        search=torch.bfloat16 if args.bf16 else None,
+        seed=args.seed + args.process_index,
+    )
+
+
+def choose_metric(
+    args: RobustTrainingArguments, names: Sequence[str], evaluation: Dataset | dict | None
+) -> None:
+    """Settle ``metric_for_best_model`` among what the evaluation reports.
+
+    Args:
+        names: of the metrics of one set, the most important of each kind first.
+        evaluation: a dict of several sets puts their names in front; the first set chooses by default.
+
+    Raises:
+        ValueError: a metric that no evaluation reports; it lists those that are.
+    """
+    wanted = args.metric_for_best_model
+    if wanted is None or evaluation is None:
+        return
+    sets = [f"{name}_" for name in evaluation] if isinstance(evaluation, dict) else [""]
+    known = [f"{one}{name}" for one in sets for name in names]
+    if wanted == BEST_METRIC and wanted not in known:
+        wanted = next((name for name in known if name.endswith(BEST_METRIC)), known[0])
+    if wanted.removeprefix("eval_") not in known:
+        raise ValueError(
+            f"metric_for_best_model={wanted!r} is not reported: choose one of {', '.join(known)}"
+        )
+    args.metric_for_best_model = wanted
+
+
+def compiled(function: Callable, args: RobustTrainingArguments) -> Callable:
+    """The function under ``torch.compile`` as the arguments ask for it, or itself."""
+    if not args.torch_compile:
+        return function
+    return torch.compile(function, backend=args.torch_compile_backend, mode=args.torch_compile_mode)

@@ -53,6 +53,10 @@ class TextSide:
             return core.project_text(encode_prompts(core, self.tokenizer, texts, distinct=False))
         return core.project_text(self._frozen_states(core, texts))
 
+    def original_states(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor | None:
+        """(N, w) pooled states of texts by the original trunk; None where the trunk trains."""
+        return None if self.trains_trunk else self._frozen_states(core, texts)
+
     def _frozen_states(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:
         if texts is self.prompts:
             return self.states

@@ -10,38 +10,29 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer
-from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..attacks import PGD, Attack, NanError, TextAttack
+from ..attacks import NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
-from ..hub import push_folder, write_card
+from ..hub import CardFacts, render_card, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
 from ..modeling.side_files import load_side_files, without_side_keys
 from ..objectives import Objective
+from . import images, intake
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import TrainingFacts, card_facts, recipe
+from .card import TrainingFacts, card_facts, recipe, usual_options
 from .checkpoints import non_finite_loss, prepare_output_dir, remove_earlier_run
-from .evaluator import RobustEvaluator
-from .images import (
-    CAPTIONS,
-    check_training_images,
-    evaluation_images,
-    evaluation_sets,
-    spread_examples,
-    training_images,
-)
-from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
 from .launch import announce
-from .preparation import levels_of, prepare
+from .preparation import choose_metric, compiled, evaluator_for, prepare
 from .random_starts import StepGenerators
+from .refusals import refuse_trainer_arguments
 from .step import RobustStep
 from .term_means import TermMeans
-from .uploads import is_busy, push_progress
+from .uploads import push_progress, push_result, unfinished, wants_push
 from .views import BatchViews
 
 if TYPE_CHECKING:
@@ -89,21 +80,23 @@ class RobustCLIPTrainer(Trainer):
         class_set: ClassSet | str | Sequence[str] | None = None,
         tree: TreeSpec | None = None,
         objective: Objective | None = None,
-        attack: Attack | None = None,
+        attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
         **trainer_kwargs,
     ):
+        refuse_trainer_arguments(trainer_kwargs)
         model = as_robust_model(model)
-        processor = processor_for(processing_class, model)
+        processor = intake.processor_for(processing_class, model)
         tokenizer, self.args = processor.tokenizer, args
-        self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
-        self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
-        self.objective = objective_for(objective, args, self.class_set, self.forest)
-        self.attack = attack_for(attack, args, self.objective)
-        self.text_attack = text_attack_for(text_attack, args, self.objective)
+        self.class_set = intake.class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
+        self.forest = intake.forest_for(tree, args, self.class_set, model, tokenizer)
+        self.objective = intake.objective_for(objective, args, self.class_set, self.forest)
+        self.text_attack = intake.text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        check_training_images(args, self.objective, self.train_dataset)
+        self.attack = intake.attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
+        intake.refuse_without_effect(args, self.objective, self.attack, self.eval_dataset is not None)
+        images.check_training_images(args, self.objective, self.train_dataset)
         space = args.threat.space
         self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
@@ -120,20 +113,14 @@ class RobustCLIPTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         pipeline, autocast = PixelPipeline(processor.image_processor, space), self.accelerator.autocast
-        encode = torch.compile(model.encode_image) if args.torch_compile else model.encode_image
-        encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
+        encode = compiled(model.encode_image, args)
+        encoder = TextEncoder(model, tokenizer) if self.objective.needs & images.CAPTIONS else None
         self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
         views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
         self.step = RobustStep(self.objective, self.attack, views)
-        self.evaluator = RobustEvaluator(
-            model,
-            pipeline,
-            text,
-            levels_of(self.objective),
-            None if self.attack is None else PGD(threat=args.threat, num_steps=args.robust_eval_steps),
-            search=torch.bfloat16 if args.bf16 else None,
-            seed=args.seed + args.process_index,
-        )
+        self.evaluator = evaluator_for(views, self.objective, self.attack, self.forest, tokenizer, args)
+        if self.compute_metrics == self._metrics:
+            choose_metric(args, self.evaluator.metric_names, self.eval_dataset)
         self._starts = StepGenerators(args.seed, args.process_index, args.device)
         self.add_callback(self._starts)
         self.add_callback(InvariantsCallback(reference))
@@ -148,7 +135,7 @@ class RobustCLIPTrainer(Trainer):
 
     @train_dataset.setter
     def train_dataset(self, data) -> None:
-        self._train_images = training_images(data, self.class_set)
+        self._train_images = images.training_images(data, self.class_set)
 
     @property
     def eval_dataset(self) -> ImageView | dict[str, ImageView] | None:
@@ -156,7 +143,7 @@ class RobustCLIPTrainer(Trainer):
 
     @eval_dataset.setter
     def eval_dataset(self, data) -> None:
-        self._eval_images = evaluation_sets(
+        self._eval_images = images.evaluation_sets(
             data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
         )
 
@@ -164,10 +151,10 @@ class RobustCLIPTrainer(Trainer):
         """As of `Trainer`; another set than the trainer's own is read like it."""
         if eval_dataset is None or isinstance(eval_dataset, str):
             return super().get_eval_dataloader(eval_dataset)
-        images = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
+        eval_dataset = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
         kept = self.__dict__.pop("_eval_dataloaders", {})  # else persistent workers give their own images
         try:
-            return super().get_eval_dataloader(images)
+            return super().get_eval_dataloader(eval_dataset)
         finally:
             self._eval_dataloaders = kept
 
@@ -175,8 +162,14 @@ class RobustCLIPTrainer(Trainer):
         """As of `Trainer`: all images."""
         return super().get_test_dataloader(self._images(test_dataset, "test_dataset"))
 
+    def _get_dataloader(self, *args, **kwargs):
+        if kwargs.get("is_training"):
+            return super()._get_dataloader(*args, **kwargs)
+        with images.every_image(self.args):
+            return super()._get_dataloader(*args, **kwargs)
+
     def _images(self, dataset, name: str, samples: int | None = None) -> ImageView:
-        return evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
+        return images.evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
 
     def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
@@ -198,6 +191,7 @@ class RobustCLIPTrainer(Trainer):
             precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
             steps=self.state.global_step,
             epochs=self.state.epoch or 0.0,
+            usual=usual_options(self.objective, self.attack, self.text_attack),
         )
 
     # ---- training ----
@@ -205,7 +199,8 @@ class RobustCLIPTrainer(Trainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before.
 
-        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none.
+        ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none;
+        None takes the argument of that name.
 
         Raises:
             OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
@@ -213,6 +208,8 @@ class RobustCLIPTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ValueError("train_dataset is missing: there is nothing to train on")
+        if resume_from_checkpoint is None:
+            resume_from_checkpoint = self.args.resume_from_checkpoint
         checkpoint = prepare_output_dir(
             self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
         )
@@ -221,6 +218,7 @@ class RobustCLIPTrainer(Trainer):
             remove_earlier_run(self.args.output_dir)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
             self.calibrate()
+            self.reader.warn_of_long(getattr(self.train_dataset, "captions", None))
             return super().train(checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -243,7 +241,7 @@ class RobustCLIPTrainer(Trainer):
 
     def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
-        examples = spread_examples(self.train_dataset, self.args.calibration_samples)
+        examples = images.spread_examples(self.train_dataset, self.args.calibration_samples)
         self.model.to(self.args.device)
         self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 
@@ -288,15 +286,25 @@ class RobustCLIPTrainer(Trainer):
         # A pickle that no reader needs, and that would carry a token to the Hub.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
-    def describe(self, records=(), figures=(), datasets=()) -> None:
-        """Keep what was measured, so that every card written from now on states it; see `card_facts`."""
-        self._described = {"records": records, "figures": figures, "datasets": datasets}
+    def describe(self, **facts) -> None:
+        """Keep what cards written from now on state beside the training: fields of `CardFacts`.
+
+        Raises:
+            TypeError, ValueError: a fact that no card can state.
+        """
+        self._described = facts
+        render_card(self.card())
+
+    def card(self) -> CardFacts:
+        """What a card written now would say."""
+        facts = {"class_names": self.class_set.class_names, **(self._described or {})}
+        return card_facts(self.args, self.facts(), **facts)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
-            facts = card_facts(self.args, self.facts(), **(self._described or {}))
-            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
+            path = write_card(self.args.output_dir, self.card())
+            self.model.card_text = path.read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
@@ -308,23 +316,13 @@ class RobustCLIPTrainer(Trainer):
             return None
         self.create_model_card()
         self._finish_current_push()
-        return push_folder(
-            self.args.output_dir,
-            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
-            private=kwargs.pop("private", self.args.hub_private_repo),
-            revision=kwargs.pop("revision", self.args.hub_revision),
-            token=token or self.args.hub_token,
-            commit_message=commit_message,
-        )
+        return push_result(self.args, commit_message=commit_message, token=token, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        args, busy = self.args, is_busy(self.push_in_progress)
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+        if not self.is_world_process_zero() or not wants_push(self.args, self.push_in_progress):
             return
-        if busy and not args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.create_model_card()
         card, step = self.model.card_text, self.state.global_step
-        jobs = push_progress(args, self.hub_model_id, checkpoint_folder, card, step)
-        self.push_in_progress = PushInProgress([*self.push_in_progress.jobs, *jobs] if busy else jobs)
+        jobs = push_progress(self.args, self.hub_model_id, checkpoint_folder, card, step)
+        self.push_in_progress = PushInProgress([*unfinished(self.push_in_progress), *jobs])

@@ -151,8 +151,9 @@ class BatchViews:
         if "clean" in needs:
             targets = targets._replace(clean=views.pop())
         if "attacked_reference" in needs:
-            original = tuple(self._original(p.pixels) for p in perturbations)
-            targets = targets._replace(attacked_reference=original)
+            captions = self._original_captions(batch)
+            original = (self._original(p.pixels)._replace(caption_features=captions) for p in perturbations)
+            targets = targets._replace(attacked_reference=tuple(original))
         views = [v._replace(text_delta=p.text_delta, levels=p.levels) for v, p in zip(views, perturbations)]
         return views, targets, out
 
@@ -170,6 +171,14 @@ class BatchViews:
                 row[text] = len(texts)
                 texts.append(text)
         return (nodes if len(texts) == len(nodes) else tuple(texts)), row
+
+    def _original_captions(self, batch: Batch) -> Tensor | None:
+        """Embeddings (B, D) of the captions by the original model, where asked for."""
+        if "original_captions" not in self.objective.needs:
+            return None
+        states = self.text.original_states(self.model, batch.captions)
+        with self.autocast():
+            return self.reference.caption_features(self.text.tokenizer, batch.captions, states)
 
     def _original(self, pixels: Tensor) -> Reference:
         with self.autocast():

@@ -210,3 +210,23 @@ def test_deep_copies_are_separate(tiny_clip_dir, pixel_values):
         twin.visual_prompt.tokens += 1
         assert not torch.equal(twin.encode_image(pixel_values), before)
         assert torch.equal(model.encode_image(pixel_values), before)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "text", "projection"])
+def test_kind11_captions_of_the_original_stay_its_own(kind, tiny_clip_dir, tokenizer, stock, pixel_values):
+    model = make(tiny_clip_dir, "lora" if kind == "lora" else "full")
+    if kind in ("text", "projection"):
+        trained = {"text": ("vision", "text", "text_projection"), "projection": ("text_projection",)}[kind]
+        set_trainable(model, trained)
+    reference = ReferenceModel(model, captions=True)
+    states = encode_prompts(model, tokenizer, PROMPTS)
+    train(model)
+    assert torch.allclose(reference.caption_features(tokenizer, PROMPTS), stock["text"], atol=1e-5)
+    if kind != "text":  # the trunk is frozen, and its states are cached
+        assert torch.allclose(
+            reference.caption_features(tokenizer, PROMPTS, states), stock["text"], atol=1e-5
+        )
+    assert torch.equal(reference(pixel_values)[0], stock["image"])
+    reference.assert_unchanged()
+    with pytest.raises(ValueError, match="captions=True"):
+        ReferenceModel(model).caption_features(tokenizer, PROMPTS)

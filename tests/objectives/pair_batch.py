@@ -16,7 +16,8 @@ TRAINED = ("texts", "attacked", "clean", "captions", "attacked_captions", "scale
 class PairBatch:
     """Embeddings of ``attacked`` and ``clean`` images, ``captions`` and ``attacked_captions``, (B, D) each.
 
-    ``original_attacked`` (B, D) are the attacked images by the original model, ``texts`` (K, D) the classes.
+    ``original_attacked`` (B, D) are the attacked images by the original model, ``original_captions`` (B, D)
+    its embeddings of the captions, ``texts`` (K, D) the classes.
     All in TRAINED have gradients.
 
     Args:
@@ -35,6 +36,7 @@ class PairBatch:
         self.captions = self.texts[self.labels] if captions == "prompts" else draw(count, DIM)
         self.attacked_captions, self.original_attacked = draw(count, DIM), draw(count, DIM)
         self.scale = torch.tensor(SCALE, dtype=torch.float64)
+        self.original_captions = draw(count, DIM)
         for name in TRAINED:
             getattr(self, name).requires_grad_()
 
@@ -57,7 +59,12 @@ class PairBatch:
         )
 
     def targets(self) -> Targets:
-        original = Reference(self.original_attacked, self.texts, self.scale.detach())
+        original = Reference(
+            self.original_attacked,
+            self.texts,
+            self.scale.detach(),
+            caption_features=self.original_captions,
+        )
         return Targets(self.labels, attacked_reference=(original,), clean=self.view(self.clean))
 
 

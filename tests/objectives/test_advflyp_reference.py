@@ -16,11 +16,14 @@ def make_objective(**options) -> AdvFLYP:
     return objective
 
 
-def divergence(images, anchors, captions, scale) -> torch.Tensor:
-    """KL(P_images || P_anchors) over the captions, averaged over images."""
+def divergence(images, anchors, captions, anchor_captions, scale) -> torch.Tensor:
+    """KL(P_images || P_anchors), each over the captions as its own text side sees them; mean over images."""
     total = 0.0
     for image, anchor in zip(images, anchors):
-        p, q = (log_softmax([scale * cosine(side, t) for t in captions]) for side in (image, anchor))
+        p, q = (
+            log_softmax([scale * cosine(side, text) for text in texts])
+            for side, texts in ((image, captions), (anchor, anchor_captions))
+        )
         total = total + sum(a.exp() * (a - b) for a, b in zip(p, q))
     return total / len(images)
 
@@ -40,8 +43,11 @@ def test_every_term_equals_the_reference(captions, positives):
     contrastive = both_ways(batch.attacked, batch.captions, batch.scale, mine) / 2
     assert_same(terms["contrastive"], contrastive, batch.leaves)
     logit = sum(
-        divergence(batch.attacked, anchor, batch.captions, batch.scale)
-        for anchor in (batch.clean, batch.original_attacked)
+        divergence(batch.attacked, anchor, batch.captions, captions, batch.scale)
+        for anchor, captions in (
+            (batch.clean, batch.captions),
+            (batch.original_attacked, batch.original_captions),
+        )
     )
     # the original's own multiplier is a constant, here of the same value
     assert_same(terms["logit"], 0.7 * logit, batch.leaves[:-1])
@@ -73,8 +79,9 @@ def test_the_plain_version_needs_no_anchors():
     assert plain.needs == {"captions"}
     targets = batch.targets()._replace(clean=None, attacked_reference=None)
     assert list(plain.loss([batch.view()], targets)) == ["contrastive"]
-    for option in ("lambda_logit", "lambda_feature"):
-        assert make_objective(**{option: 0}).needs == {"captions", "clean", "attacked_reference"}
+    anchored = {"captions", "clean", "attacked_reference"}
+    assert make_objective(lambda_logit=0).needs == anchored
+    assert make_objective(lambda_feature=0).needs == anchored | {"original_captions"}
     assert make_objective().trained_groups == ("vision",)
 
 

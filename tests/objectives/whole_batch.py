@@ -41,6 +41,7 @@ class WholeBatch:
         self.texts = rows_of(nodes, "text").requires_grad_()
         self.delta, self.original_texts = 0.1 * rows_of(nodes, "delta"), rows_of(nodes, "original")
         self.original, self.original_attacked = draw("original", count, DIM), draw("before", count, DIM)
+        self.original_captions = draw("original captions", count, DIM)
         self.head = HierHead(DIM)
         self.head.kappa.fill_(2.5)
         self.head.vic_radius.fill_(1.5)
@@ -61,7 +62,9 @@ class WholeBatch:
 
     def targets(self, views: int = 1) -> Targets:
         def original(features: Tensor) -> Reference:
-            return Reference(features, self.original_texts, self.scale, self.patches["original"])
+            return Reference(
+                features, self.original_texts, self.scale, self.patches["original"], self.original_captions
+            )
 
         attacked = tuple(original(self.original_attacked + number) for number in range(views))
         clean = self.view("clean", text_delta=None)
