@@ -143,7 +143,7 @@ def title_of(method: str) -> str:
 
 
 def readme_table(results: Results) -> str:
-    """Five columns for the README: robust under the stronger of both losses at the largest budget, and clean."""
+    """Five columns for the README: clean, and robust under both losses at the largest budget."""
     eps = BUDGETS[-1]
     head = ["method", "leaf, clean", f"leaf, {eps}", f"{PROMPTS}, {eps}", f"zero-shot, {eps}"]
     rows = []
