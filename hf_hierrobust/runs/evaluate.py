@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, logging
 
 from ..adapters.fingerprints import weights_hash
 from ..attacks import Attack
 from ..classifiers import as_classifier, frozen, network_classifiers
-from ..data import ClassSet, PixelCollator, as_images, load_images
+from ..data import ClassSet, PixelCollator, as_images, load_images, threat_space_for
 from ..data.class_names import names_of
 from ..evaluation import (
     AttackPlan,
@@ -31,6 +31,8 @@ from ..naming import public_name
 from ..threat import Norm, Space
 from ..training.intake import class_set_for, model_forest, processor_for
 from .run import Run
+
+logger = logging.get_logger(__name__)
 
 
 def evaluate(
@@ -70,7 +72,8 @@ def evaluate(
         attack: name, `Attack`, or a list of them, of which the worst case counts. ``"pgd"`` is PGD on the
             cross-entropy, then on the margin of what still stands, 20 steps of eps/4 each.
         eps: one budget or several, by default 1/255 for named attacks; it replaces an instance's own.
-        norm, space: likewise, by default ``"linf"`` and ``"native"``.
+        norm, space: likewise, by default ``"linf"`` and ``"native"``; images of different sizes are attacked
+            in the space ``"model"``.
         tree: class tree (see `load_forest`), whose superclasses are measured too.
         class_set: the classes, by default the built-in set that the tree is named after, else the data set's
             own names.
@@ -91,8 +94,12 @@ def evaluate(
         TypeError, ValueError: an argument that is unknown or does not fit the others, with the reason.
         NanError: NaN logits on any of the images.
     """
-    plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
     data = _Data.opened(dataset, split, dataset_name)
+    if space is None and _is_dual_encoder(model) and not _holds_instance(attack):
+        space, reason = threat_space_for(as_images(data.images, labelled=False, name=data.name))
+        if space == "model":
+            logger.warning(reason)
+    plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
     options = {"batch_size": batch_size, "bf16_search": bf16_search}
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers}
@@ -222,6 +229,10 @@ def _width(classifier, dataset, processor, space: Space, device) -> int:
     pixels = collator([as_images(dataset, labelled=False)[0]])["pixels"].to(device)
     with frozen(classifier), torch.no_grad():
         return classifier(pixels).shape[1]
+
+
+def _holds_instance(attack) -> bool:
+    return any(isinstance(one, Attack) for one in (attack if isinstance(attack, (list, tuple)) else [attack]))
 
 
 def _is_dual_encoder(model) -> bool:

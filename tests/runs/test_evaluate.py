@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from datasets import Dataset
 from tiny_data import CLASSES, PATHS, make_images
 from torch import nn
 from torch.utils.data import TensorDataset, random_split
@@ -166,3 +167,12 @@ def test_kind07_nan_logits_of_a_wrong_image_make_no_record(images):
 
     with pytest.raises(ValueError, match="NaN"):
         evaluate(Broken(), images, **QUICK)
+
+
+def test_kind31_images_of_different_sizes_are_attacked_at_the_models_size(tiny_clip_dir, images):
+    mixed = [image.resize((20 + i, 30)) for i, image in enumerate(images["image"])]
+    data = Dataset.from_dict({"image": mixed, "label": images["label"]}, features=images.features)
+    (record,) = evaluate(tiny_clip_dir, data, **QUICK)
+    assert record.attack["space"] == "model"
+    with pytest.raises(ValueError, match="images of one size"):
+        evaluate(tiny_clip_dir, data, space="native", **QUICK)
