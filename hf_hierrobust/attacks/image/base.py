@@ -85,6 +85,13 @@ class Attack(PixelAttack):
             NanError: NaN logits of any image, clean or attacked, or NaN gradients.
         """
         ATTACKS.check(self)
+        space = getattr(classifier, "space", self.threat.space)
+        if space != self.threat.space:
+            raise ValueError(
+                f"space={self.threat.space!r} of the attack, but the classifier's pipeline takes pixels of "
+                f"space {space!r} and would preprocess these wrongly: make it PixelPipeline(image_processor, "
+                f"{self.threat.space!r})"
+            )
         pixels = attackable(pixels)
         victim = Victim(classifier, search)
         # A surrounding autocast would reach the verdicts; a search brings its own.
