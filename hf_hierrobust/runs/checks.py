@@ -10,8 +10,7 @@ import datasets as hf
 from ..classifiers import check_classifiers, level_prompts
 from ..data import PixelDataset
 from ..evaluation import EvaluationSet
-from ..modeling import RobustDualEncoder
-from ..modeling import check_prompts as check_own_prompts
+from ..modeling import RobustDualEncoder, check_prompts as check_own_prompts
 from ..threat import ThreatModel
 from .arguments import RunArguments
 

@@ -18,21 +18,13 @@ from ..hub import CardFacts, render_card, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
 from ..objectives import Objective
+from . import images, intake
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
 from .card import TrainingFacts, card_facts, recipe, usual_options
 from .checkpoints import non_finite_loss
 from .hooks import CheckpointHooks
-from .images import (
-    CAPTIONS,
-    check_training_images,
-    evaluation_images,
-    evaluation_sets,
-    spread_examples,
-    training_images,
-)
-from .intake import attack_for, class_set_for, forest_for, objective_for, processor_for, text_attack_for
 from .launch import announce
 from .preparation import choose_metric, compiled, evaluator_for, prepare
 from .random_starts import StepGenerators
@@ -97,15 +89,16 @@ class RobustCLIPTrainer(CheckpointHooks):
     ):
         refuse_trainer_arguments(trainer_kwargs)
         model = as_robust_model(model)
-        processor = processor_for(processing_class, model)
+        processor = intake.processor_for(processing_class, model)
         tokenizer, self.args = processor.tokenizer, args
-        self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
-        self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
-        self.objective = objective_for(objective, args, self.class_set, self.forest)
-        self.text_attack = text_attack_for(text_attack, args, self.objective)
+        self.class_set = intake.class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
+        self.forest = intake.forest_for(tree, args, self.class_set, model, tokenizer)
+        self.objective = intake.objective_for(objective, args, self.class_set, self.forest)
+        self.text_attack = intake.text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        self.attack = attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
-        check_training_images(args, self.objective, self.train_dataset)
+        self.attack = intake.attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
+        intake.refuse_without_effect(args, self.objective, self.attack, self.eval_dataset is not None)
+        images.check_training_images(args, self.objective, self.train_dataset)
         space = args.threat.space
         self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
         self.base_model = model.name_or_path or "an unnamed checkpoint"
@@ -123,7 +116,7 @@ class RobustCLIPTrainer(CheckpointHooks):
         self.model_accepts_loss_kwargs = False
         pipeline, autocast = PixelPipeline(processor.image_processor, space), self.accelerator.autocast
         encode = compiled(model.encode_image, args)
-        encoder = TextEncoder(model, tokenizer) if self.objective.needs & CAPTIONS else None
+        encoder = TextEncoder(model, tokenizer) if self.objective.needs & images.CAPTIONS else None
         self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
         views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
         self.step = RobustStep(self.objective, self.attack, views)
@@ -144,7 +137,7 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     @train_dataset.setter
     def train_dataset(self, data) -> None:
-        self._train_images = training_images(data, self.class_set)
+        self._train_images = images.training_images(data, self.class_set)
 
     @property
     def eval_dataset(self) -> ImageView | dict[str, ImageView] | None:
@@ -152,7 +145,7 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     @eval_dataset.setter
     def eval_dataset(self, data) -> None:
-        self._eval_images = evaluation_sets(
+        self._eval_images = images.evaluation_sets(
             data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
         )
 
@@ -160,10 +153,10 @@ class RobustCLIPTrainer(CheckpointHooks):
         """As of `Trainer`; another set than the trainer's own is read like it."""
         if eval_dataset is None or isinstance(eval_dataset, str):
             return super().get_eval_dataloader(eval_dataset)
-        images = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
+        eval_dataset = self._images(eval_dataset, "eval_dataset", self.args.robust_eval_samples)
         kept = self.__dict__.pop("_eval_dataloaders", {})  # else persistent workers give their own images
         try:
-            return super().get_eval_dataloader(images)
+            return super().get_eval_dataloader(eval_dataset)
         finally:
             self._eval_dataloaders = kept
 
@@ -171,8 +164,14 @@ class RobustCLIPTrainer(CheckpointHooks):
         """As of `Trainer`: all images."""
         return super().get_test_dataloader(self._images(test_dataset, "test_dataset"))
 
+    def _get_dataloader(self, *args, **kwargs):
+        if kwargs.get("is_training"):
+            return super()._get_dataloader(*args, **kwargs)
+        with images.every_image(self.args):
+            return super()._get_dataloader(*args, **kwargs)
+
     def _images(self, dataset, name: str, samples: int | None = None) -> ImageView:
-        return evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
+        return images.evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)
 
     def recipe(self) -> dict:
         """What ``config.hier_robust`` and the card say about this training."""
@@ -217,6 +216,7 @@ class RobustCLIPTrainer(CheckpointHooks):
             return self._restore(self.start.checkpoint)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
             self.calibrate()
+            self.reader.warn_of_long(getattr(self.train_dataset, "captions", None))
             with must_move(self.model, self.start.checkpoint):
                 return super().train(self.start.checkpoint, *args, **kwargs)
 
@@ -267,7 +267,7 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
-        examples = spread_examples(self.train_dataset, self.args.calibration_samples)
+        examples = images.spread_examples(self.train_dataset, self.args.calibration_samples)
         self.model.to(self.args.device)
         self.step.calibrate(self.reader.read_clean(self._prepare_inputs(self.data_collator(examples))))
 

@@ -91,13 +91,12 @@ def test_the_best_model_comes_back_with_its_head(tiny_clip_dir, tiny_tree, tmp_p
         eval_strategy="steps",
         eval_steps=1,
         load_best_model_at_end=True,
-        metric_for_best_model="leaf_clean_accuracy",  # replaced below: the first is best
-        greater_is_better=False,
         **OPTIONS | {"max_steps": 3},
     )
-    evaluate = trainer.evaluate
+    assert trainer.args.metric_for_best_model == "leaf_robust_accuracy"
+    evaluate = trainer.evaluate  # best is the first: any fixed choice but the last will do
     trainer.evaluate = lambda *a, **k: (
-        evaluate(*a, **k) | {"eval_leaf_clean_accuracy": trainer.state.global_step}
+        evaluate(*a, **k) | {"eval_leaf_robust_accuracy": -trainer.state.global_step}
     )
     trainer.train()
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
