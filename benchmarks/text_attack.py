@@ -42,7 +42,7 @@ from transformers import (
     CLIPModel,
 )
 
-from hf_hierrobust.attacks import PGD, BertAttack, coordinate_kl
+from hf_hierrobust.attacks import BertAttack, TrainingPGD, coordinate_kl
 from hf_hierrobust.attacks.text.candidates import MaskedLM
 from hf_hierrobust.attacks.text.sentence import Sentence
 from hf_hierrobust.classifiers import frozen
@@ -50,7 +50,6 @@ from hf_hierrobust.data import load_class_set
 from hf_hierrobust.demo.tiny import build_tokenizer, tiny_clip_config
 from hf_hierrobust.modeling import TextEncoder
 from hf_hierrobust.modeling.kernels import fast_kernels
-from hf_hierrobust.threat import ThreatModel
 
 ADJECTIVES = [
     *("small", "large", "red", "green", "young", "old"),
@@ -121,7 +120,7 @@ def image_attack(
     labels = torch.randint(len(prompts), (count,), device=device)
     text = F.normalize(encoder(prompts), dim=-1)
     scale = model.logit_scale.detach().exp()
-    attack = PGD(threat=ThreatModel(eps="1/255"), num_steps=10, step_size=1 / 255)
+    attack = TrainingPGD(eps="1/255", num_steps=10, step_size=1 / 255)
 
     def loss(x):
         features = model.get_image_features(pixel_values=(x - 0.45) / 0.27).pooler_output

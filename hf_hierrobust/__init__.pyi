@@ -123,6 +123,8 @@ from .objectives import (
 from .objectives import (
     TeCoA as TeCoA,
 )
+from .reports import records_table as records_table
+from .runs.evaluate import evaluate as evaluate
 from .threat import ThreatModel as ThreatModel
 from .training import RobustCLIPTrainer as RobustCLIPTrainer
 from .training import RobustTrainingArguments as RobustTrainingArguments

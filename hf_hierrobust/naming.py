@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
 LONGEST_NAME, LONGEST_TEXT = 200, 2000
 """Characters of a name (of a class, node or tree) and of a sentence (a template, a source, a licence)."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-])", re.ASCII)
 _FILE_UNSAFE = re.compile(r'[/\\:*?"<>|]|^[.\s]|[.\s]$')
 # Control characters, half surrogates, line and paragraph separators; and the marks that reorder text on
 # screen, with which a name could pass for another one.
@@ -73,6 +74,16 @@ def check_template(argument: str, template: object) -> None:
         raise ValueError(f"{argument}={template!r} must contain '{{}}' exactly once, for the class name")
 
 
+def check_hub_id(argument: str, name: object, example: str) -> None:
+    """The id of a model or data set on the Hub, with its namespace.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(name, str) or not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        raise ValueError(f"{argument}={name!r} is no id on the Hub, such as {example}")
+
+
 def public_name(name_or_path: str) -> str:
     """What a record calls a model or data set: a Hub id stays, a local path shrinks to its last part.
 
@@ -80,6 +91,24 @@ def public_name(name_or_path: str) -> str:
     """
     name = "".join("?" if _hidden(char) else char for char in _last_part(name_or_path))
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def source_name(source: str) -> str:
+    """What data are called that nobody named: a file's stem, so that two files of a folder differ.
+
+    A stem that only says which split it is has its folder's name before it. A folder keeps its name, a glob
+    has its folder's, a Hub id stays.
+    """
+    path = Path(source).expanduser()
+    if re.search(r"[*?\[]", path.name):
+        return path.absolute().parent.name
+    if path.is_dir():
+        return path.absolute().name
+    if not path.suffix or (not path.exists() and not MACHINE_PATH.match(source) and source.count("/") == 1):
+        return source
+    path = path.absolute()
+    split = path.stem.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")
+    return f"{path.parent.name}-{path.stem}" if split else path.stem
 
 
 def _last_part(name_or_path: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from .files import FileFormatError, parse_yaml
+
 BEGIN = "<!-- hf_hierrobust: begin of the card; what stands around it is kept -->"
 END = "<!-- hf_hierrobust: end of the card -->"
 MEASURED = ("model-index", "metrics")
@@ -32,8 +34,8 @@ def split_header(text: str) -> tuple[dict[str, Any], str]:
     if match is None:
         return {}, text
     try:
-        header = yaml.safe_load(match["yaml"])
-    except yaml.YAMLError:
+        header = parse_yaml(match["yaml"], "README.md")
+    except FileFormatError:
         return {}, text
     if header is None:
         return {}, text[match.end() :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_hierrobust.data import ClassSet, class_set_of, load_class_set
-from hf_hierrobust.naming import check_name, check_template, public_name
+from hf_hierrobust.naming import check_name, check_template, public_name, source_name
 from hf_hierrobust.objectives import CompTGA
 
 HOSTILE = ["a\nb", "\r", "\x00", "x\x1b[2J", "\u2028", "\u202egpj", "\udc80"]
@@ -60,3 +60,16 @@ def test_a_long_path_is_no_long_name(tmp_path):
 
     found = class_set_of(make_images(4), name="/" + "folder/" * 60 + "mine")
     assert found.name == "mine"
+
+
+def test_kind30_files_of_one_folder_have_different_names(tmp_path):
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    for name in ("train.parquet", "test.parquet", "cats.csv"):
+        (folder / name).write_bytes(b"")
+    names = [source_name(str(folder / name)) for name in ("train.parquet", "test.parquet", "cats.csv")]
+    assert names == ["pets-train", "pets-test", "cats"]
+    assert source_name(str(folder)) == source_name(f"{folder}/") == "pets"
+    assert source_name(str(folder / "*.parquet")) == source_name(str(folder / "train-0[01].csv")) == "pets"
+    assert source_name("me/birds") == "me/birds" and source_name("me/birds-v1.5") == "me/birds-v1.5"
+    assert source_name("glyphs") == "glyphs"

@@ -100,9 +100,10 @@ def test_an_instance_that_is_handed_over_has_a_name_of_its_own(room):
 
 
 def test_attacks_and_objectives_of_the_package_are_found():
-    from hf_hierrobust.attacks import ATTACKS, PGD
+    from hf_hierrobust.attacks import ATTACKS, PGD, TRAINING_ATTACKS, TrainingPGD
     from hf_hierrobust.objectives import OBJECTIVES
 
-    assert {"pgd", "universal", "leaf", "per_level"} <= set(ATTACKS.names())
     assert ATTACKS.get("pgd") is PGD
+    assert TRAINING_ATTACKS.get("pgd") is TrainingPGD
+    assert {"pgd", "universal", "leaf", "per_level"} <= set(TRAINING_ATTACKS.names())
     assert {"hier_robust", "tecoa"} <= set(OBJECTIVES.names())

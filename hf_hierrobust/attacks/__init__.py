@@ -1,26 +1,31 @@
 """Attacks on any callable from pixels in [0, 1] to logits, on texts and on both; training perturbations."""
 
-from .image.base import ATTACKS, Attack, AttackResult, NanError, check_pixels
+from .base import NanError, NoGradientError, check_pixels
+from .image.base import ATTACKS, Attack, AttackResult
 from .image.criteria import cross_entropy, margin, misclassified
 from .image.pgd import PGD
-from .image.superclass import SuperclassAttack, SuperclassView
+from .image.superclass import SuperclassAttack
+from .image.victim import Cost, Victim
 from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
 from .text.gradient import GradientAttack
 from .text.multimodal import MultimodalAttack, MultimodalResult
 from .text.scores import CaptionCrossEntropy, LabelFreeScore, PromptCrossEntropy, coordinate_kl
 from .text.words import BertAttack, SynonymAttack
-from .training.base import Perturbation
+from .training.base import TRAINING_ATTACKS, Perturbation, TrainingAttack
+from .training.pgd import TrainingPGD
 from .training.universal import LeafAttack, PerLevelAttack, UniversalHierarchicalAttack
 
 __all__ = [
     "ATTACKS",
     "PGD",
     "TEXT_ATTACKS",
+    "TRAINING_ATTACKS",
     "Attack",
     "AttackResult",
     "BertAttack",
     "CaptionCrossEntropy",
+    "Cost",
     "EmbeddingAttackResult",
     "EmbeddingPGD",
     "GradientAttack",
@@ -29,15 +34,18 @@ __all__ = [
     "MultimodalAttack",
     "MultimodalResult",
     "NanError",
+    "NoGradientError",
     "PerLevelAttack",
     "Perturbation",
     "PromptCrossEntropy",
     "SuperclassAttack",
-    "SuperclassView",
     "SynonymAttack",
     "TextAttack",
     "TextAttackResult",
+    "TrainingAttack",
+    "TrainingPGD",
     "UniversalHierarchicalAttack",
+    "Victim",
     "check_pixels",
     "coordinate_kl",
     "cross_entropy",

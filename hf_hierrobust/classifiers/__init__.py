@@ -1,17 +1,9 @@
-"""What is attacked: zero-shot classifiers by cosine or distance, rolled up or joined over a tree."""
+"""What is attacked: networks; zero-shot classifiers by cosine or distance, rolled up or joined over a tree.
 
-from .freezing import Classifier, frozen
-from .levels import LevelClassifier, check_classifiers, level_classifiers, level_prompts
-from .rollup import roll_up
-from .zero_shot import ZeroShotClassifier
+Freezing, `Classifier` and the roll-up need torch only; the zero-shot classifiers load the Hugging Face stack
+when they are first used.
+"""
 
-__all__ = [
-    "Classifier",
-    "LevelClassifier",
-    "ZeroShotClassifier",
-    "check_classifiers",
-    "frozen",
-    "level_classifiers",
-    "level_prompts",
-    "roll_up",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -54,8 +54,9 @@ def check_early(command: str, values: Mapping) -> RunArguments:
     plugins = bool(values.get("plugins"))
     _check_names(values, plugins)
     args = RunArguments(**run_values)
+    space = training.get("threat_space", "auto")
     threat = ThreatModel(
-        training.get("norm", "linf"), training.get("eps", "1/255"), training.get("threat_space", "native")
+        training.get("norm", "linf"), training.get("eps", "1/255"), "native" if space == "auto" else space
     )
     for budget in (args.eval_eps or "").split(","):
         if budget:

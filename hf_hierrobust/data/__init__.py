@@ -6,16 +6,17 @@ from .collator import PixelCollator
 from .columns import EmptyCaptionError, MissingColumnError
 from .decoding import UnreadableImageError, decode_image
 from .image_paths import ImagePathError
+from .images import as_images
 from .labels import LabelRangeError, label_array, label_names
 from .loading import load_images
 from .overlap import SameSourceError, check_sources_differ, shared_images
 from .pixels import MixedSizesError, PixelDataset, PixelStream
 from .sampling import first_n, holdout, stratified_rows
 from .sizes import mixed_sizes, threat_space_for
-from .sources import source_name
+from .sources import MissingSplitError
 from .standard import EmptyDatasetError
 from .streams import shuffled_stream
-from .views import ImageStream, ImageView, as_images, check_numbering
+from .views import ImageStream, ImageView, check_numbering
 
 __all__ = [
     "ClassSet",
@@ -26,6 +27,7 @@ __all__ = [
     "ImageView",
     "LabelRangeError",
     "MissingColumnError",
+    "MissingSplitError",
     "MixedSizesError",
     "PixelCollator",
     "PixelDataset",
@@ -49,7 +51,6 @@ __all__ = [
     "mixed_sizes",
     "shared_images",
     "shuffled_stream",
-    "source_name",
     "stratified_rows",
     "threat_space_for",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,32 +152,50 @@ class ClassSet:
         """Class index for each label id of a dataset: LongTensor (C,), ``labels = index_map[labels]``.
 
         A label is looked up as a class name, alias or WordNet id, as written or else normalised, then by the
-        synonyms of a comma list (``"tench, Tinca tinca"``). Where a name still fits several classes and the
-        dataset has as many labels as this set, the class at the label's own position wins.
+        synonyms of a comma list (``"tench, Tinca tinca"``). Where a name still fits several classes, those
+        that other labels name are left out; then, if all other labels stand in the order of this set, the
+        class at the label's own position is meant. Two labels of one class are merged, with a warning.
 
         Raises:
             UnmatchedLabelError: labels that fit no class (with the nearest names) or several.
         """
         exact, normalised = self._lookup_tables()
-        same_size = len(dataset_label_names) == len(self)
-        mapped, unmatched, ambiguous = [], [], []
-        for position, label in enumerate(dataset_label_names):
-            found: set[int] = set()
-            for text in (label, *map(str.strip, label.split(","))):
-                hit = exact.get(text) or normalised.get(normalise(text)) or set()
-                found = (found & hit) or found or hit
-            if len(found) > 1 and same_size and position in found:
-                found = {position}
-            if not found:
-                unmatched.append(label)
-            elif len(found) > 1:
-                ambiguous.append(f"{label!r} fits classes {sorted(found)}")
-            mapped.append(min(found, default=-1))
+        fits = [_candidates(label, exact, normalised) for label in dataset_label_names]
+        fits = self._decided(fits)
+        unmatched = [label for label, found in zip(dataset_label_names, fits) if not found]
+        ambiguous = [
+            f"{label!r} fits classes {sorted(found)}"
+            for label, found in zip(dataset_label_names, fits)
+            if len(found) > 1
+        ]
         if unmatched or ambiguous:
             raise UnmatchedLabelError(
                 self._mismatch(unmatched, ambiguous, len(dataset_label_names), list(normalised))
             )
+        mapped = [next(iter(found)) for found in fits]
+        times = Counter(mapped)
+        if twins := [label for label, index in zip(dataset_label_names, mapped) if times[index] > 1]:
+            warnings.warn(
+                f"{len(twins)} labels share their class of {self.name!r} with another label and are merged "
+                f"with it: {twins[:6]}.",
+                stacklevel=3,
+            )
         return torch.tensor(mapped, dtype=torch.long)
+
+    def _decided(self, fits: list[set[int]]) -> list[set[int]]:
+        """Candidates of each label, fewer where the other labels or the common order leave one."""
+        while True:
+            taken = {index for found in fits if len(found) == 1 for index in found}
+            left = [found - taken if len(found) > 1 and found - taken else found for found in fits]
+            if left == fits:
+                break
+            fits = left
+        in_order = len(fits) == len(self) and all(
+            len(found) != 1 or found == {position} for position, found in enumerate(fits)
+        )
+        if not in_order:
+            return fits
+        return [{position} if position in found else found for position, found in enumerate(fits)]
 
     def _lookup_tables(self) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
         exact: dict[str, set[int]] = defaultdict(set)
@@ -257,6 +276,15 @@ def _build(data: Mapping[str, Any]) -> ClassSet:
         for alias, target in values.get("aliases", {}).items()
     }
     return ClassSet(**values)
+
+
+def _candidates(label: str, exact: Mapping[str, set[int]], normalised: Mapping[str, set[int]]) -> set[int]:
+    """Classes that a label may mean: by its whole text, narrowed down by the synonyms of a comma list."""
+    found: set[int] = set()
+    for text in (label, *map(str.strip, label.split(","))):
+        hit = exact.get(text) or normalised.get(normalise(text)) or set()
+        found = (found & hit) or found or hit
+    return found
 
 
 def _indices(target: int | tuple[int, ...]) -> tuple[int, ...]:

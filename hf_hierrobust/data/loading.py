@@ -51,7 +51,8 @@ def load_images(
         EmptyDatasetError: no rows.
         ImagePathError: an image path that leads out of the data's folder, onto a network or nowhere.
         MissingColumnError: no (single) image or label column, or no such text column of captions.
-        ValueError: an unknown split, an unreadable file, or `max_samples` below 1.
+        MissingSplitError: an unknown split (its ``known`` are those there are).
+        ValueError: an unreadable file, or `max_samples` below 1.
     """
     columns = {
         "image_column": image_column,

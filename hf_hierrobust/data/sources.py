@@ -28,17 +28,15 @@ KINDS = {
 """Kind of each file that `load_images` reads, by suffix."""
 
 
-def source_name(source: Source) -> str:
-    """What a source is called in records and cards: the file's stem, the folder's name, or the Hub id."""
-    if isinstance(source, (list, tuple)):
-        names = list(dict.fromkeys(source_name(item) for item in source))
-        return names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}"
-    text = os.fspath(source)
-    if Path(text).suffix in KINDS or glob.has_magic(text):
-        stem = Path(text).stem
-        return Path(text).absolute().parent.name if glob.has_magic(stem) else stem
-    looks_local = os.path.exists(os.path.expanduser(text)) or text.startswith((".", "/", "~"))
-    return Path(text).expanduser().absolute().name if looks_local else text
+class MissingSplitError(ValueError):
+    """The source has no such split; ``known`` are those it has."""
+
+    def __init__(self, source: Source, split: str, known: list[str]):
+        self.known = known
+        super().__init__(
+            f"{describe(source)} has no split {split.split('[')[0]!r}, only {', '.join(map(repr, known))}: "
+            "name one of these, or hold out a part of the training images (holdout=0.2)."
+        )
 
 
 def describe(source: Source) -> str:
@@ -63,7 +61,7 @@ def open_source(
     lists and saved datasets come with random access even if a stream was asked for.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_images`.
+        FileNotFoundError, MissingSplitError, ValueError: see `load_images`.
     """
     files = local_files(source)
     if files is not None:
@@ -193,7 +191,7 @@ def _open_saved(path: Path, source: Source, split: str) -> hf.Dataset:
         raise EmptyDatasetError(f"{describe(source)} has no rows.") from error
     if isinstance(dataset, hf.DatasetDict):
         if split not in dataset:
-            raise _missing_split(source, split, list(dataset))
+            raise MissingSplitError(source, split, list(dataset))
         dataset = dataset[split]
     dataset.info.builder_name = "arrow"  # what the folder says of its origin is not to be trusted
     return dataset
@@ -204,11 +202,4 @@ def _split_error(error: ValueError, source: Source, split: str) -> ValueError:
     found = re.search(r"Unknown split \"(.*?)\".*?\[(.*?)\]", str(error))
     if found is None:
         return ValueError(f"{describe(source)} (split {split!r}) cannot be opened: {error}")
-    return _missing_split(source, split, [name.strip("' ") for name in found[2].split(",")])
-
-
-def _missing_split(source: Source, split: str, known: list[str]) -> ValueError:
-    return ValueError(
-        f"{describe(source)} has no split {split.split('[')[0]!r}, only {', '.join(map(repr, known))}: name "
-        "one of these, or hold out a part of the training images (holdout=0.2)."
-    )
+    return MissingSplitError(source, split, [name.strip("' ") for name in found[2].split(",")])

@@ -10,15 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, NanError
-from ..classifiers import Classifier, frozen
-
-
-class Cost(NamedTuple):
-    """Passes through a classifier per image."""
-
-    forwards: float
-    backwards: float
+from ..attacks import Attack, Cost, Victim, misclassified
+from ..attacks.base import attackable, check_labels
+from ..classifiers import frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +27,10 @@ class Job:
         title: what a progress bar calls it.
     """
 
-    classifier: Classifier
+    classifier: Callable[[Tensor], Tensor]
     attacks: Sequence[Attack]
     to_class: Tensor | None = None
-    search: Classifier | None = None
+    search: Callable[[Tensor], Tensor] | None = None
     title: str = ""
 
 
@@ -61,22 +55,17 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def judge(classifier: Classifier, pixels: Tensor, labels: Tensor) -> Tensor:
-    """Whether each image is classified correctly, (B,) bool, in evaluation mode.
+def judge(classifier: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
+    """Whether each image is classified correctly, (B,) bool, in evaluation mode and its own precision.
 
     Raises:
         NanError: NaN among the logits of any image; its arg-max would be a verdict about nothing.
+        ValueError: labels that are not one class an image.
     """
-    # One verdict on an image, whatever mode the model is in.
-    with frozen(classifier), torch.no_grad():
-        logits = classifier(pixels)
-    bad = logits.isnan().any(1)
-    if bad.any():
-        raise NanError(
-            f"the logits of {int(bad.sum())} of {len(bad)} images are NaN, first of image "
-            f"{int(bad.nonzero()[0])} of its batch: the precision overflows or the model divides by zero"
-        )
-    return logits.argmax(1) == labels
+    # One verdict on an image, whatever mode the model is in and whatever autocast surrounds the call.
+    with frozen(classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        logits = Victim(classifier).logits(pixels)
+    return ~misclassified(logits, check_labels(labels, *logits.shape, device=logits.device))
 
 
 def run_jobs(
@@ -102,7 +91,7 @@ def run_jobs(
     """
     tallies = [_Tally(len(job.attacks)) for job in jobs]
     for index, batch in enumerate(batches):
-        pixels, labels = batch["pixels"].to(device), batch["labels"].to(device)
+        pixels, labels = attackable(batch["pixels"].to(device)), batch["labels"].to(device)
         judged: dict[tuple[int, int], Tensor] = {}
         for job, tally in zip(jobs, tallies):
             start = time.perf_counter()
@@ -120,12 +109,12 @@ def run_jobs(
 
 
 def attack_classifier(
-    classifier: Classifier,
+    classifier: Callable[[Tensor], Tensor],
     batches: Iterable[dict[str, Tensor]],
     attacks: Sequence[Attack],
     *,
     to_class: Tensor | None = None,
-    search: Classifier | None = None,
+    search: Callable[[Tensor], Tensor] | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Outcome:
@@ -145,12 +134,19 @@ def _attack_batch(
             break  # nothing stands after the later attacks either
         generator = torch.Generator(pixels.device).manual_seed(seed + 1_000_003 * index + 7919 * number)
         result = attack(
-            job.classifier, pixels[rows], labels[rows], search_model=job.search, generator=generator
+            job.classifier,
+            pixels[rows],
+            labels[rows],
+            search=job.search,
+            generator=generator,
+            clean_correct=alive[rows],
         )
         alive[rows] = result.robust_correct
         tally.attacked[number] += len(rows)
         tally.standing[number] += int(alive.sum())
         tally.zero[number] += result.zero_gradient * len(rows)
+        tally.forwards += result.cost.forwards * len(rows)
+        tally.backwards += result.cost.backwards * len(rows)
     tally.clean.append(clean.cpu())
     tally.robust.append(alive.cpu())
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
-from ..naming import check_name, check_template
+from ..licences import check_licence
+from ..naming import check_hub_id, check_name, check_template, source_name
 from ..options import check_counts, check_numbers, json_mapping, read_switch
 from ..threat import ThreatModel, parse_eps
 
@@ -37,10 +37,10 @@ class RunArguments:
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
     train_file: str | None = field(
-        default=None, metadata={"help": "Parquet file to train on, in place of dataset_name."}
+        default=None, metadata={"help": "File (parquet, CSV, JSON lines, tar) or folder to train on."}
     )
     eval_file: str | None = field(
-        default=None, metadata={"help": "Parquet file to evaluate on, in place of dataset_name."}
+        default=None, metadata={"help": "File (parquet, CSV, JSON lines, tar) or folder to evaluate on."}
     )
     streaming: bool = field(default=False, metadata={"help": "Read the training data as a stream."})
     shuffle_buffer: int = field(default=1000, metadata={"help": "Images a stream is shuffled among."})
@@ -55,9 +55,13 @@ class RunArguments:
     )
     max_train_samples: int | None = field(
         default=None,
+        metadata={"help": "Train on this many images, stratified by class."},
+    )
+    holdout: float | None = field(
+        default=None,
         metadata={
-            "help": "Train on this many images: the first, or random ones where the first cover less than "
-            "half of the classes."
+            "help": "Hold out this fraction (or number) of the training images, stratified by class, and "
+            "evaluate on them: for sources without a test split."
         },
     )
     skip_train_samples: int = field(
@@ -133,6 +137,17 @@ class RunArguments:
         },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    card_license: str | None = field(
+        default=None,
+        metadata={"help": "Licence on the model card, by its name on the Hub: mit, apache-2.0, cc-by-4.0, …"},
+    )
+    card_base_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id of the base model on the card, where model_name_or_path is a folder."},
+    )
+    card_dataset: str | None = field(
+        default=None, metadata={"help": "Hub id of the training data on the card, where they are files."}
+    )
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
@@ -147,6 +162,12 @@ class RunArguments:
         check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
+        if self.card_license is not None:
+            check_licence(self.card_license)
+        examples = {"card_base_model": "openai/clip-vit-base-patch32", "card_dataset": "uoft-cs/cifar10"}
+        for name, example in examples.items():
+            if getattr(self, name) is not None:
+                check_hub_id(name, getattr(self, name), example)
         read_switch(self.bf16_search, "bf16_search")
         self._check_sources()
         if self.model_name_or_path is None:
@@ -156,35 +177,55 @@ class RunArguments:
                 )
             self.model_name_or_path = "glyphs"
         if self.eval_name is None:
-            self.eval_name = self.dataset_name or file_name(self.eval_file)
+            self.eval_name = source_name(self.eval_source)
         check_name("eval_name", self.eval_name)
 
     def _check_sources(self) -> None:
-        if self.dataset_name is None and self.eval_file is None:
+        if self.dataset_name is None and self.eval_file is None and self.holdout is None:
             raise ValueError(
-                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file"
+                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file, or "
+                "train_file and holdout"
             )
-        if self.dataset_name is not None and (self.train_file or self.eval_file):
+        if self.dataset_name is not None and self.train_file and (self.eval_file or self.holdout is not None):
             raise ValueError(
-                f"dataset_name={self.dataset_name!r} and train_file or eval_file both name the data: give one"
+                f"dataset_name={self.dataset_name!r} has no effect beside train_file and "
+                f"{'eval_file' if self.eval_file else 'holdout'}: give two of them"
             )
-        if self.streaming and self.dataset_name == "glyphs":
-            raise ValueError("streaming=True: the glyphs are rendered here, there is nothing to stream")
+        if self.dataset_name == "glyphs" and (
+            self.streaming or self.train_file or self.eval_file or self.holdout is not None
+        ):
+            option = next(o for o in ("streaming", "train_file", "eval_file", "holdout") if getattr(self, o))
+            raise ValueError(
+                f"{option}={getattr(self, option)}: dataset_name='glyphs' renders its own "
+                "training and test images: leave it out"
+            )
+        if self.holdout is not None:
+            self._check_holdout()
+
+    def _check_holdout(self) -> None:
+        if not isinstance(self.holdout, (int, float)) or not self.holdout > 0:
+            raise ValueError(f"holdout={self.holdout} must be a fraction below 1 or a number of images")
+        for option in ("eval_file", "streaming", "unlabelled"):
+            if getattr(self, option):
+                raise ValueError(
+                    f"holdout={self.holdout} and {option}={getattr(self, option)}: the evaluation images are "
+                    "held out of labelled training images with random access; leave one of the two out"
+                )
 
     @property
-    def train_source(self) -> str:
+    def train_source(self) -> str | None:
         """Where the training data come from."""
-        return self.dataset_name or self.train_file
+        return self.train_file or self.dataset_name
 
     @property
     def eval_source(self) -> str:
         """Where the evaluation data come from."""
-        return self.dataset_name or self.eval_file
+        return self.train_source if self.holdout is not None else self.eval_file or self.dataset_name
 
     @property
     def train_name(self) -> str:
         """What the training data are called."""
-        return self.dataset_name or file_name(self.train_file)
+        return source_name(self.train_source)
 
     @property
     def searches_in_bf16(self) -> bool:
@@ -216,7 +257,9 @@ class RunArguments:
             text_attack = build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
         return AttackPlan.of(
             self.eval_attack,
-            [ThreatModel(threat.norm, eps, threat.space) for eps in budgets],
+            budgets,
+            norm=threat.norm,
+            space=threat.space,
             text_attack=text_attack,
             **self._attack_options(threat),
         )
@@ -233,15 +276,3 @@ class RunArguments:
                     )
                 options[name] = value
         return options
-
-
-def file_name(source: str) -> str:
-    """What a file of data is called that nobody named: its stem, so that two files of a folder differ.
-
-    A stem that only says which split it is has its folder's name before it; a folder keeps its name.
-    """
-    path = Path(source).absolute()
-    if path.is_dir():
-        return path.name
-    split = path.stem.lower() in ("train", "training", "test", "testing", "val", "valid", "validation")
-    return f"{path.parent.name}-{path.stem}" if split else path.stem

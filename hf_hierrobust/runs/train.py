@@ -11,7 +11,7 @@ from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_outpu
 from .arguments import RunArguments
 from .evaluate import evaluate_run
 from .load import load_run
-from .report import report
+from .report import check_report, report
 from .run import Run
 
 
@@ -32,6 +32,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     run = load_run(args, training_args)
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
+    check_report(run, trainer)
     # A new visual prompt is noise that the base does not have.
     prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
     if args.eval_base:

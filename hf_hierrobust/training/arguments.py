@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, logging
 
-from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
+from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
+from ..data import ImageStream, ImageView, threat_space_for
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..hierarchy import available_trees
 from ..naming import check_template
@@ -19,6 +20,7 @@ from .refusals import default_of, refuse_fields, refuse_optimizer_options, selec
 
 BEST_METRIC = "leaf_robust_accuracy"
 """What the best checkpoint is chosen by if nothing is named; clean accuracy where nothing is attacked."""
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -43,7 +45,8 @@ class RobustTrainingArguments(TrainingArguments):
     attack: str | None = field(
         default=None,
         metadata={
-            "help": f"Training attack: {', '.join(ATTACKS.names())} or none; by default the objective's own."
+            "help": f"Training attack: {', '.join(TRAINING_ATTACKS.names())} or none; by default the "
+            "objective's own."
         },
     )
     attack_args: dict | str | None = field(
@@ -93,8 +96,11 @@ class RobustTrainingArguments(TrainingArguments):
         metadata={"help": "Training attack steps; by default 2, universal 3, FARE and MMCoA 10."},
     )
     threat_space: str = field(
-        default="native",
-        metadata={"help": "Resolution of the perturbation: 'native' images or the 'model' input."},
+        default="auto",
+        metadata={
+            "help": "Resolution of the perturbation: 'native' images, the 'model' input, or 'auto': native "
+            "where the images of each set have one size."
+        },
     )
     template: str = field(
         default=DEFAULT_TEMPLATE, metadata={"help": "Prompt template of classes and superclasses."}
@@ -128,7 +134,8 @@ class RobustTrainingArguments(TrainingArguments):
     def __post_init__(self):
         # Our own checks come first: a wrong budget should not wait for a device to be found.
         refuse_fields(self)
-        self.threat = ThreatModel(self.norm, self.eps, self.threat_space)
+        space = "native" if self.threat_space == "auto" else self.threat_space
+        self.threat = ThreatModel(self.norm, self.eps, space)
         if self.step_size is not None:
             parse_eps(self.step_size, "step_size", self.norm)
         check_template("template", self.template)
@@ -143,7 +150,7 @@ class RobustTrainingArguments(TrainingArguments):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         OBJECTIVES.get(self.objective)
         if self.attack is not None and self.attack != "none":
-            ATTACKS.get(self.attack)
+            TRAINING_ATTACKS.get(self.attack)
         if self.text_attack is not None:
             TEXT_ATTACKS.get(self.text_attack)
         if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_towers):
@@ -170,6 +177,15 @@ class RobustTrainingArguments(TrainingArguments):
                 "start with `accelerate launch --multi_gpu` or set CUDA_VISIBLE_DEVICES to one GPU"
             )
 
+    def settle_space(self, *sets: ImageView | ImageStream | dict[str, ImageView] | None) -> None:
+        """Where the threat space is ``auto``, choose the one that the images' sizes allow, and say so."""
+        if self.threat_space == "auto":
+            flat = [one for data in sets for one in (data.values() if isinstance(data, dict) else (data,))]
+            self.threat_space, reason = threat_space_for(*flat)
+            self.threat = replace(self.threat, space=self.threat_space)
+            if self.threat_space == "model":
+                logger.warning(reason)
+
     def changed(self, *names: str) -> list[str]:
         """Those of these fields that differ from their defaults."""
         defaults = {field.name: default_of(field) for field in fields(self)}
@@ -191,7 +207,7 @@ class RobustTrainingArguments(TrainingArguments):
         """Instance of the named objective with ``objective_args``."""
         return _build(OBJECTIVES.get(self.objective), self.objective_args, "objective_args")
 
-    def build_attack(self, objective: Objective) -> Attack | None:
+    def build_attack(self, objective: Objective) -> TrainingAttack | None:
         """Instance of the training attack, by default the objective's own; None trains on clean images."""
         name = self.attack or objective.default_attack
         if name == "none":
@@ -202,7 +218,7 @@ class RobustTrainingArguments(TrainingArguments):
                 )
             return None
         own = name == objective.default_attack
-        options = {"threat": self.threat, "step_size": self.threat.eps}
+        options = asdict(self.threat)
         if self.step_size is not None:
             options["step_size"] = parse_eps(self.step_size, "step_size", self.norm)
         elif own and objective.default_step_size is not None and self.norm == "linf":
@@ -211,18 +227,11 @@ class RobustTrainingArguments(TrainingArguments):
             options["num_steps"] = self.num_steps
         elif own and objective.default_attack_steps is not None:
             options["num_steps"] = objective.default_attack_steps
-        elif name == "pgd":
-            options["num_steps"] = 2  # PGD's own default is for evaluation
-        cls = ATTACKS.get(name)
-        if taken := sorted({"threat", "eps", "norm"} & self.attack_args.keys()):
+        cls = TRAINING_ATTACKS.get(name)
+        if taken := sorted({"eps", "norm", "space"} & self.attack_args.keys()):
             raise ValueError(
                 f"attack_args: {', '.join(taken)} is set by the arguments norm, eps and threat_space; "
                 "leave it out"
-            )
-        if unused := sorted(cls.evaluation_only & self.attack_args.keys()):
-            raise ValueError(
-                f"attack_args: {', '.join(unused)} has no effect in training, which maximises the "
-                "objective's inner loss once; leave it out"
             )
         return _build(cls, options | self.attack_args, "attack_args")
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers.trainer_utils import EvalPrediction
 
-from ..attacks import Attack, misclassified
+from ..attacks import Attack
 from ..classifiers import ZeroShotClassifier
+from ..evaluation import judge
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
 from .text_side import TextSide
@@ -68,12 +69,11 @@ class RobustEvaluator:
         flags = []
         for classifier, to_node in self._classifiers:
             if self.attack is None:
-                with torch.no_grad():
-                    flags.append(~misclassified(classifier(pixels), to_node[labels]))
+                flags.append(judge(classifier, pixels, to_node[labels]))
                 continue
             search = classifier.with_autocast(self.search) if self.search else None
             result = self.attack(
-                classifier, pixels, to_node[labels], search_model=search, generator=self._generator
+                classifier, pixels, to_node[labels], search=search, generator=self._generator
             )
             flags += [result.clean_correct, result.robust_correct]
         return torch.stack(flags, dim=1).float()

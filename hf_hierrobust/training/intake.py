@@ -13,7 +13,7 @@ from transformers import (
     pipeline,
 )
 
-from ..attacks import ATTACKS, TEXT_ATTACKS, Attack, TextAttack
+from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
 from ..data import ClassSet, available_class_sets, class_set_of, load_class_set
 from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, TextEncoder
@@ -93,9 +93,21 @@ def forest_for(
     if tree is None:
         return None
 
+    return model_forest(tree, class_set, model, tokenizer, args.template)
+
+
+def model_forest(
+    tree: TreeSpec,
+    class_set: ClassSet,
+    model: RobustDualEncoder,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+) -> Forest:
+    """The trees of a spec over the classes; those built from text embeddings take the model's own."""
+
     def embed(names: Sequence[str]) -> torch.Tensor:
         encoder = TextEncoder(model, tokenizer)
-        return encoder(encoder.fit([args.template.replace("{}", name) for name in names]))
+        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
 
     def language_model(name: str) -> Callable:
         return pipeline("text-generation", model=name)
@@ -122,24 +134,34 @@ def objective_for(
     return objective
 
 
-def attack_for(attack: Attack | None, args: RobustTrainingArguments, objective: Objective) -> Attack | None:
+def attack_for(
+    attack: TrainingAttack | None, args: RobustTrainingArguments, objective: Objective, *images
+) -> TrainingAttack | None:
     """The training attack that was given or that arguments and objective name; None trains on clean images.
 
-    An instance brings its own threat model; evaluations during training follow it.
+    An instance brings its own threat model; evaluations during training follow it. Otherwise the sizes of the
+    ``images``, the training's and the evaluation's, settle the threat space where it is ``auto``.
 
     Raises:
+        TypeError: an attack that evaluates.
         ValueError: an instance without a name, or arguments that would have no effect beside it.
     """
     if attack is None:
+        args.settle_space(*images)
         return args.build_attack(objective)
-    ATTACKS.check(attack)
+    if not isinstance(attack, TrainingAttack):
+        raise TypeError(
+            f"attack is a {type(attack).__name__}: training takes a TrainingAttack, such as TrainingPGD; the "
+            "attacks that evaluate judge a finished classifier"
+        )
+    TRAINING_ATTACKS.check(attack)
     args.refuse_beside("attack", "attack", "attack_args", "num_steps", "step_size")
     if args.changed("norm", "eps", "threat_space") and args.threat != attack.threat:
         raise ValueError(
             f"attack has the threat model {attack.threat} in space {attack.threat.space!r}, the arguments "
             f"{args.threat} in {args.threat.space!r}: leave norm, eps and threat_space to one of them"
         )
-    args.threat = attack.threat
+    args.threat, args.threat_space = attack.threat, attack.threat.space
     return attack
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..adapters.lora import add_lora, lora_config
 from ..adapters.trainable import set_trainable
 from ..adapters.visual_prompts import add_visual_prompt
-from ..attacks import PGD, Attack
+from ..attacks import PGD, TrainingAttack
 from ..hierarchy import Forest
 from ..modeling import ReferenceModel, RobustDualEncoder
 from ..objectives import Objective, TextNodes
@@ -90,7 +91,7 @@ def levels_of(
 def evaluator_for(
     views: BatchViews,
     objective: Objective,
-    attack: Attack | None,
+    attack: TrainingAttack | None,
     forest: Forest | None,
     tokenizer: PreTrainedTokenizerBase,
     args: RobustTrainingArguments,
@@ -103,7 +104,7 @@ def evaluator_for(
         views.pipeline,
         text if prompts == text.prompts else TextSide(model, tokenizer, prompts, text.trains_trunk),
         levels,
-        None if attack is None else PGD(threat=args.threat, num_steps=args.robust_eval_steps),
+        None if attack is None else PGD(**asdict(args.threat), num_steps=args.robust_eval_steps),
         search=torch.bfloat16 if args.bf16 else None,
         seed=args.seed + args.process_index,
     )

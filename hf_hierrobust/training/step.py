@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..attacks import Attack as TrainingAttack
-from ..attacks import Perturbation
+from ..attacks import Perturbation, TrainingAttack
 from ..classifiers import frozen
 from ..objectives import Objective, Targets
 from .batch import Batch, Draw

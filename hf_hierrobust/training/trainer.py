@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, Trainer
-from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..attacks import Attack, NanError, TextAttack
+from ..attacks import NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
 from ..hierarchy import TreeSpec
-from ..hub import push_folder, write_card
+from ..hub import CardFacts, render_card, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
 from ..modeling.side_files import load_side_files, without_side_keys
@@ -24,7 +23,7 @@ from ..objectives import Objective
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import TrainingFacts, card_facts, recipe
+from .card import TrainingFacts, card_facts, recipe, usual_options
 from .checkpoints import non_finite_loss, prepare_output_dir, remove_earlier_run
 from .images import (
     CAPTIONS,
@@ -41,7 +40,7 @@ from .random_starts import StepGenerators
 from .refusals import refuse_trainer_arguments
 from .step import RobustStep
 from .term_means import TermMeans
-from .uploads import is_busy, push_progress
+from .uploads import push_progress, push_result, unfinished, wants_push
 from .views import BatchViews
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class RobustCLIPTrainer(Trainer):
         class_set: ClassSet | str | Sequence[str] | None = None,
         tree: TreeSpec | None = None,
         objective: Objective | None = None,
-        attack: Attack | None = None,
+        attack: TrainingAttack | None = None,
         text_attack: TextAttack | None = None,
         peft_config: PeftConfig | None = None,
         **trainer_kwargs,
@@ -101,9 +100,9 @@ class RobustCLIPTrainer(Trainer):
         self.class_set = class_set_for(class_set, tree or args.tree, train_dataset, eval_dataset)
         self.forest = forest_for(tree, args, self.class_set, model, tokenizer)
         self.objective = objective_for(objective, args, self.class_set, self.forest)
-        self.attack = attack_for(attack, args, self.objective)
         self.text_attack = text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.attack = attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
         check_training_images(args, self.objective, self.train_dataset)
         space = args.threat.space
         self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)
@@ -193,6 +192,7 @@ class RobustCLIPTrainer(Trainer):
             precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
             steps=self.state.global_step,
             epochs=self.state.epoch or 0.0,
+            usual=usual_options(self.objective, self.attack, self.text_attack),
         )
 
     # ---- training ----
@@ -286,15 +286,25 @@ class RobustCLIPTrainer(Trainer):
         # A pickle that no reader needs, and that would carry a token to the Hub.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
-    def describe(self, records=(), figures=(), datasets=()) -> None:
-        """Keep what was measured, so that every card written from now on states it; see `card_facts`."""
-        self._described = {"records": records, "figures": figures, "datasets": datasets}
+    def describe(self, **facts) -> None:
+        """Keep what cards written from now on state beside the training: fields of `CardFacts`.
+
+        Raises:
+            TypeError, ValueError: a fact that no card can state.
+        """
+        self._described = facts
+        render_card(self.card())
+
+    def card(self) -> CardFacts:
+        """What a card written now would say."""
+        facts = {"class_names": self.class_set.class_names, **(self._described or {})}
+        return card_facts(self.args, self.facts(), **facts)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write our card into README.md of the output directory; what its owner wrote there stays."""
         if self.is_world_process_zero():
-            facts = card_facts(self.args, self.facts(), **(self._described or {}))
-            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
+            path = write_card(self.args.output_dir, self.card())
+            self.model.card_text = path.read_text(encoding="utf-8")
 
     def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
         """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
@@ -306,23 +316,13 @@ class RobustCLIPTrainer(Trainer):
             return None
         self.create_model_card()
         self._finish_current_push()
-        return push_folder(
-            self.args.output_dir,
-            self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
-            private=kwargs.pop("private", self.args.hub_private_repo),
-            revision=kwargs.pop("revision", self.args.hub_revision),
-            token=token or self.args.hub_token,
-            commit_message=commit_message,
-        )
+        return push_result(self.args, commit_message=commit_message, token=token, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        args, busy = self.args, is_busy(self.push_in_progress)
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+        if not self.is_world_process_zero() or not wants_push(self.args, self.push_in_progress):
             return
-        if busy and not args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.create_model_card()
         card, step = self.model.card_text, self.state.global_step
-        jobs = push_progress(args, self.hub_model_id, checkpoint_folder, card, step)
-        self.push_in_progress = PushInProgress([*self.push_in_progress.jobs, *jobs] if busy else jobs)
+        jobs = push_progress(self.args, self.hub_model_id, checkpoint_folder, card, step)
+        self.push_in_progress = PushInProgress([*unfinished(self.push_in_progress), *jobs])

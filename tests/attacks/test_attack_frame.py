@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_hierrobust.attacks import PGD, check_pixels, cross_entropy
-from hf_hierrobust.attacks.image.base import attackable
+from hf_hierrobust.attacks import PGD, TrainingPGD, check_pixels, cross_entropy
+from hf_hierrobust.attacks.base import attackable
 from hf_hierrobust.classifiers import frozen
 from hf_hierrobust.threat import ThreatModel
 
 
 def attack(**options) -> PGD:
-    return PGD(**{"threat": ThreatModel(eps=8 / 255), "num_steps": 3, **options})
+    return PGD(**{"eps": 8 / 255, "num_steps": 3, **options})
+
+
+def training_attack() -> TrainingPGD:
+    return TrainingPGD(eps=8 / 255, num_steps=3)
 
 
 class TestCheckPixels:
@@ -56,7 +61,7 @@ class TestCheckPixels:
         with pytest.raises(ValueError, match="divide 8-bit images"):
             attack()(net, bad, torch.zeros(2, dtype=torch.long))
         with pytest.raises(ValueError, match="divide 8-bit images"):
-            attack().perturb(lambda x: x, bad)
+            training_attack().perturb(lambda x: x, bad)
 
 
 def test_attackable_clamps_and_raises_the_precision():
@@ -118,7 +123,7 @@ class TestFrozen:
     def test_perturb_touches_no_gradient(self, busy, images, labels, seeded):
         before = self.state(busy)
         with frozen(busy):
-            attack().perturb(lambda x: cross_entropy(busy(x), labels), images, generator=seeded())
+            training_attack().perturb(lambda x: cross_entropy(busy(x), labels), images, generator=seeded())
         assert self.state(busy) == before
 
     def test_module_is_found_however_deep(self, busy):
@@ -174,7 +179,9 @@ class TestLabels:
 @pytest.mark.parametrize("threat", [ThreatModel(eps=6 / 255), ThreatModel(norm="l2", eps=0.3)], ids=str)
 @pytest.mark.parametrize("start", ["uniform", "gaussian", "zero"])
 def test_result_is_within_the_threat_model_and_consistent(net, images, labels, threat, start, seeded):
-    result = attack(threat=threat, random_start=start, num_steps=4)(net, images, labels, generator=seeded())
+    result = attack(**asdict(threat), random_start=start, num_steps=4)(
+        net, images, labels, generator=seeded()
+    )
     with torch.no_grad():
         clean = net(images).argmax(1) == labels
         after = net(result.adversarial).argmax(1) == labels
@@ -193,7 +200,7 @@ def test_half_precision_and_slightly_overshooting_pixels(net, images, labels, se
     overshooting = images.clone()
     overshooting[:, :, 0], overshooting[:, :, 1] = -9e-6, 1 + 9e-6
     for threat in (ThreatModel(eps=6 / 255), ThreatModel(norm="l2", eps=0.01)):
-        run = attack(threat=threat)
+        run = attack(**asdict(threat))
         expected = run(net, images, labels, generator=seeded())
         found = run(net, overshooting, labels, generator=seeded())
         assert torch.equal(found.adversarial, expected.adversarial)
@@ -219,7 +226,7 @@ class TestMaskedGradients:
 
         with torch.no_grad():
             labels = model(images).argmax(1)
-        result = attack(threat=ThreatModel(eps=1e-3), step_size=1e-3)(model, images, labels)
+        result = attack(eps=1e-3, step_size=1e-3)(model, images, labels)
         assert result.zero_gradient == 0.5
         assert result.robust_correct[half].all()
 
@@ -255,7 +262,7 @@ def test_nan_is_an_error_and_not_a_verdict(net, images, labels):
     with pytest.raises(ValueError, match=message):
         attack()(bad_gradient, images, labels)
     with pytest.raises(ValueError, match=message), frozen(net):
-        attack().perturb(lambda x: cross_entropy(bad_gradient(x), labels), images)
+        training_attack().perturb(lambda x: cross_entropy(bad_gradient(x), labels), images)
 
 
 def test_describe_names_all_constants():

@@ -8,18 +8,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from hf_hierrobust.attacks import (
-    ATTACKS,
     PGD,
+    TRAINING_ATTACKS,
     LeafAttack,
     PerLevelAttack,
     SuperclassAttack,
-    SuperclassView,
+    TrainingPGD,
     UniversalHierarchicalAttack,
 )
-from hf_hierrobust.classifiers import roll_up
+from hf_hierrobust.classifiers import SuperclassView, roll_up
 from hf_hierrobust.geometry import polar
 from hf_hierrobust.hierarchy import LabelTree
-from hf_hierrobust.threat import ThreatModel
 
 EPS, TEXT_EPS, DIM = 4 / 255, 1e-3, 16
 TREE = LabelTree.from_paths(
@@ -59,7 +58,7 @@ def hita() -> ToyHita:
 
 
 def universal(cls=UniversalHierarchicalAttack, **options):
-    return cls(**{"threat": ThreatModel(eps=EPS), "text_eps": TEXT_EPS, **options})
+    return cls(**{"eps": EPS, "text_eps": TEXT_EPS, **options})
 
 
 def test_universal_attack_is_one_joint_ascent(hita, images, seeded):
@@ -76,7 +75,7 @@ def test_universal_attack_is_one_joint_ascent(hita, images, seeded):
 
     attack = universal(step_size=EPS)
     assert attack.num_steps == 3 and attack.random_start == "gaussian"
-    (found,) = attack.perturb(hita, images, (6, DIM), levels=2, generator=seeded(1))
+    (found,) = attack.perturb(hita, images, text_shape=(6, DIM), levels=2, generator=seeded(1))
     assert torch.equal(found.pixels, images + delta)
     assert torch.equal(found.text_delta, text)
     assert found.levels is None and set(hita.seen) == {None}
@@ -85,7 +84,7 @@ def test_universal_attack_is_one_joint_ascent(hita, images, seeded):
 
 def test_both_perturbations_raise_the_loss(hita, images, seeded):
     attack = universal(step_size=EPS, text_eps=0.02)
-    (found,) = attack.perturb(hita, images, (6, DIM), generator=seeded())
+    (found,) = attack.perturb(hita, images, text_shape=(6, DIM), generator=seeded())
     clean, both = hita(images), hita(found.pixels, found.text_delta)
     assert both > hita(found.pixels) > clean + 0.1
     assert both > hita(images, found.text_delta) > clean + 0.1
@@ -97,36 +96,36 @@ def test_both_perturbations_raise_the_loss(hita, images, seeded):
 @pytest.mark.parametrize("steps", [1, 4])
 def test_text_step_size_and_ball(hita, images, steps):
     attack = universal(text_step_size=0.4 * TEXT_EPS, num_steps=steps)
-    (found,) = attack.perturb(hita, images, (6, DIM))
+    (found,) = attack.perturb(hita, images, text_shape=(6, DIM))
     largest = found.text_delta.abs().max()
     assert torch.isclose(largest, torch.tensor(min(0.4 * steps, 1) * TEXT_EPS))
 
 
 def test_shared_text_is_one_row(hita, images):
-    (found,) = universal(shared_text=True).perturb(hita, images, (6, DIM))
+    (found,) = universal(shared_text=True).perturb(hita, images, text_shape=(6, DIM))
     assert found.text_delta.shape == (1, DIM) and found.text_delta.abs().max() == torch.tensor(TEXT_EPS)
     assert hita(images, found.text_delta) > hita(images)
 
 
 def test_without_text_attack_the_pixels_are_those_of_pgd(hita, images, seeded):
-    options = {"threat": ThreatModel(eps=EPS), "num_steps": 3, "random_start": "gaussian", "step_size": EPS}
-    (expected,) = PGD(**options).perturb(hita, images, generator=seeded())
-    (by_eps,) = universal(text_eps=0.0).perturb(hita, images, (6, DIM), generator=seeded())
-    (by_shape,) = universal().perturb(hita, images, None, generator=seeded())
+    options = {"eps": EPS, "num_steps": 3, "random_start": "gaussian", "step_size": EPS}
+    (expected,) = TrainingPGD(**options).perturb(hita, images, generator=seeded())
+    (by_eps,) = universal(text_eps=0.0).perturb(hita, images, text_shape=(6, DIM), generator=seeded())
+    (by_shape,) = universal().perturb(hita, images, generator=seeded())
     for found in (by_eps, by_shape):
         assert found.text_delta is None
         assert torch.equal(found.pixels, expected.pixels)
 
 
 def test_leaf_and_per_level_attack_their_own_levels(hita, images, seeded):
-    (leaf,) = universal(LeafAttack).perturb(hita, images, (6, DIM), levels=2, generator=seeded())
+    (leaf,) = universal(LeafAttack).perturb(hita, images, text_shape=(6, DIM), levels=2, generator=seeded())
     assert leaf.levels is None and set(hita.seen) == {(0,)}, "trained on all levels, attacked on one"
     assert not leaf.text_delta[4:].any() and leaf.text_delta[:4].any()
     hita.seen.clear()
-    found = universal(PerLevelAttack).perturb(hita, images, (6, DIM), levels=2, generator=seeded())
+    found = universal(PerLevelAttack).perturb(hita, images, text_shape=(6, DIM), levels=2, generator=seeded())
     assert [p.levels for p in found] == [(0,), (1,)]
     assert hita.seen == [(0,)] * 3 + [(1,)] * 3, "one attack a level, at that many times the cost"
-    (everything,) = universal().perturb(hita, images, (6, DIM), levels=2, generator=seeded())
+    (everything,) = universal().perturb(hita, images, text_shape=(6, DIM), levels=2, generator=seeded())
     for level, perturbation in enumerate(found):
         own = hita(perturbation.pixels, perturbation.text_delta, (level,))
         assert own > hita(found[1 - level].pixels, found[1 - level].text_delta, (level,))
@@ -142,19 +141,14 @@ def test_bad_text_options_are_refused():
         universal(num_steps=0)
 
 
-def test_no_attack_on_finished_classifiers(images, net):
-    with pytest.raises(TypeError, match=r"'universal' is a training attack .* call PGD or SuperclassAttack"):
-        universal()(net, images, torch.zeros(len(images), dtype=torch.long))
-
-
 def test_rivals_are_registered_and_describe_the_text_attack():
     for name in ("universal", "leaf", "per_level"):
-        facts = universal(ATTACKS.get(name)).describe()
+        facts = universal(TRAINING_ATTACKS.get(name)).describe()
         assert facts["name"] == name and facts["text_eps"] == TEXT_EPS and facts["num_steps"] == 3
 
 
 class TestSuperclassAttack:
-    attack = PGD(threat=ThreatModel(eps=EPS), num_steps=4)
+    attack = PGD(eps=EPS, num_steps=4)
 
     def test_equals_the_attack_on_rolled_up_logits(self, net, images, labels, seeded):
         parents = TREE.ancestors(1)
@@ -190,10 +184,10 @@ class TestSuperclassAttack:
         found = attack(nodes, images, labels, generator=seeded())
         assert torch.equal(found.adversarial, expected.adversarial)
 
-    def test_search_model_is_rolled_up_too(self, net, images, labels, seeded):
+    def test_search_is_rolled_up_too(self, net, images, labels, seeded):
         attack = SuperclassAttack(attack=self.attack, tree=TREE, level=1)
         expected = attack(net, images, labels, generator=seeded())
-        found = attack(net, images, labels, generator=seeded(), search_model=lambda x: net(x))
+        found = attack(net, images, labels, generator=seeded(), search=lambda x: net(x))
         assert torch.equal(found.robust_correct, expected.robust_correct)
         assert torch.equal(found.adversarial, expected.adversarial)
 
@@ -219,9 +213,9 @@ class TestSuperclassAttack:
         assert torch.equal(view(images), roll_up(net(images), TREE.ancestors(1), 2))
 
     @pytest.mark.parametrize("level", [-1, 2])
-    def test_level_outside_the_tree(self, net, images, labels, level):
+    def test_level_outside_the_tree(self, level):
         with pytest.raises(ValueError, match=rf"level={level} is not in tree 'toy' of 2 levels"):
-            SuperclassAttack(attack=self.attack, tree=TREE, level=level)(net, images, labels)
+            SuperclassAttack(attack=self.attack, tree=TREE, level=level)
 
     @pytest.mark.parametrize("wrong", [-1, 4])
     def test_label_outside_the_leaves(self, net, images, labels, wrong):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_hierrobust.attacks import PGD, cross_entropy, margin
+from hf_hierrobust.attacks import PGD, TrainingPGD, cross_entropy, margin
 from hf_hierrobust.threat import ThreatModel
 
 EPS = 8 / 255
-L2 = ThreatModel(norm="l2", eps=0.3)
+L2 = {"norm": "l2", "eps": 0.3}
 
 
 def plain_pgd(loss, pixels, delta, eps, step, steps):
@@ -38,7 +39,7 @@ def test_training_pgd_is_the_plain_loop_bit_for_bit(net, images, labels, seeded,
         "zero": lambda g: torch.zeros_like(images),
     }[start]
     expected = plain_pgd(loss, images, draw(seeded(4)), EPS, EPS / 4, 5)
-    run = PGD(threat=ThreatModel(eps=EPS), num_steps=5, random_start=start)
+    run = TrainingPGD(eps=EPS, num_steps=5, step_size=EPS / 4, random_start=start)
     (found,) = run.perturb(loss, images, generator=seeded(4))
     assert torch.equal(found.pixels, expected)
     assert found.text_delta is None and found.levels is None
@@ -64,7 +65,7 @@ def test_verdicts_are_those_of_the_full_any_iterate_reference(net, images, label
         wrong.append(net(iterate).argmax(1) != y)
     ever, last = torch.stack(wrong).any(0), wrong[-1]
 
-    run = PGD(threat=ThreatModel(eps=eps), num_steps=steps, step_size=eps, early_stop=early_stop, loss=loss)
+    run = PGD(eps=eps, num_steps=steps, step_size=eps, early_stop=early_stop, loss=loss)
     result = run(net, images, labels, generator=seeded(2))
     assert torch.equal(result.robust_correct[clean], ~ever)
     assert 0 < ever.sum() < len(ever)
@@ -82,7 +83,7 @@ def test_early_stop_saves_work_and_changes_nothing(net, images, labels, seeded):
             seen.append(len(pixels))
             return net(pixels)
 
-        run = PGD(threat=ThreatModel(eps=EPS), num_steps=8, early_stop=early_stop, restarts=2)
+        run = PGD(eps=EPS, num_steps=8, early_stop=early_stop, restarts=2)
         results.append(run(model, images, labels, generator=seeded()))
         counts.append(sum(seen))
     assert counts[0] < 0.7 * counts[1]
@@ -93,7 +94,7 @@ def test_early_stop_saves_work_and_changes_nothing(net, images, labels, seeded):
 def test_restarts_only_lower_robust_accuracy(net, images, labels, seeded):
     robust = []
     for restarts in (1, 2, 6):
-        run = PGD(threat=ThreatModel(eps=3 / 255), num_steps=1, step_size=1 / 255, restarts=restarts)
+        run = PGD(eps=3 / 255, num_steps=1, step_size=1 / 255, restarts=restarts)
         robust.append(run(net, images, labels, generator=seeded()).robust_correct)
     assert not (robust[1] & ~robust[0]).any()
     assert not (robust[2] & ~robust[1]).any()
@@ -107,10 +108,11 @@ def test_restarts_work_on_the_survivors_only(net, images, labels, seeded):
         seen.append(len(pixels))
         return net(pixels)
 
-    options = {"threat": ThreatModel(eps=2 / 255), "num_steps": 2, "early_stop": False}
+    options = {"eps": 2 / 255, "num_steps": 2, "early_stop": False}
     survivors = int(PGD(**options)(net, images, labels, generator=seeded()).robust_correct.sum())
     PGD(**options, restarts=2)(model, images, labels, generator=seeded())
-    assert seen == [48, 42, 42, 42, survivors, survivors, survivors] and 0 < survivors < 42
+    # Clean; two steps and the verdict on the last iterate; two steps; the frame's own verdict.
+    assert seen == [48, 42, 42, 42, survivors, survivors, 42] and 0 < survivors < 42
 
 
 class TestLinearModel:
@@ -134,19 +136,19 @@ class TestLinearModel:
 
     @pytest.mark.parametrize("momentum", [0.0, 1.0])
     def test_linf_reaches_eps_times_the_l1_norm(self, weight, momentum):
-        run = PGD(threat=ThreatModel(eps=EPS), num_steps=10, loss="margin", momentum=momentum)
+        run = PGD(eps=EPS, num_steps=10, loss="margin", momentum=momentum)
         gain = self.gain(weight, run, torch.full((4, 3, 8, 8), 0.5))
         assert torch.allclose(gain, EPS * weight.norm(1).expand(4), rtol=1e-5)
 
     @pytest.mark.parametrize("start", ["zero", "uniform"])
     def test_l2_reaches_eps_times_the_l2_norm(self, weight, start):
-        run = PGD(threat=L2, num_steps=60, loss="margin", random_start=start)
+        run = PGD(**L2, num_steps=60, loss="margin", random_start=start)
         gain = self.gain(weight, run, torch.full((4, 3, 8, 8), 0.5))
         assert torch.allclose(gain, 0.3 * weight.norm().expand(4), rtol=2e-4)
         assert (gain <= 0.3 * weight.norm() * (1 + 1e-5)).all()
 
     def test_linf_optimum_with_black_and_white_pixels(self, weight, images):
-        run = PGD(threat=ThreatModel(eps=EPS), num_steps=10, loss="margin")
+        run = PGD(eps=EPS, num_steps=10, loss="margin")
         low, high = (-images).clamp(min=-EPS), (1 - images).clamp(max=EPS)
         best = torch.where(weight.view(3, 8, 8) > 0, high, low).flatten(1) @ weight
         assert torch.allclose(self.gain(weight, run, images), best, rtol=1e-4)
@@ -161,7 +163,7 @@ class TestLinearModel:
     )
     def test_schedules_shrink_the_steps(self, weight, schedule, factors):
         run = PGD(
-            threat=ThreatModel(eps=0.4),
+            eps=0.4,
             num_steps=4,
             step_size=0.01,
             random_start="zero",
@@ -182,7 +184,7 @@ def test_momentum_is_mi_fgsm(net, images, labels):
         velocity = decay * velocity + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
         delta = (delta + EPS / 4 * velocity.sign()).clamp(-EPS, EPS)
         delta = (images + delta).clamp(0, 1) - images
-    run = PGD(threat=ThreatModel(eps=EPS), num_steps=steps, random_start="zero", momentum=decay)
+    run = TrainingPGD(eps=EPS, num_steps=steps, step_size=EPS / 4, random_start="zero", momentum=decay)
 
     def loss(x):
         return F.cross_entropy(net(x), labels, reduction="none")
@@ -196,7 +198,7 @@ def test_momentum_is_mi_fgsm(net, images, labels):
 
 def test_uniform_l2_start_fills_the_ball(seeded):
     pixels = torch.full((4000, 1, 2, 2), 0.5)
-    delta = PGD(threat=L2).start(pixels, seeded())
+    delta = PGD(**L2).start(pixels, seeded())
     # In d dimensions (r / eps)^d is uniform, and so the volume is filled evenly.
     volume = (delta.flatten(1).norm(dim=1) / 0.3).pow(4).sort().values
     assert (volume - torch.linspace(0, 1, 4000)).abs().max() < 0.035
@@ -205,10 +207,10 @@ def test_uniform_l2_start_fills_the_ball(seeded):
     assert torch.allclose(direction.T @ direction / 4000, torch.eye(4) / 4, atol=0.02)
 
 
-@pytest.mark.parametrize("threat", [ThreatModel(eps=EPS), L2], ids=str)
+@pytest.mark.parametrize("threat", [ThreatModel(eps=EPS), ThreatModel(**L2)], ids=str)
 @pytest.mark.parametrize("start", ["uniform", "gaussian"])
 def test_starts_are_inside_and_random(images, seeded, threat, start):
-    run = PGD(threat=threat, random_start=start)
+    run = PGD(**asdict(threat), random_start=start)
     first, second = run.start(images, seeded(0)), run.start(images, seeded(1))
     assert not torch.equal(first, second) and torch.equal(first, run.start(images, seeded(0)))
     assert (threat.size(first) <= threat.eps * (1 + 1e-6)).all()
@@ -222,7 +224,9 @@ def test_agrees_with_torchattacks(net, images, labels, name):
     options = {"eps": EPS, "alpha": EPS / 4, "steps": 5}
     options |= {"random_start": False} if name == "PGD" else {"decay": 1.0}
     expected = getattr(torchattacks, name)(net, **options)(images, labels)
-    run = PGD(threat=ThreatModel(eps=EPS), num_steps=5, random_start="zero", momentum=float(name == "MIFGSM"))
+    run = TrainingPGD(
+        eps=EPS, num_steps=5, step_size=EPS / 4, random_start="zero", momentum=float(name == "MIFGSM")
+    )
     (found,) = run.perturb(lambda x: F.cross_entropy(net(x), labels, reduction="none"), images)
     assert torch.allclose(found.pixels, expected, atol=1e-6)
 

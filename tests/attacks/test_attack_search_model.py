@@ -7,16 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from hf_hierrobust.attacks import PGD
-from hf_hierrobust.threat import ThreatModel
 
 
 class TestSearchModel:
     """A cheap model may search, but the model itself judges."""
 
     def run(self, model, images, labels, search, **options):
-        attack = PGD(threat=ThreatModel(eps=5 / 255), num_steps=5, **options)
+        attack = PGD(eps=5 / 255, num_steps=5, **options)
         generator = torch.Generator().manual_seed(1)
-        return attack(model, images, labels, search_model=search, generator=generator)
+        return attack(model, images, labels, search=search, generator=generator)
 
     @pytest.mark.parametrize("early_stop", [True, False])
     def test_bf16_search_with_fp32_verdict(self, net, images, labels, early_stop):

@@ -13,7 +13,6 @@ from hf_hierrobust.attacks import PGD
 from hf_hierrobust.classifiers import ZeroShotClassifier
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
 from hf_hierrobust.modeling.kernels import fast_kernels
-from hf_hierrobust.threat import ThreatModel
 
 NAMES = ["cat", "dog", "oak", "rose"]
 TEMPLATES = ["{}", "this is a photo of a {}", "picture {}"]
@@ -186,10 +185,10 @@ def test_attack_through_the_classifier_leaves_the_model_alone(model, processor, 
     with torch.no_grad():
         labels = victim(pixels).argmax(1)
     small = F.interpolate(pixels, size=(24, 24))  # the attack lives on the native size
-    attack = PGD(threat=ThreatModel(eps=8 / 255), num_steps=3)
+    attack = PGD(eps=8 / 255, num_steps=3)
     generator = torch.Generator().manual_seed(0)
     search = victim.with_autocast(torch.bfloat16)
-    result = attack(victim, small, labels, search_model=search, generator=generator)
+    result = attack(victim, small, labels, search=search, generator=generator)
     assert result.adversarial.shape == small.shape and result.zero_gradient == 0
     assert all(m.training for m in model.modules()) and all(p.requires_grad for p in model.parameters())
     assert model.logit_scale.grad == 3 and all(

@@ -55,7 +55,7 @@ def refused(command, capsys):
         ({"attack_args": '{"random_start": "normal"}'}, "random_start='normal' is unknown"),
         ({"attack": "pgd", "attack_args": '{"num_steps": "3"}'}, "num_steps='3' must be an integer"),
         ({"model_name_or_path": None}, "no model: give model_name_or_path"),
-        ({"dataset_name": "glyphs"}, "dataset_name='glyphs' and train_file .* both name the data"),
+        ({"dataset_name": "glyphs"}, "dataset_name='glyphs' has no effect beside train_file and eval_file"),
         ({"eval_classifiers": "cosine,rolup"}, "eval_classifiers='rolup' is unknown: did you mean 'rollup'"),
         ({"eval_classifiers": "rollup", "tree": None, "objective": "tecoa"}, "needs a class tree"),
         ({"eval_samples": "0"}, "eval_samples=0"),
@@ -154,12 +154,11 @@ def test_no_label_column(refused, tmp_path):
 
 
 def test_labels_without_names_need_a_class_set(refused, tmp_path):
-    path = write(tmp_path, "numbers", {"image": [IMAGE] * 2, "label": [0, 1]}, INTEGERS)
-    refused(
-        r"labels of .*numbers\.parquet have no names: give class_set",
-        train_file=path,
-        eval_file=path,
-    )
+    paths = [
+        write(tmp_path, name, {"image": [IMAGE], "label": [0]}, INTEGERS) for name in ("numbers", "more")
+    ]
+    words = r"labels of .*numbers\.parquet have no names: give class_set"
+    refused(words, train_file=paths[0], eval_file=paths[1])
 
 
 @pytest.mark.parametrize("label", [4, -1])
@@ -198,7 +197,7 @@ def test_images_of_two_sizes_at_native_resolution(refused, tmp_path):
     rows = {"image": [IMAGE, Image.new("RGB", (20, 32))], "label": [0, 1]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(PATHS))})
     path = write(tmp_path, "mixed", rows, features)
-    refused("row 0 .* 32x32 and row 1 .* 20x32", train_file=path)
+    refused("row 0 .* 32x32 and row 1 .* 20x32", train_file=path, threat_space="native")
 
 
 def test_a_model_that_is_no_dual_encoder(refused, tmp_path):

@@ -9,12 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from hf_hierrobust.attacks import PGD, AttackResult, NanError
+from hf_hierrobust.attacks import PGD, NanError
 from hf_hierrobust.evaluation import attack_classifier
-from hf_hierrobust.threat import ThreatModel
 
 EPS = 8 / 255
-THREAT = ThreatModel(eps=EPS)
 
 
 class Brightness(nn.Module):
@@ -41,7 +39,7 @@ def grey_batches(*levels: list[float]) -> list[dict]:
 
 
 def pgd(**options) -> PGD:
-    return PGD(**{"threat": THREAT, "num_steps": 3, "step_size": EPS, "random_start": "zero", **options})
+    return PGD(**{"eps": EPS, "num_steps": 3, "step_size": EPS, "random_start": "zero", **options})
 
 
 @dataclass(kw_only=True)
@@ -49,16 +47,19 @@ class OnlyDark(PGD):
     """An attack that succeeds on images darker than a bound, and notes what it was asked."""
 
     name: ClassVar[str] = "only_dark"
+    eps: float = 0.99
     bound: float = 0.5
 
     def __post_init__(self):
         super().__post_init__()
         self.asked = []
 
-    def run(self, model, search_model, pixels, labels, clean_correct, generator):
+    def run(self, victim, pixels, labels, generator):
         self.asked.append(len(pixels))
         dark = pixels.flatten(1).mean(1) < self.bound
-        return AttackResult(pixels, clean_correct, clean_correct & ~dark, 0.25)
+        delta = torch.zeros_like(pixels, requires_grad=True)
+        victim.gradient(0 * delta.flatten(1).sum(1), delta)
+        return torch.where(dark.view(-1, 1, 1, 1), 1 - pixels, pixels)
 
 
 def test_images_fall_exactly_within_eps_of_the_boundary():
@@ -78,12 +79,12 @@ def test_the_worst_case_counts_and_later_attacks_see_survivors():
     assert first.asked == [5] and second.asked == [3]  # 0.05 fell to the first, 0.51 to PGD
     singles = [attack_classifier(Brightness(), batches, [a]).robust for a in (first, pgd(), second)]
     assert torch.equal(both.robust, singles[0] & singles[1] & singles[2])
-    assert both.zero_gradient == (0.25, 0, 0.25)
+    assert both.zero_gradient == (1, 0, 1)
     assert both.attacked == (1, 0.8, 0.6) and both.after == (0.8, 0.6, 0.4)
 
 
 def test_no_attack_runs_without_survivors():
-    attack = OnlyDark(bound=2.0)
+    attack = OnlyDark(bound=2.0, eps=0.99)
     never = OnlyDark()
     outcome = attack_classifier(Brightness(), grey_batches([0.1, 0.9]), [attack, never])
     assert not outcome.robust.any() and never.asked == []
@@ -118,7 +119,7 @@ def test_labels_may_be_mapped_to_classes():
 
 def test_random_starts_follow_the_seed_alone():
     batches = grey_batches([0.47, 0.48, 0.52], [0.53, 0.475])
-    weak = [PGD(threat=THREAT, num_steps=1, step_size=1e-6)]
+    weak = [PGD(eps=EPS, num_steps=1, step_size=1e-6)]
     seen = []
 
     class Spy(Brightness):
@@ -163,5 +164,5 @@ def test_kind07_nan_logits_of_any_image_are_an_error(right):
     batches = grey_batches([0.1, 0.9])
     # arg-max over NaN answers 0
     batches[0]["labels"][1] = 0 if right else 1
-    with pytest.raises(NanError, match="1 of 2 images are NaN, first of image 1"):
+    with pytest.raises(NanError, match="NaN for 1 of 2 images, first for image 1"):
         attack_classifier(Broken(), batches, [pgd()])

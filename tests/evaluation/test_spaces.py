@@ -8,10 +8,9 @@ from tiny_data import CLASSES, make_images
 from transformers import AutoProcessor
 
 from hf_hierrobust.data import ClassSet
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
+from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, build_attacks, evaluate_model
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.modeling import load_robust_model
-from hf_hierrobust.threat import ThreatModel
 
 TEMPLATE = "a photo of a {}"
 
@@ -38,12 +37,12 @@ def test_kind02_both_spaces_of_one_plan_are_preprocessed_as_the_stock_processor_
     with torch.no_grad():
         stock = model(**inputs).logits_per_image.argmax(1)
     right = (stock == torch.tensor(images["label"][:])).tolist()
-    threats = (ThreatModel(eps="1/255"), ThreatModel(eps="1/255", space="model"))
+    budgets = [build_attacks("pgd-ce", space=space, num_steps=1) for space in ("native", "model")]
     records = evaluate_model(
         model,
         processor,
         [EvaluationSet(name="d", dataset=images, class_set=ClassSet.from_names(CLASSES))],
-        AttackPlan.of("pgd", threats, num_steps=1),
+        AttackPlan(budgets=tuple(budgets)),
         model_name="tiny",
         template=TEMPLATE,
         classifiers=["cosine"],

@@ -12,7 +12,7 @@ from tiny_runs import furthest, group_of, inner_loss_of, make_trainer, perturb, 
 from whole_batch import set_up
 
 from hf_hierrobust.adapters.trainable import GROUPS
-from hf_hierrobust.attacks import ATTACKS, Perturbation
+from hf_hierrobust.attacks import TRAINING_ATTACKS, Perturbation
 from hf_hierrobust.data import PixelCollator, PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.objectives import OBJECTIVES, AdvFLYP, Composite, HierAGFT, HierRobust, Objective, TeCoA
@@ -40,7 +40,7 @@ def test_metadata_is_complete(name):
     cls = OBJECTIVES.get(name)
     assert issubclass(cls, Objective) and cls.name == name and cls.title and cls.__doc__
     assert set(cls.trains) <= set(GROUPS) and cls.trains
-    assert cls.default_attack == "none" or cls.default_attack in ATTACKS.names()
+    assert cls.default_attack == "none" or cls.default_attack in TRAINING_ATTACKS.names()
     assert not cls.paper_id or re.fullmatch(r"\d{4}\.\d{4,5}", cls.paper_id)
     assert bool(cls.paper_id) == bool(cls.citation), "a paper comes with its citation"
     assert all(f.kw_only for f in fields(cls) if f.init)

@@ -79,7 +79,8 @@ def test_a_stream_checks_labels_as_it_goes(command, tmp_path):
     good = write(tmp_path, "good", {"image": [IMAGE], "label": [0]}, INTEGERS)
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps({"class_names": list(PATHS)}))
-    run = load(command, train_file=path, eval_file=good, class_set=classes, streaming="true")
+    options = {"train_file": path, "eval_file": good, "class_set": classes, "streaming": "true"}
+    run = load(command, **options, threat_space="native")
     with pytest.raises(ValueError, match=r"row 2 of .*stream\.parquet has label 7"):
         list(run.train_dataset)
 

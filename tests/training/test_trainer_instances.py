@@ -21,7 +21,7 @@ from tiny_runs import (
     weights,
 )
 
-from hf_hierrobust.attacks import PGD, Perturbation, UniversalHierarchicalAttack
+from hf_hierrobust.attacks import Perturbation, TrainingPGD, UniversalHierarchicalAttack
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
@@ -62,13 +62,13 @@ def test_a_non_finite_loss_before_any_checkpoint_says_so(tiny_clip_dir, tmp_path
 
 
 @dataclass(kw_only=True)
-class Grey(PGD):
+class Grey(TrainingPGD):
     """A training attack that is not registered: it washes images out."""
 
     name: ClassVar[str] = "grey"
     used: int = 0
 
-    def perturb(self, loss_fn, pixels, text_shape=None, levels=1, generator=None):
+    def perturb(self, loss_fn, pixels, *, text_shape=None, levels=1, generator=None):
         self.used += 1
         assert loss_fn(pixels).requires_grad is False  # callable, and nothing to train inside
         return [Perturbation(pixels * 0.5 + 0.25)]

@@ -1,189 +1,142 @@
-"""The frame every attack runs in: input checks, frozen model, result.
+"""The frame every evaluation attack runs in: checked input, frozen classifier, its own verdict on the result.
 
-A model is any callable from pixels in [0, 1] (B, C, H, W) to logits (B, K).
+A classifier is any callable from pixels in [0, 1] (B, C, H, W) to logits (B, K). A new attack is one class:
+
+    @ATTACKS.register
+    @dataclass(kw_only=True)
+    class Mine(Attack):
+        name = "mine"
+
+        def run(self, victim, pixels, labels, generator):
+            ...  # adversarial pixels, whatever they are: the frame projects and judges them
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...classifiers.freezing import Classifier, frozen
+from ...classifiers.freezing import frozen
 from ...registry import Registry
-from ...threat import ThreatModel
+from ..base import PixelAttack, attackable, check_labels, refuse_nan
+from .criteria import misclassified
+from .victim import Cost, Victim
 
-ATTACKS: Registry[Attack] = Registry(
-    "attack", "hf_hierrobust.attacks.image", "hf_hierrobust.attacks.training"
-)
+ATTACKS: Registry[Attack] = Registry("attack", "hf_hierrobust.attacks.image")
 
 
 class AttackResult(NamedTuple):
     """Outcome of one attack on one batch.
 
     Attributes:
-        adversarial: pixels (B, C, H, W): a misclassified iterate where one was found, else the last.
+        adversarial: pixels (B, C, H, W); the clean ones where those were already misclassified.
         clean_correct: (B,) bool, the unperturbed image is classified correctly.
-        robust_correct: (B,) bool, correct on the clean image and on every iterate that was tried.
+        robust_correct: (B,) bool, correct on the clean image and on the adversarial one.
         zero_gradient: fraction of attacked images whose first gradient was exactly zero. Anything
             well above 0 says that the gradient is masked and the robust accuracy is not to be believed.
+        cost: passes per attacked image.
     """
 
     adversarial: Tensor
     clean_correct: Tensor
     robust_correct: Tensor
     zero_gradient: float
-
-
-def check_pixels(pixels: Tensor, name: str = "pixels") -> None:
-    """Refuse anything but a finite float image batch in [0, 1].
-
-    Raises:
-        TypeError: not a floating-point tensor.
-        ValueError: wrong number of dimensions, empty, NaN or infinity, or values outside [0, 1].
-    """
-    if not torch.is_floating_point(pixels):
-        raise TypeError(f"{name} has dtype {pixels.dtype}: convert 8-bit images with pixels.float() / 255")
-    if pixels.ndim != 4:
-        raise ValueError(f"{name} has shape {tuple(pixels.shape)}: expected (B, C, H, W)")
-    if pixels.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(pixels.shape)}: there is no image to attack")
-    if not torch.isfinite(pixels).all():
-        row = int((~torch.isfinite(pixels)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"{name} holds NaN or infinite values, first in image {row} of the batch")
-    low, high = pixels.min().item(), pixels.max().item()
-    if low < -1e-5:  # the rounding of x + delta, e.g. of another attack's result
-        raise ValueError(
-            f"{name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]: it looks already normalised; "
-            "pass do_normalize=False to the processor, the model's pixel pipeline normalises"
-        )
-    if high > 1 + 1e-5:
-        raise ValueError(
-            f"{name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]: divide 8-bit images by 255"
-        )
-
-
-def attackable(pixels: Tensor) -> Tensor:
-    """Checked pixels, detached, exactly within [0, 1] and in fp32 at least.
-
-    A step of 1/255 is lost or doubled in bf16, whose spacing below 1 is 1/256.
-
-    Raises:
-        TypeError, ValueError: see `check_pixels`.
-    """
-    check_pixels(pixels)
-    return pixels.detach().to(torch.promote_types(pixels.dtype, torch.float32)).clamp(0, 1)
+    cost: Cost = Cost()
 
 
 @dataclass(kw_only=True)
-class Attack:
-    """Base of all attacks: validates, freezes the model, runs, reports.
+class Attack(PixelAttack):
+    """Base of all evaluation attacks; subclasses are dataclasses with a ``name`` and implement `run`.
 
-    Subclasses are dataclasses with a ``name`` and implement `run`.
+    Args:
+        eps, norm, space: see `PixelAttack`.
     """
-
-    name: ClassVar[str] = ""
-    evaluation_only: ClassVar[frozenset[str]] = frozenset()
-    """Options without effect in training, where the objective's inner loss is maximised once."""
-    threat: ThreatModel = field(default_factory=ThreatModel)
 
     def __call__(
         self,
-        model: Classifier,
+        classifier: Callable[[Tensor], Tensor],
         pixels: Tensor,
         labels: Tensor,
         *,
-        search_model: Classifier | None = None,
+        search: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
+        clean_correct: Tensor | None = None,
     ) -> AttackResult:
-        """Attack a batch.
+        """Attack a batch: images that are right when clean; the rest is returned as it came.
 
         Args:
-            model: pixels (B, C, H, W) in [0, 1] -> logits (B, K). Its verdicts decide.
-            pixels, labels: (B, C, H, W) in [0, 1] and (B,).
-            search_model: callable used for gradients instead, e.g. the same model under bf16
-                autocast; an image counts as broken only if ``model`` agrees.
+            classifier: pixels (B, C, H, W) in [0, 1] -> logits (B, K). Its verdicts, in its own precision and
+                without a surrounding autocast, decide.
+            pixels, labels: (B, C, H, W) in [0, 1] and (B,), the latter of any number type.
+            search: callable used for gradients instead, e.g. the same model under bf16 autocast; an image
+                counts as broken only if ``classifier`` agrees.
             generator: source of random starts; the global generator is never touched when given.
+            clean_correct: (B,) bool, which clean images the classifier gets right, from a caller that has
+                asked it and checked the labels; None asks it here.
 
         Raises:
-            TypeError, ValueError: see `check_pixels`; labels of the wrong shape or outside the logits'
-                classes; NaN logits or gradients.
+            TypeError, ValueError: see `check_pixels` and `check_labels`; an attack without a name of its own;
+                a classifier that gives no logits (B, K) or has no gradient path; what `run` returned is no
+                batch of pixels.
+            NanError: NaN logits of any image, clean or attacked, or NaN gradients.
         """
+        ATTACKS.check(self)
+        space = getattr(classifier, "space", self.threat.space)
+        if space != self.threat.space:
+            raise ValueError(
+                f"space={self.threat.space!r} of the attack, but the classifier's pipeline takes pixels of "
+                f"space {space!r} and would preprocess these wrongly: make it PixelPipeline(image_processor, "
+                f"{self.threat.space!r})"
+            )
         pixels = attackable(pixels)
-        search_model = model if search_model is None else search_model
-        with frozen(model), frozen(search_model):
-            with torch.no_grad():
-                logits = model(pixels)
-            check_labels(labels, *logits.shape)
-            # An arg-max over NaN is a verdict about nothing.
-            _refuse_nan(logits, "the model's logits are NaN")
-            clean = logits.argmax(1) == labels
-            result = self.run(model, search_model, pixels, labels, clean, generator)
-        size = self.threat.size(result.adversarial - pixels)
-        assert (size <= self.threat.eps * (1 + 1e-4) + 1e-6).all(), "an attack left its threat model"
-        return result
+        victim = Victim(classifier, search)
+        # A surrounding autocast would reach the verdicts; a search brings its own.
+        with frozen(classifier, search), torch.autocast(pixels.device.type, enabled=False):
+            if clean_correct is None:
+                with torch.no_grad():
+                    logits = victim.classifier(pixels)
+                labels = check_labels(labels, *logits.shape, device=pixels.device)
+                # An arg-max over NaN is a verdict about nothing.
+                refuse_nan(logits, "the model's logits are NaN")
+                clean_correct = ~misclassified(logits, labels)
+            clean = clean_correct
+            adversarial, robust, rows = pixels.clone(), clean.clone(), clean.nonzero()[:, 0]
+            if len(rows):
+                found = self.run(victim, pixels[rows], labels[rows], generator)
+                adversarial[rows] = self.allowed(found, pixels[rows])
+                robust[rows] = ~victim.fooled(adversarial[rows], labels[rows])
+        return AttackResult(adversarial, clean, robust, victim.zero_gradient, victim.cost(len(rows)))
 
     def run(
-        self,
-        model: Classifier,
-        search_model: Classifier,
-        pixels: Tensor,
-        labels: Tensor,
-        clean_correct: Tensor,
-        generator: torch.Generator | None,
-    ) -> AttackResult:
-        raise NotImplementedError
+        self, victim: Victim, pixels: Tensor, labels: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Adversarial pixels (N, C, H, W) for images that the classifier gets right.
 
-    def describe(self) -> dict:
-        """The attack's constants, for records and cards."""
-        constants = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "threat"}
-        for name, value in constants.items():
-            if callable(value):
-                constants[name] = getattr(value, "__name__", type(value).__name__)
-        return {"name": self.name, **asdict(self.threat), **constants}
+        Args:
+            victim: the attacked classifier, frozen.
+            pixels, labels: (N, C, H, W) in [0, 1], fp32 or wider, and int64 (N,); N is at least 1.
+            generator: source of whatever is drawn; None draws from torch's global one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no run(victim, pixels, labels, generator)")
 
-    def describe_training(self) -> dict:
-        """The constants that training with this attack uses."""
-        return {k: v for k, v in self.describe().items() if k not in self.evaluation_only}
-
-
-class NanError(ValueError):
-    """NaN logits or gradients: a verdict about them would be about nothing."""
-
-
-def input_gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of the summed loss; parameters' ``.grad`` stays untouched.
-
-    Raises:
-        NanError: NaN in the gradient of the first input, the pixels. Its sign is 0: the attack would
-            stand still and the image pass for robust.
-    """
-    gradients = torch.autograd.grad(loss.sum(), inputs)
-    _refuse_nan(gradients[0], "the gradient of the attack loss is NaN")
-    return gradients
-
-
-def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
-    """Refuse labels that are not one class an image.
-
-    Raises:
-        ValueError: not of shape (num_images,), or outside 0..num_classes-1.
-    """
-    if labels.shape != (num_images,):
-        # (B, 1) would broadcast against the (B,) predictions instead of failing.
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({num_images},), one per image")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels span [{low}, {high}] but there are {num_classes} classes")
-
-
-def _refuse_nan(values: Tensor, what: str) -> None:
-    bad = values.isnan().flatten(1).any(1)
-    if bad.any():
-        raise NanError(
-            f"{what} for {int(bad.sum())} of {len(bad)} images, first for image {int(bad.nonzero()[0])}: "
-            "the precision overflows or the model divides by zero"
-        )
+    def allowed(self, found: Tensor, pixels: Tensor) -> Tensor:
+        """What `run` returned, with images that left the threat model put back into it."""
+        if not isinstance(found, Tensor) or found.shape != pixels.shape:
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise TypeError(
+                f"{type(self).__name__}.run returned {what}: expected adversarial pixels "
+                f"{tuple(pixels.shape)}"
+            )
+        threat, found = self.threat, found.detach().to(pixels)
+        refuse_nan(found, f"pixels that {type(self).__name__}.run returned are NaN")
+        # Not all: recomputing an allowed image as x + (x' - x) would move it by a rounding.
+        outside = threat.size(found - pixels) > threat.eps * (1 + 1e-4) + 1e-6
+        outside |= (found.flatten(1).amin(1) < 0) | (found.flatten(1).amax(1) > 1)
+        if outside.any():
+            delta = threat.project(found[outside] - pixels[outside], pixels[outside])
+            found = found.index_put((outside,), pixels[outside] + delta)
+        return found

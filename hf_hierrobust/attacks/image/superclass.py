@@ -2,77 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ...classifiers.freezing import Classifier
-from ...classifiers.rollup import roll_up
+from ...classifiers.rollup import SuperclassView
 from ...hierarchy import LabelTree
-from .base import Attack, AttackResult
-
-
-class SuperclassView:
-    """A leaf classifier seen from one level of a tree: its logits rolled up to superclasses.
-
-    Args:
-        model: pixels -> leaf logits (B, K), with leaves in the tree's order.
-        tree, level: the level whose nodes are the classes.
-    """
-
-    def __init__(self, model: Classifier, tree: LabelTree, level: int):
-        self.module, self._model = model, model
-        self.ancestors, self.num_nodes = tree.ancestors(level), len(tree.levels[level])
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        return roll_up(self._model(pixels), self.ancestors, self.num_nodes)
+from ...threat import ThreatModel
+from ..base import check_labels, check_pixels
+from .base import ATTACKS, Attack, AttackResult
 
 
 @dataclass(kw_only=True)
 class SuperclassAttack:
-    """Attack the superclass of each image at one level of a tree (OC-17).
+    """Any attack, aimed at the superclass of each image at one level of a tree (OC-17).
+
+    It is no attack of its own: a view of the classifier and the leaves' ancestors as labels.
 
     Args:
-        attack: the attack to run, e.g. ``PGD(threat=…)``.
+        attack: the attack to run, e.g. ``PGD(eps="4/255")``.
         tree, level: what counts as a mistake: leaving the leaf's ancestor at this level.
-        rolled_up: True when the model gives leaf logits (they are rolled up); False when it gives
+        rolled_up: True when the classifier gives leaf logits (they are rolled up); False when it gives
             the logits of the level's own nodes, e.g. from superclass prompts.
+
+    Raises:
+        ValueError: the tree has no such level; an attack without a name of its own.
     """
 
+    name: ClassVar[str] = "superclass"
     attack: Attack
     tree: LabelTree
     level: int
     rolled_up: bool = True
 
-    def __call__(
-        self,
-        model: Classifier,
-        pixels: Tensor,
-        leaf_labels: Tensor,
-        *,
-        search_model: Classifier | None = None,
-        generator: torch.Generator | None = None,
-    ) -> AttackResult:
-        """See `Attack.__call__`; labels are leaf indices, and both models give the same kind of logits."""
+    def __post_init__(self):
+        ATTACKS.check(self.attack)
         if not 0 <= self.level < self.tree.num_levels:
             raise ValueError(
                 f"level={self.level} is not in tree {self.tree.name!r} of {self.tree.num_levels} levels"
             )
-        low, high = int(leaf_labels.min()), int(leaf_labels.max())
-        if low < 0 or high >= len(self.tree.leaves):
-            raise ValueError(
-                f"leaf_labels span [{low}, {high}] but tree {self.tree.name!r} has "
-                f"{len(self.tree.leaves)} leaves"
-            )
-        labels = self.tree.ancestors(self.level).to(leaf_labels.device)[leaf_labels]
-        return self.attack(
-            self._view(model),
-            pixels,
-            labels,
-            search_model=None if search_model is None else self._view(search_model),
-            generator=generator,
-        )
 
-    def _view(self, model: Classifier) -> Classifier:
-        return SuperclassView(model, self.tree, self.level) if self.rolled_up else model
+    @property
+    def threat(self) -> ThreatModel:
+        return self.attack.threat
+
+    def __call__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        pixels: Tensor,
+        leaf_labels: Tensor,
+        *,
+        search: Callable[[Tensor], Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> AttackResult:
+        """See `Attack.__call__`; labels are leaf indices, and both callables give the same kind of logits."""
+        check_pixels(pixels)
+        leaf_labels = check_labels(
+            leaf_labels,
+            len(pixels),
+            len(self.tree.leaves),
+            name="leaf_labels",
+            of=f"tree {self.tree.name!r} has {len(self.tree.leaves)} leaves",
+        )
+        labels = self.tree.ancestors(self.level)[leaf_labels]
+        search = None if search is None else self._view(search)
+        return self.attack(self._view(classifier), pixels, labels, search=search, generator=generator)
+
+    def describe(self) -> dict:
+        """The attack's constants, with the tree and level that it is aimed at."""
+        return self.attack.describe() | {"tree": self.tree.name, "level": self.level}
+
+    def _view(self, classifier: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return SuperclassView(classifier, self.tree, self.level) if self.rolled_up else classifier

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from torch import Tensor
 from ...classifiers.freezing import frozen
 from ...naming import public_name
 from ...registry import Registry
+from .encoder import TextEncoder
 from .scores import LabelFreeScore, TextScore
-
-if TYPE_CHECKING:
-    from ...modeling.text_encoder import TextEncoder
 
 TEXT_ATTACKS: Registry[TextAttack] = Registry("text attack", "hf_hierrobust.attacks.text")
 
@@ -82,9 +80,10 @@ class TextAttack:
             generator: source of random choices; the attacks on words of this package make none.
 
         Raises:
-            TypeError, ValueError: see `check_texts`; a text longer than the encoder's context; a score
-                of another shape than one value per text.
+            TypeError, ValueError: see `check_texts`; an attack without a name of its own; a text longer than
+                the encoder's context; a score of another shape than one value per text.
         """
+        TEXT_ATTACKS.check(self)
         originals = check_texts(texts)
         rows = list(range(len(originals)))
         if score is None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...classifiers.freezing import frozen
 from ...options import check_choice, check_counts, check_flag, check_numbers
+from ..base import NanError
 from .base import check_texts
+from .encoder import TextEncoder, TokenBatch
 from .scores import LabelFreeScore, TextScore
-
-if TYPE_CHECKING:
-    from ...modeling.text_encoder import TextEncoder, TokenBatch
 
 
 class EmbeddingAttackResult(NamedTuple):
@@ -85,7 +84,8 @@ class EmbeddingPGD:
                 touched when given.
 
         Raises:
-            TypeError, ValueError: see `check_texts`; a text longer than the encoder's context; NaN gradients.
+            TypeError, ValueError: see `check_texts`; a text longer than the encoder's context.
+            NanError: NaN gradients.
         """
         texts = check_texts(texts)
         with frozen(encoder):
@@ -113,7 +113,7 @@ class EmbeddingPGD:
                     break
                 (gradient,) = torch.autograd.grad(scores.sum(), [delta])
                 if gradient.isnan().any():
-                    raise ValueError("the gradient of the text score is NaN: the precision overflows")
+                    raise NanError("the gradient of the text score is NaN: the precision overflows")
                 delta = self._step(delta.detach(), gradient * attacked, radius)
         return EmbeddingAttackResult(tokens, best, best_features, clean_scores, best_scores)
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from .base import TEXT_ATTACKS
+from .encoder import TextEncoder
 from .scores import TextScore
 from .sentence import STOP_WORDS, Sentence
 from .words import Proposal, WordAttack
-
-if TYPE_CHECKING:
-    from ...modeling.text_encoder import TextEncoder
 
 _BATCH_SIZE = 256
 

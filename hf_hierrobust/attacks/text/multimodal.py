@@ -5,24 +5,24 @@ Source: MMCoA (2404.19287), its evaluation modes 1 to 4; Co-Attack's order (2206
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...classifiers.freezing import frozen
-from ..image.base import Attack, attackable, check_labels
+from ...options import check_choice, check_numbers
+from ..base import attackable, check_labels
+from ..image.base import ATTACKS, Attack
 from ..image.pgd import PGD
-from .base import TextAttack, check_texts
+from ..image.victim import Victim
+from .base import TEXT_ATTACKS, TextAttack, check_texts
+from .encoder import TextEncoder
 from .scores import PromptCrossEntropy, coordinate_kl
 from .words import BertAttack
-
-if TYPE_CHECKING:
-    from ...modeling.text_encoder import TextEncoder
 
 ImageEncoder = Callable[[Tensor], Tensor]
 Order = Literal["independent", "text_first", "joint"]
@@ -33,16 +33,16 @@ class MultimodalResult(NamedTuple):
 
     Attributes:
         adversarial: pixels (B, C, H, W).
-        pair_adversarial: those of the pair: the same, but in the independent order, where an attack with a
-            `perturb` gives its last iterate. The first one that breaks an image against the clean prompts is
-            barely over the boundary, and other prompts would undo it.
+        pair_adversarial: those of the pair: the same, but in the independent order the last iterate. The
+            first one that breaks an image against the clean prompts is barely over the boundary, and other
+            prompts would undo it. Of several restarts, one that breaks the pair.
         prompts: the K attacked prompts.
         clean_correct, image_correct, text_correct, pair_correct: (B,) bool, correct on (x, t), (x', t),
             (x, t') and the pair's (x', t'): MMCoA's modes 0, 1, 2 and, by the order, 3 or 4.
         robust_correct: (B,) bool, correct on all four: the attacker may leave either side alone. Altered
             prompts can undo what the pixels did, so that the pair alone may look more robust than the
             image.
-        zero_gradient: see `AttackResult`; None in the joint order, which does not measure it.
+        zero_gradient: see `AttackResult`; the larger one where pixels are attacked twice.
     """
 
     adversarial: Tensor
@@ -53,7 +53,7 @@ class MultimodalResult(NamedTuple):
     text_correct: Tensor
     pair_correct: Tensor
     robust_correct: Tensor
-    zero_gradient: float | None
+    zero_gradient: float
 
 
 @dataclass(kw_only=True)
@@ -63,7 +63,8 @@ class MultimodalAttack:
     For image-text retrieval pass B captions as prompts and ``arange(B)`` as labels.
 
     Args:
-        image_attack: any `Attack`; the joint order needs one with `perturb`, such as `PGD`.
+        image_attack: any `Attack`; its loss, start and restarts hold in every order. The joint order puts its
+            own loss in place of the attack's, which must have a ``loss`` option, as `PGD` has.
         text_attack: any `TextAttack`.
         order: ``"independent"``: the pixels against the clean prompts, and the prompts, each without the
             other (MMCoA's mode 3). ``"text_first"``: the prompts, then the pixels against the attacked
@@ -73,6 +74,10 @@ class MultimodalAttack:
         text_weight: of the second term, 3 as published.
         text_score: what the prompts' attack maximises: ``"label_free"``, as published, or ``"images"``, the
             cross-entropy of the given clean images, one prompt altered at a time.
+
+    Raises:
+        ValueError: an unknown option, or an attack without a name of its own.
+        TypeError: an image attack that has no loss to replace in the joint order.
     """
 
     name: ClassVar[str] = "multimodal"
@@ -83,18 +88,15 @@ class MultimodalAttack:
     text_score: Literal["label_free", "images"] = "label_free"
 
     def __post_init__(self):
-        if self.order not in ("independent", "text_first", "joint"):
-            raise ValueError(f"order={self.order!r}: choose 'independent', 'text_first' or 'joint'")
-        if self.text_score not in ("label_free", "images"):
-            raise ValueError(f"text_score={self.text_score!r}: choose 'label_free' or 'images'")
-        if not 0 <= self.text_weight < math.inf:
-            raise ValueError(f"text_weight={self.text_weight} must be a finite number, not negative")
-        if self.order == "joint" and getattr(self.image_attack, "restarts", 1) > 1:
-            raise ValueError("order='joint' starts once: leave image_attack.restarts at 1")
-        if self.order == "joint" and not hasattr(self.image_attack, "perturb"):
+        check_choice(self, "order", ("independent", "text_first", "joint"))
+        check_choice(self, "text_score", ("label_free", "images"))
+        check_numbers(self, "text_weight")
+        ATTACKS.check(self.image_attack)
+        TEXT_ATTACKS.check(self.text_attack)
+        if self.order == "joint" and "loss" not in _options(self.image_attack):
             raise TypeError(
                 f"order='joint' maximises its own loss, which {type(self.image_attack).__name__} cannot: "
-                "give an image_attack with a perturb method, such as PGD"
+                "give an image_attack with a loss option, such as PGD"
             )
 
     def __call__(
@@ -127,7 +129,7 @@ class MultimodalAttack:
                 another number of attacked prompts.
         """
         prompts, pixels = check_texts(prompts, "prompts"), attackable(pixels)
-        check_labels(labels, len(pixels), len(prompts))
+        labels = check_labels(labels, len(pixels), len(prompts), pixels.device)
         if attacked_prompts is not None and len(attacked_prompts) != len(prompts):
             raise ValueError(
                 f"attacked_prompts has {len(attacked_prompts)} texts but there are {len(prompts)} prompts"
@@ -144,18 +146,26 @@ class MultimodalAttack:
                 attacked_prompts = self.text_attack(prompts, encoder, score=score, generator=generator).texts
             attacked_text = encoder(attacked_prompts)
 
-            zero_gradient = None
-            if self.order == "joint":
-                adversarial = self._joint(encode_image, image, attacked_text[labels], pixels, generator)
-            else:
-                target = text if self.order == "independent" else attacked_text
-                classifier = _Classifier(encode_image, target, scale, encoder.module)
+            attempts, zeros = None, []
+            if self.order != "joint":
+                against = text if self.order == "independent" else attacked_text
+                classifier = _Cosine(encode_image, against, scale)
                 result = self.image_attack(classifier, pixels, labels, generator=generator)
-                adversarial, zero_gradient = result.adversarial, result.zero_gradient
-            paired = adversarial
-            if self.order == "independent" and hasattr(self.image_attack, "perturb"):
-                paired = self._last_iterate(classifier, pixels, labels, generator)
+                zeros.append(result.zero_gradient)
+            if self.order == "independent":
+                attempts, zero = _last_iterates(self.image_attack, classifier, pixels, labels, generator)
+                zeros.append(zero)
+            elif self.order == "joint":
+                attack = replace(self.image_attack, loss=self._joint_loss(image, attacked_text[labels]))
+                rows = torch.arange(len(pixels), device=pixels.device)  # the loss knows its images by row
+                attempts, zero = _last_iterates(attack, encode_image, pixels, rows, generator)
+                zeros.append(zero)
             with torch.no_grad():
+                pair_classifier = _Cosine(encode_image, attacked_text, scale)
+                paired = (
+                    result.adversarial if attempts is None else _breaking(pair_classifier, attempts, labels)
+                )
+                adversarial = paired if self.order == "joint" else result.adversarial
                 attacked_image = encode_image(adversarial)
                 paired_image = attacked_image if paired is adversarial else encode_image(paired)
         correct = [
@@ -168,29 +178,14 @@ class MultimodalAttack:
             )
         ]
         robust = torch.stack(correct).all(0)
-        return MultimodalResult(adversarial, paired, list(attacked_prompts), *correct, robust, zero_gradient)
+        return MultimodalResult(adversarial, paired, list(attacked_prompts), *correct, robust, max(zeros))
 
-    def _last_iterate(
-        self, classifier: _Classifier, pixels: Tensor, labels: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        def loss(attacked: Tensor, *_) -> Tensor:
-            return F.cross_entropy(classifier(attacked), labels, reduction="none")
+    def _joint_loss(self, image: Tensor, own_text: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def loss(features: Tensor, rows: Tensor) -> Tensor:
+            to_text = coordinate_kl(own_text[rows], features)
+            return coordinate_kl(image[rows], features) + self.text_weight * to_text
 
-        return self.image_attack.perturb(loss, pixels, generator=generator)[0].pixels
-
-    def _joint(
-        self,
-        encode_image: ImageEncoder,
-        image: Tensor,
-        own_text: Tensor,
-        pixels: Tensor,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        def loss(attacked: Tensor, *_) -> Tensor:
-            features = encode_image(attacked)
-            return coordinate_kl(image, features) + self.text_weight * coordinate_kl(own_text, features)
-
-        return self.image_attack.perturb(loss, pixels, generator=generator)[0].pixels
+        return loss
 
     def describe(self) -> dict:
         """The attack's constants, for records and cards."""
@@ -204,14 +199,53 @@ class MultimodalAttack:
         }
 
 
-class _Classifier:
-    """Pixels to cosine logits against fixed prompt embeddings; ``module`` is what attacks freeze."""
+class _Cosine:
+    """Pixels to cosine logits against fixed prompt embeddings."""
 
-    def __init__(self, encode_image: ImageEncoder, text: Tensor, scale: Tensor | float, module: nn.Module):
-        self.module, self._encode_image, self._text, self._scale = module, encode_image, text, scale
+    def __init__(self, encode_image: ImageEncoder, text: Tensor, scale: Tensor | float):
+        self.encode_image, self.text, self.scale = encode_image, text, scale
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return _logits(self._encode_image(pixels), self._text, self._scale)
+        return _logits(self.encode_image(pixels), self.text, self.scale)
+
+
+class _Relentless(Victim):
+    """A victim that is never fooled: an attack works on every image to its last step."""
+
+    def fooled(self, x: Tensor, labels: Tensor, logits: Tensor | None = None) -> Tensor:
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+
+def _last_iterates(
+    attack: Attack,
+    classifier: ImageEncoder,
+    pixels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator | None,
+) -> tuple[list[Tensor], float]:
+    """The last iterate of each restart, and the largest fraction of exactly zero first gradients."""
+    restarts = getattr(attack, "restarts", 1)
+    attack = replace(attack, restarts=1) if "restarts" in _options(attack) else attack
+    found, zeros = [], []
+    for _ in range(restarts):
+        victim = _Relentless(classifier)
+        found.append(attack.allowed(attack.run(victim, pixels, labels, generator), pixels))
+        zeros.append(victim.zero_gradient)
+    return found, max(zeros)
+
+
+def _breaking(classifier: _Cosine, attempts: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Of several attempts, for each image the last that breaks it, else the last."""
+    chosen = attempts[-1]
+    if len(attempts) > 1:
+        for attempt in attempts:
+            broken = (classifier(attempt).argmax(1) != labels).view(-1, 1, 1, 1)
+            chosen = torch.where(broken, attempt, chosen)
+    return chosen
+
+
+def _options(attack: Attack) -> set[str]:
+    return {option.name for option in fields(attack) if option.init}
 
 
 def _logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:

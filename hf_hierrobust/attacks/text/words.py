@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,9 @@ from torch import Tensor
 from ...options import check_between, check_counts, check_flag
 from .base import TEXT_ATTACKS, TextAttack
 from .candidates import Candidates, MaskedLM, Synonyms
+from .encoder import TextEncoder
 from .scores import TextScore
 from .sentence import Sentence
-
-if TYPE_CHECKING:
-    from ...modeling.text_encoder import TextEncoder
 
 SentenceEncoder = Callable[[list[str]], Tensor]
 UNKNOWN = "[UNK]"

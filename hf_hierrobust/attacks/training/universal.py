@@ -1,11 +1,10 @@
-"""Hierarchical attacks: HierRobust's universal perturbation, its two ablation rivals, superclass attacks.
+"""HierRobust's universal perturbation of pixels and text nodes, and its two ablation rivals.
 
-Source: HierRobust (2604.18867), inner maximisation; OC-10 and OC-17 (docs/decisions.md).
+Source: HierRobust (2604.18867), inner maximisation; OC-10 (docs/decisions.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,26 +12,22 @@ import torch
 from torch import Tensor
 
 from ...options import check_flag, check_numbers
-from ..image.base import ATTACKS, AttackResult, attackable, input_gradients
-from ..image.pgd import PGD
-from .base import Perturbation
-
-Levels = tuple[int, ...] | None
-HierarchicalLoss = Callable[[Tensor, Tensor, Levels], Tensor]
+from ..base import attackable, input_gradients
+from .base import TRAINING_ATTACKS, Levels, Perturbation, TrainingLoss
+from .pgd import TrainingPGD
 
 
-@ATTACKS.register
+@TRAINING_ATTACKS.register
 @dataclass(kw_only=True)
-class UniversalHierarchicalAttack(PGD):
+class UniversalHierarchicalAttack(TrainingPGD):
     """One perturbation of pixels and text nodes that attacks all tree levels at once.
 
     Both maximise the same loss, from one joint backward pass a step. The text perturbation is added
     to the nodes' tangent vectors right before the exponential map, in an linf ball.
 
-    It needs the levels' losses, which the trainer gives it (`perturb`); to attack a finished model, call
-    `PGD` or `SuperclassAttack`. ``step_size`` None means ``eps``, as in the paper.
-
     Args:
+        eps, norm, space: see `PixelAttack`.
+        num_steps, step_size, random_start, momentum, schedule: see `TrainingPGD`.
         text_eps: linf radius on the tangent vectors; 0 leaves the text alone.
         text_step_size: None means ``text_eps``, as the paper's image step equals its budget.
         shared_text: one text perturbation for all nodes (1, D) instead of one a node (N, D).
@@ -52,28 +47,19 @@ class UniversalHierarchicalAttack(PGD):
         if self.text_step_size is not None:
             check_numbers(self, "text_step_size", positive=True)
 
-    @property
-    def default_step_size(self) -> float:
-        return self.threat.eps
-
-    def run(self, *args) -> AttackResult:
-        raise TypeError(
-            f"{self.name!r} is a training attack on the levels' losses: call PGD or SuperclassAttack to "
-            "attack a classifier"
-        )
-
     def perturb(
         self,
-        loss_fn: HierarchicalLoss,
+        loss: TrainingLoss,
         pixels: Tensor,
+        *,
         text_shape: tuple[int, int] | None = None,
         levels: int = 1,
         generator: torch.Generator | None = None,
     ) -> list[Perturbation]:
-        """See `PGD.perturb`; ``loss_fn`` is called as (pixels, text_delta (N, D), attacked levels)."""
+        """See `TrainingAttack.perturb`; ``text_delta`` is (N, D), or (1, D) where it is shared."""
         pixels = attackable(pixels)
         return [
-            self._joint(loss_fn, pixels, text_shape, attacked, generator)._replace(levels=trained)
+            self._joint(loss, pixels, text_shape, attacked, generator)._replace(levels=trained)
             for attacked, trained in self.level_groups(levels)
         ]
 
@@ -81,7 +67,7 @@ class UniversalHierarchicalAttack(PGD):
         """For each perturbation the levels it attacks and the levels trained on it; None is all of them."""
         return [(None, None)]
 
-    def _joint(self, loss_fn, pixels, text_shape, group, generator) -> Perturbation:
+    def _joint(self, loss, pixels, text_shape, group, generator) -> Perturbation:
         delta = self.start(pixels, generator)
         velocity = torch.zeros_like(delta)
         text_delta = self._text_start(pixels, text_shape)
@@ -89,7 +75,7 @@ class UniversalHierarchicalAttack(PGD):
         for step in range(self.num_steps):
             delta.requires_grad_()
             inputs = [delta] if text_delta is None else [delta, text_delta.requires_grad_()]
-            gradient, *text_gradient = input_gradients(loss_fn(pixels + delta, text_delta, group), inputs)
+            gradient, *text_gradient = input_gradients(loss(pixels + delta, text_delta, group), inputs)
             delta, velocity = self.ascend(delta, gradient, velocity, pixels, step)
             if text_gradient:
                 text_delta = text_delta.detach() + text_step * text_gradient[0].sign()
@@ -100,10 +86,10 @@ class UniversalHierarchicalAttack(PGD):
         if not self.text_eps or text_shape is None:
             return None
         rows = 1 if self.shared_text else text_shape[0]
-        return torch.zeros(rows, text_shape[1], device=pixels.device)
+        return torch.zeros(rows, text_shape[1], dtype=torch.float32, device=pixels.device)
 
 
-@ATTACKS.register
+@TRAINING_ATTACKS.register
 @dataclass(kw_only=True)
 class LeafAttack(UniversalHierarchicalAttack):
     """The paper's first rival: the perturbation sees the leaf level only; training still has all levels."""
@@ -114,7 +100,7 @@ class LeafAttack(UniversalHierarchicalAttack):
         return [((0,), None)]
 
 
-@ATTACKS.register
+@TRAINING_ATTACKS.register
 @dataclass(kw_only=True)
 class PerLevelAttack(UniversalHierarchicalAttack):
     """The paper's second rival: every level gets its own perturbation, at that many times the cost."""

@@ -1,0 +1,104 @@
+"""The attacked classifier as an attack sees it: logits, gradients, verdicts, and a meter of their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...classifiers.classifier import as_classifier
+from ..base import input_gradients, refuse_nan
+from .criteria import misclassified
+
+
+class Cost(NamedTuple):
+    """What an attack on one image took, on average over the images that were attacked.
+
+    Attributes:
+        forwards: images passed through the classifier or its search, verdicts included.
+        backwards: images passed back.
+    """
+
+    forwards: float = 0.0
+    backwards: float = 0.0
+
+
+class Victim:
+    """What `Attack.run` may ask about the classifier.
+
+    Args:
+        classifier: pixels (B, C, H, W) in [0, 1] -> logits (B, K). Its verdicts decide.
+        search: cheaper callable for logits and gradients, e.g. the same model under bf16 autocast; None
+            searches with the classifier.
+
+    Attributes:
+        forwards, backwards: images passed so far.
+        zero_gradient: fraction of images whose first gradient was exactly zero; 0 before any gradient.
+    """
+
+    def __init__(
+        self, classifier: Callable[[Tensor], Tensor], search: Callable[[Tensor], Tensor] | None = None
+    ):
+        self.classifier = as_classifier(classifier)
+        self.search = self.classifier if search is None or search is classifier else as_classifier(search)
+        self.forwards = self.backwards = 0
+        self._zero_gradient: float | None = None
+
+    @property
+    def zero_gradient(self) -> float:
+        return self._zero_gradient or 0.0
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of the search, with a graph where ``x`` has one.
+
+        Raises:
+            NanError: NaN for any image.
+        """
+        return self._forward(self.search, x)
+
+    def gradient(self, loss: Tensor, x: Tensor) -> Tensor:
+        """Gradient of the summed loss with respect to ``x``; nothing else gets one.
+
+        Args:
+            loss: one value per image, from `logits`.
+            x: attacked pixels, or their perturbation, with ``requires_grad``.
+
+        Raises:
+            NanError: NaN in any image's gradient.
+            NoGradientError: autograd finds no way from the loss to ``x``.
+        """
+        (gradient,) = input_gradients(loss, [x])
+        self.backwards += len(x)
+        if self._zero_gradient is None:
+            self._zero_gradient = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
+        return gradient
+
+    @torch.no_grad()
+    def fooled(self, x: Tensor, labels: Tensor, logits: Tensor | None = None) -> Tensor:
+        """Misclassified by the classifier itself, (B,) bool.
+
+        Args:
+            logits: the search's logits of ``x``, if known: the classifier is then asked only about images
+                that those call misclassified, or not at all where it is the search.
+
+        Raises:
+            NanError: NaN logits of any image.
+        """
+        if logits is None:
+            return misclassified(self._forward(self.classifier, x), labels)
+        found = misclassified(logits, labels)
+        if self.search is not self.classifier and found.any():
+            found[found.clone()] = misclassified(self._forward(self.classifier, x[found]), labels[found])
+        return found
+
+    def cost(self, images: int) -> Cost:
+        """Passes per image, over this many attacked images."""
+        return Cost(self.forwards / images, self.backwards / images) if images else Cost()
+
+    def _forward(self, classifier: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        logits = classifier(x)
+        refuse_nan(logits, "the model's logits are NaN")
+        return logits
