@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
-from PIL import Image as PILImage
-from PIL import ImageDraw, ImageFont
+from PIL import Image as PILImage, ImageDraw, ImageFont
 
 from ..progress import say
 

@@ -95,7 +95,9 @@ def run_jobs(
         judged: dict[tuple[int, int], Tensor] = {}
         for job, tally in zip(jobs, tallies):
             start = time.perf_counter()
-            truth = labels if job.to_class is None else job.to_class.to(device)[labels]
+            truth = labels
+            if job.to_class is not None:  # where -1 would pick the last class's
+                truth = job.to_class.to(device)[check_labels(labels, len(pixels), len(job.to_class), device)]
             key = (id(job.classifier), id(job.to_class))
             if key not in judged:
                 judged[key] = judge(job.classifier, pixels, truth)

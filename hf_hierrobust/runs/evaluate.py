@@ -9,12 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, logging
 
 from ..adapters.fingerprints import weights_hash
 from ..attacks import Attack
 from ..classifiers import as_classifier, frozen, network_classifiers
-from ..data import ClassSet, PixelCollator, as_images, load_images
+from ..data import (
+    ClassSet,
+    MissingSplitError,
+    PixelCollator,
+    as_images,
+    load_images,
+    threat_space_for,
+)
 from ..data.class_names import names_of
 from ..evaluation import (
     AttackPlan,
@@ -27,10 +34,12 @@ from ..evaluation import (
 from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
-from ..naming import public_name
+from ..naming import public_name, source_name
 from ..threat import Norm, Space
 from ..training.intake import class_set_for, model_forest, processor_for
 from .run import Run
+
+logger = logging.get_logger(__name__)
 
 
 def evaluate(
@@ -70,7 +79,8 @@ def evaluate(
         attack: name, `Attack`, or a list of them, of which the worst case counts. ``"pgd"`` is PGD on the
             cross-entropy, then on the margin of what still stands, 20 steps of eps/4 each.
         eps: one budget or several, by default 1/255 for named attacks; it replaces an instance's own.
-        norm, space: likewise, by default ``"linf"`` and ``"native"``.
+        norm, space: likewise, by default ``"linf"`` and, for a dual encoder, ``"native"`` where all images
+            have one size and else ``"model"``.
         tree: class tree (see `load_forest`), whose superclasses are measured too.
         class_set: the classes, by default the built-in set that the tree is named after, else the data set's
             own names.
@@ -79,7 +89,8 @@ def evaluate(
             have one, rolled up to the superclasses.
         num_samples: how many images, stratified by class; None takes all.
         processor: by default the one stored with the model.
-        split: of a path or Hub id, by default ``"test"``; of other data what the records call it.
+        split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
+            it.
         dataset_name, model_name: what the records call them.
         bf16_search: search attacks under bf16 autocast; verdicts stay fp32.
         device: by default where the model is; a checkpoint goes to the accelerator if there is one.
@@ -93,6 +104,11 @@ def evaluate(
     """
     plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
     data = _Data.opened(dataset, split, dataset_name)
+    if space is None and _is_dual_encoder(model) and not _holds_instance(attack):
+        space, reason = threat_space_for(as_images(data.images, labelled=False, name=data.name))
+        if space == "model":
+            logger.warning(reason)
+        plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
     options = {"batch_size": batch_size, "bf16_search": bf16_search}
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers}
@@ -224,6 +240,11 @@ def _width(classifier, dataset, processor, space: Space, device) -> int:
         return classifier(pixels).shape[1]
 
 
+def _holds_instance(attack) -> bool:
+    parts = attack if isinstance(attack, (list, tuple)) else [attack]
+    return any(isinstance(part, Attack) for part in parts)
+
+
 def _is_dual_encoder(model) -> bool:
     if isinstance(model, (str, os.PathLike)):
         return True
@@ -243,8 +264,15 @@ class _Data:
     def opened(cls, dataset, split: str | None, name: str | None) -> _Data:
         """A path or Hub id is loaded, other data stay as they are."""
         if isinstance(dataset, (str, os.PathLike)):
-            split = split or "test"
-            return cls(load_images(dataset, split=split), name or public_name(str(dataset)), split)
+            name = name or source_name(os.fspath(dataset))
+            try:
+                return cls(load_images(dataset, split=split or "test"), name, split or "test")
+            except MissingSplitError as error:
+                if split is not None or len(error.known) > 1:
+                    raise
+                only = error.known[0]
+            logger.warning(f"{name} has no split 'test': {only!r}, its only one, is taken")
+            return cls(load_images(dataset, split=only), name, only)
         info = getattr(dataset, "info", None)
         name = name or getattr(info, "dataset_name", None) or "dataset"
         return cls(dataset, name, split or str(getattr(dataset, "split", None) or "unknown"))

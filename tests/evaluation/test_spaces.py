@@ -7,8 +7,15 @@ import torch
 from tiny_data import CLASSES, make_images
 from transformers import AutoProcessor
 
+from hf_hierrobust.attacks import PGD
 from hf_hierrobust.data import ClassSet
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, build_attacks, evaluate_model
+from hf_hierrobust.evaluation import (
+    AttackPlan,
+    EvaluationSet,
+    attack_classifier,
+    build_attacks,
+    evaluate_model,
+)
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.modeling import load_robust_model
 
@@ -51,3 +58,12 @@ def test_kind02_both_spaces_of_one_plan_are_preprocessed_as_the_stock_processor_
     assert [record.attack["space"] for record in records] == ["native", "model"]
     for record in records:
         assert unpack_flags(record.flags["clean"], 24).tolist() == right
+
+
+def test_kind11_a_negative_label_is_not_the_last_node(checkpoint):
+    """In a map from leaves to nodes it picked the last leaf's."""
+    pixels = torch.rand(2, 3, 8, 8)
+    batches = [{"pixels": pixels, "labels": torch.tensor([0, -1])}]
+    for to_class in (torch.tensor([0, 0, 1, 1]), None):
+        with pytest.raises(ValueError, match=r"labels.*-1"):
+            attack_classifier(lambda x: x.mean((2, 3)), batches, [PGD(num_steps=1)], to_class=to_class)

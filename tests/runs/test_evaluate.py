@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import datasets
 import pytest
 import torch
 from tiny_data import CLASSES, PATHS, make_images
@@ -95,7 +96,7 @@ def test_data_of_every_kind(tiny_clip_dir, images, data_dir):
     shuffled = evaluate(tiny_clip_dir, part, **QUICK)
     assert shuffled[0].clean_accuracy == whole[0][2]
     (record,) = evaluate(tiny_clip_dir, data_dir / "test.parquet", num_samples=8, **QUICK)
-    assert (record.split, record.num_samples) == ("test", 8) and record.dataset == "test.parquet"
+    assert (record.split, record.num_samples) == ("test", 8) and record.dataset.endswith("-test")
     (named,) = evaluate(tiny_clip_dir, images, split="odd", dataset_name="mine", model_name="m", **QUICK)
     assert (named.split, named.dataset, named.model) == ("odd", "mine", "m")
 
@@ -166,3 +167,22 @@ def test_kind07_nan_logits_of_a_wrong_image_make_no_record(images):
 
     with pytest.raises(ValueError, match="NaN"):
         evaluate(Broken(), images, **QUICK)
+
+
+def test_kind31_images_of_different_sizes_are_measured_at_the_models_size(tiny_clip_dir, caplog):
+    images = make_images(8).cast_column("image", datasets.Image())
+    mixed = datasets.concatenate_datasets([images.select(range(4)), make_images(4, size=40)])
+    (record,) = evaluate(tiny_clip_dir, mixed, classifiers="cosine", num_steps=1, progress=False)
+    assert record.attack["space"] == "model" and "images differ in size" in caplog.text
+    (record,) = evaluate(tiny_clip_dir, images, classifiers="cosine", num_steps=1, progress=False)
+    assert record.attack["space"] == "native"
+
+
+def test_kind31_a_folder_without_splits_is_measured_whole(tiny_clip_dir, tmp_path):
+    for index, row in enumerate(make_images(8)):
+        (tmp_path / "pets" / CLASSES[row["label"]]).mkdir(parents=True, exist_ok=True)
+        row["image"].save(tmp_path / "pets" / CLASSES[row["label"]] / f"{index}.png")
+    (record,) = evaluate(
+        str(tiny_clip_dir), str(tmp_path / "pets"), classifiers="cosine", num_steps=1, progress=False
+    )
+    assert (record.dataset, record.split, record.num_samples) == ("pets", "train", 8)
