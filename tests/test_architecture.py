@@ -48,6 +48,9 @@ ARROWS = {
     "reports": {"naming", "evaluation"},
     "hub": {"files", "licences", "naming", "readme", "threat", "uploads", "evaluation", "reports"},
     "training": {
+        "files",
+        "readme",
+        "uploads",
         "naming",
         "options",
         "precision",

@@ -45,6 +45,11 @@ class ZeroShotClassifier:
             else:
                 self._text = model.hier_head.lift(model.hier_head.text_tangent(features))
 
+    @property
+    def space(self) -> str:
+        """Threat space of the pixels that the pipeline takes."""
+        return self.pipeline.space
+
     def with_autocast(self, dtype: torch.dtype) -> ZeroShotClassifier:
         """The same classifier with its image tower under autocast."""
         return ZeroShotClassifier(self.module, self.pipeline, self.text_states, self.score, dtype)

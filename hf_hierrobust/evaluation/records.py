@@ -127,7 +127,7 @@ class RobustnessRecord:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, to_plain(getattr(self, f.name), f.name))
-        check_identity(self)
+        check_identity(vars(self))
         object.__setattr__(self, "attack", checked_attack(self.attack))
         intervals = checked_accuracies(self.clean_accuracy, self.robust_accuracy, self.num_samples, "")
         object.__setattr__(self, "intervals", intervals)

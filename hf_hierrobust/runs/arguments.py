@@ -257,7 +257,9 @@ class RunArguments:
             text_attack = build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
         return AttackPlan.of(
             self.eval_attack,
-            [ThreatModel(threat.norm, eps, threat.space) for eps in budgets],
+            budgets,
+            norm=threat.norm,
+            space=threat.space,
             text_attack=text_attack,
             **self._attack_options(threat),
         )
