@@ -7,7 +7,7 @@ one mapping, in which the entries that a card measures are ours and all others s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -72,10 +72,16 @@ def merge(card: str, other: str | None) -> str:
     return _joined(_merged_headers(header, old_header), body)
 
 
-def without_card(text: str) -> str:
-    """The README without our card and what its front matter measured; "" where nothing else stands in it."""
+def without_card(text: str, tags: Iterable[str] = ()) -> str:
+    """The README without our card and what its front matter measured; "" where nothing else stands in it.
+
+    Args:
+        tags: that go with the card.
+    """
     header, _ = split_header(text)
     kept = {key: value for key, value in header.items() if key not in STATED}
+    kept["tags"] = [tag for tag in _as_list(kept.get("tags")) if tag not in set(tags)]
+    kept = {key: value for key, value in kept.items() if value != []}
     own = own_text(text)
     return _joined(kept, own + "\n") if own else ""
 

@@ -107,6 +107,8 @@ def _file_of(value: Any, follow: bool) -> io.BytesIO | str | Image.Image:
         value = {"bytes": value, "path": None}
     elif isinstance(value, (str, os.PathLike)):
         value = {"bytes": None, "path": os.fspath(value)}
+    if value is None:
+        raise ValueError("it has neither bytes nor a path")
     if not isinstance(value, Mapping):
         return value if isinstance(value, Image.Image) else _of_array(value)
     data, path = value.get("bytes"), value.get("path")

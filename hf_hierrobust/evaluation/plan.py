@@ -40,8 +40,8 @@ def build_attacks(
 
     Raises:
         TypeError: neither a name nor an `Attack`.
-        ValueError: an unknown name, nothing to attack with, an option that a named attack lacks, options
-            without a named attack, or attacks of different budgets.
+        ValueError: an unknown name, an attack without a name of its own, nothing to attack with, an option
+            that a named attack lacks, options without a named attack, or attacks of different budgets.
     """
     budget = {"eps": eps, "norm": norm, "space": space}
     budget = {key: value for key, value in budget.items() if value is not None}
@@ -49,6 +49,7 @@ def build_attacks(
     named, attacks = False, []
     for part in parts:
         if isinstance(part, Attack):
+            ATTACKS.check(part)
             attacks.append(replace(part, **budget) if budget else part)
             continue
         if not isinstance(part, str):

@@ -10,7 +10,7 @@ from ..progress import say
 from ..training import RobustTrainingArguments
 from ..training.intake import forest_for
 from .arguments import RunArguments
-from .checks import check_evaluation, check_prompts
+from .checks import check_columns, check_evaluation, check_prompts
 from .data import GLYPH_TRAIN_IMAGES, cache_folder, load_data
 from .run import Run
 
@@ -21,7 +21,11 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     Args:
         training: False needs no training data, for runs that only evaluate.
     """
-    trained = training_args.build_objective().trained_groups if training else ("hier_head",)
+    trained = ("hier_head",)
+    if training:
+        objective = training_args.build_objective()
+        check_columns(args, objective.name, objective.needs)
+        trained = objective.trained_groups
     check_evaluation(
         args, training_args.threat, training_args.tree is not None, trains_head="hier_head" in trained
     )

@@ -1,4 +1,4 @@
-"""The last stage of a run: results, trees, figures and the card; and what can be checked of it before."""
+"""The last stage of a run: trees, figures and the card; and what can be checked of it before."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from transformers import logging
 
-from ..evaluation import RobustnessRecord, save_records, with_base
+from ..evaluation import RobustnessRecord
 from ..files import write_atomically
 from ..naming import file_stem
 from ..reports.figure_io import undrawable
 from ..training import RobustCLIPTrainer
-from .figures import draw_figures
+from .figures import FIGURES, draw_figures
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -46,19 +46,20 @@ def check_report(run: Run, trainer: RobustCLIPTrainer) -> None:
 def report(
     run: Run,
     trainer: RobustCLIPTrainer,
-    base: list[RobustnessRecord],
-    records: list[RobustnessRecord],
+    records: Sequence[RobustnessRecord],
     warnings: Sequence[str] = (),
-) -> list[RobustnessRecord]:
-    """Write ``results.json``, trees, figures and the card; return the records with their base.
+) -> list[str]:
+    """Write trees, figures and the card to the output directory.
 
     Args:
+        records: of the trained model, the base's beside them; they are written already.
         warnings: sentences about this run that a reader of the card must not miss.
+
+    Returns:
+        Names of the trees and figures, relative to the output directory.
     """
-    records = with_base(records, base)
-    save_records(run.output_dir / "results.json", records)
-    for tree in run.forest or ():
-        name = f"{file_stem(tree.name)}.tree.json"
+    names = tree_files(run)
+    for name, tree in names.items():
         write_atomically(run.output_dir / name, json.dumps(tree.to_json(), indent=1, ensure_ascii=False))
     figures = []
     if run.args.figures:
@@ -67,7 +68,17 @@ def report(
     facts["warnings"] += warnings
     trainer.describe(**facts, records=records, figures=figures)
     trainer.create_model_card()
-    return records
+    return [*names, *figures]
+
+
+def planned_files(run: Run) -> list[str]:
+    """All that `report` may write beside the card, so that a torn one is known as the run's own."""
+    return [*tree_files(run), *(f"figures/{name}" for name in FIGURES if run.args.figures)]
+
+
+def tree_files(run: Run) -> dict:
+    """The run's trees by the name of their file."""
+    return {f"{file_stem(tree.name)}.tree.json": tree for tree in run.forest or ()}
 
 
 def card_facts_of(run: Run) -> dict:

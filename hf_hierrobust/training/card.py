@@ -14,6 +14,7 @@ from ..naming import public_name
 from ..objectives import Objective
 from ..threat import ThreatModel
 from .arguments import RobustTrainingArguments
+from .settings import describe_differences
 
 _FOLDED = ("warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")
 """Training arguments that a card folds away where they stand at their defaults."""
@@ -33,6 +34,7 @@ class TrainingFacts:
         batch_size: images an optimiser step, over all processes.
         precision: of the training forwards: "fp32" or "bf16".
         steps, epochs: so far.
+        changes: of settings at a resume, ``{"step", "changed": {name: [old, new]}}``.
         usual: what options of the objective and its attacks are by default, by the recipe's names.
     """
 
@@ -48,6 +50,7 @@ class TrainingFacts:
     steps: int
     epochs: float
     usual: Mapping[str, Any]
+    changes: Sequence[Mapping] = ()
 
 
 def recipe(
@@ -133,8 +136,14 @@ def card_facts(
         visual_prompt=_has_visual_prompt(args),
         records=records,
         figures=figures,
+        warnings=[*more.pop("warnings", ()), *map(_change_sentence, facts.changes)],
         **more,
     )
+
+
+def _change_sentence(change: Mapping) -> str:
+    words = describe_differences(change["changed"], shown=len(change["changed"]))
+    return f"The first {change['step']} steps were trained under other settings ({words})."
 
 
 def usual_options(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
-from transformers import PreTrainedModel, ProcessorMixin, Trainer
-from transformers.utils.hub import PushInProgress
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.trainer_utils import TrainOutput
 
 from ..attacks import NanError, TextAttack, TrainingAttack
 from ..data import ClassSet, ImageStream, ImageView, PixelCollator
@@ -18,28 +17,30 @@ from ..hierarchy import TreeSpec
 from ..hub import CardFacts, render_card, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
-from ..modeling.side_files import load_side_files, without_side_keys
 from ..objectives import Objective
 from . import images, intake
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
 from .card import TrainingFacts, card_facts, recipe, usual_options
-from .checkpoints import non_finite_loss, prepare_output_dir, remove_earlier_run
+from .checkpoints import non_finite_loss
+from .hooks import CheckpointHooks
 from .launch import announce
 from .preparation import choose_metric, compiled, evaluator_for, prepare
 from .random_starts import StepGenerators
 from .refusals import refuse_trainer_arguments
+from .settings import training_settings
+from .starting import Start, begin, check_can_train, final_state, must_move
 from .step import RobustStep
 from .term_means import TermMeans
-from .uploads import push_progress, push_result, unfinished, wants_push
+from .uploads import push_result
 from .views import BatchViews
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-class RobustCLIPTrainer(Trainer):
+class RobustCLIPTrainer(CheckpointHooks):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
@@ -68,6 +69,7 @@ class RobustCLIPTrainer(Trainer):
     # Trainer would otherwise assume a loss already divided by the accumulation steps.
     loss_is_scaled_for_ga = False
     _described: dict | None = None
+    _begun = False
 
     def __init__(
         self,
@@ -143,6 +145,7 @@ class RobustCLIPTrainer(Trainer):
 
     @eval_dataset.setter
     def eval_dataset(self, data) -> None:
+        self.__dict__.pop("_eval_dataloaders", None)  # persistent workers hold the former images
         self._eval_images = images.evaluation_sets(
             data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
         )
@@ -191,6 +194,7 @@ class RobustCLIPTrainer(Trainer):
             precision={"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision),
             steps=self.state.global_step,
             epochs=self.state.epoch or 0.0,
+            changes=() if self.start is None else self.start.state.changes,
             usual=usual_options(self.objective, self.attack, self.text_attack),
         )
 
@@ -200,26 +204,49 @@ class RobustCLIPTrainer(Trainer):
         """As `Trainer.train`; the hyperbolic head is calibrated on clean training images before.
 
         ``resume_from_checkpoint=True`` goes on from the last good checkpoint, or starts where there is none;
-        None takes the argument of that name.
+        of a finished training it loads the end. None takes the argument of that name.
 
         Raises:
-            OutputDirError: ``output_dir`` holds another run and ``overwrite_output_dir`` is off.
-            ValueError: no training images.
+            NothingTrainedError: no step was made, or none moved a weight.
+            Errors of `begin`.
         """
-        if self.train_dataset is None:
-            raise ValueError("train_dataset is missing: there is nothing to train on")
-        if resume_from_checkpoint is None:
-            resume_from_checkpoint = self.args.resume_from_checkpoint
-        checkpoint = prepare_output_dir(
-            self.args.output_dir, resume=resume_from_checkpoint, overwrite=self.args.overwrite_output_dir
-        )
-        self.accelerator.wait_for_everyone()  # every process has looked before one of them deletes
-        if checkpoint is None and self.is_world_process_zero():
-            remove_earlier_run(self.args.output_dir)
+        if not self._begun:
+            self.begin(resume_from_checkpoint)
+        self._begun = False
+        if self.start.is_finished(self.args.max_steps):
+            return self._restore(self.start.checkpoint)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
             self.calibrate()
             self.reader.warn_of_long(getattr(self.train_dataset, "captions", None))
-            return super().train(checkpoint, *args, **kwargs)
+            with must_move(self.model, self.start.checkpoint):
+                return super().train(self.start.checkpoint, *args, **kwargs)
+
+    def begin(self, resume_from_checkpoint=None) -> Start:
+        """Check that a training can run, decide where it starts, and write that to ``run.json``.
+
+        `train` does so where the caller has not; a run calls it before it measures its base.
+
+        Raises:
+            Errors of `check_can_train` and `starting.begin`.
+        """
+        if resume_from_checkpoint is None:
+            resume_from_checkpoint = self.args.resume_from_checkpoint
+        data, model = self.train_dataset, self.model
+        check_can_train(self.args, model, data)
+        facts = self.recipe(), self.class_set.class_names, data, self.trained, model
+        settings = training_settings(self.args, *facts)
+        self.start = begin(self.args, settings, resume_from_checkpoint, self.accelerator.wait_for_everyone)
+        self._begun = True
+        model.config.hier_robust |= {"changes": self.start.state.changes} if self.start.state.changes else {}
+        return self.start
+
+    def _restore(self, folder: str) -> TrainOutput:
+        """Weights, head, adapter and history of a finished training, from its folder."""
+        self._load_from_checkpoint(folder)
+        self.state = final_state(folder)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint and not self.start.is_run:
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, 0.0, {})
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attack the batch, forward all perturbations once, sum the objective's terms; see `RobustStep`.
@@ -268,23 +295,7 @@ class RobustCLIPTrainer(Trainer):
     def _metrics(self, prediction):
         return self.evaluator.metrics(prediction)
 
-    # ---- files: checkpoints carry head, prompt and adapter, uploads carry the card ----
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_side_files(model or self.model, resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        load_side_files(self.model, self.state.best_model_checkpoint)
-
-    def _issue_warnings_after_load(self, load_result) -> None:
-        super()._issue_warnings_after_load(without_side_keys(load_result, self.model))
-
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle that no reader needs, and that would carry a token to the Hub.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+    # ---- the card, and uploads that carry it ----
 
     def describe(self, **facts) -> None:
         """Keep what cards written from now on state beside the training: fields of `CardFacts`.
@@ -317,12 +328,3 @@ class RobustCLIPTrainer(Trainer):
         self.create_model_card()
         self._finish_current_push()
         return push_result(self.args, commit_message=commit_message, token=token, **kwargs)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self.is_world_process_zero() or not wants_push(self.args, self.push_in_progress):
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self.create_model_card()
-        card, step = self.model.card_text, self.state.global_step
-        jobs = push_progress(self.args, self.hub_model_id, checkpoint_folder, card, step)
-        self.push_in_progress = PushInProgress([*unfinished(self.push_in_progress), *jobs])

@@ -16,6 +16,8 @@ from hf_hierrobust.training import (
     prepare_output_dir,
     remove_earlier_run,
 )
+from hf_hierrobust.training.checkpoints import seal_checkpoint
+from hf_hierrobust.training.seals import read_seal
 
 OPTIONS = {
     "objective": "hier_robust",
@@ -60,6 +62,8 @@ def test_the_head_comes_from_the_checkpoint(uninterrupted, tiny_clip_dir, tiny_t
 
     head = load_file(copy / "hier_head.safetensors")
     save_file(head | {"kappa": torch.tensor(123.0)}, copy / "hier_head.safetensors")
+    sealed = read_seal(copy)
+    seal_checkpoint(copy, sealed["settings"], sealed["changes"])
     trainer = make_trainer(tiny_clip_dir, tmp_path, tree=Forest((tiny_tree,)), **OPTIONS)
     trainer.train(resume_from_checkpoint=str(copy))
     assert float(trainer.model.hier_head.kappa) == 123
