@@ -211,21 +211,15 @@ class ClassSet:
         return dict(exact), dict(normalised)
 
     def _mismatch(self, unmatched: list[str], ambiguous: list[str], total: int, known: list[str]) -> str:
-        lines = [
-            f"{len(unmatched) + len(ambiguous)} of {total} dataset labels do not fit class set {self.name!r}:"
-        ]
-        for label in unmatched[:10]:
-            nearest = difflib.get_close_matches(normalise(label), known, n=3)
-            lines.append(f"  {label!r} is unknown, nearest: {', '.join(map(repr, nearest)) or 'none'}")
-        if len(unmatched) > 10:
-            lines.append(f"  ... and {len(unmatched) - 10} more: {unmatched[10:30]}")
-        lines.extend(f"  {text}" for text in ambiguous[:10])
-        lines.append(
-            "Add the missing names to the set's aliases, choose another class set, or make one of the "
-            "dataset's own names with ClassSet.from_names(label_names(dataset)); for ambiguous names pass "
-            "WordNet ids."
+        wrong = [f"{label!r} is unknown, nearest: {_nearest(label, known)}" for label in unmatched[:5]]
+        if len(unmatched) > 5:
+            wrong.append(f"{len(unmatched) - 5} more are unknown, {', '.join(map(repr, unmatched[5:15]))}")
+        count, what = len(unmatched) + len(ambiguous), "; ".join([*wrong, *ambiguous[:5]])
+        return (
+            f"{count} of {total} dataset labels do not fit class set {self.name!r}: {what}. Add the missing "
+            "names to the set's aliases, choose another class set, or make one of the data's own names with "
+            "class_set_of(dataset); for ambiguous names pass WordNet ids."
         )
-        return "\n".join(lines)
 
 
 def available_class_sets() -> list[str]:
@@ -276,6 +270,11 @@ def _build(data: Mapping[str, Any]) -> ClassSet:
         for alias, target in values.get("aliases", {}).items()
     }
     return ClassSet(**values)
+
+
+def _nearest(label: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(normalise(label), known, n=3)
+    return ", ".join(map(repr, found)) or "none"
 
 
 def _candidates(label: str, exact: Mapping[str, set[int]], normalised: Mapping[str, set[int]]) -> set[int]:

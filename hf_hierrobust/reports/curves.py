@@ -90,6 +90,10 @@ def plot_curves(
         for index, (name, curve) in enumerate(curves.items()):
             steps, values = zip(*curve)
             dash, color = ("-", "--", ":")[index // len(colors) % 3], colors[index % len(colors)]
+            if marker:  # accuracies: a colour a level, dashes where attacked, so that equal ones stay visible
+                levels = list(dict.fromkeys(other.rpartition(",")[0] or other for other in curves))
+                color = colors[levels.index(name.rpartition(",")[0] or name) % len(colors)]
+                dash = "--" if name.endswith("robust") else "-"
             point = marker or ("o" if len(curve) == 1 else None)
             axes.plot(steps, values, dash, color=color, marker=point, label=name, linewidth=1.8, markersize=5)
         axes.set_ylabel(ylabel, fontsize=11)

@@ -134,8 +134,8 @@ def clean_frame(axes: Axes) -> None:
 
 def say_start(axes: Axes) -> None:
     """Let the y axis start at 0 or, where that would waste half of it, say where it starts."""
-    low, high = axes.get_ylim()
-    if 0 < low < 0.5 * high:
+    (low, high), least = axes.get_ylim(), axes.dataLim.ymin
+    if 0 < low < 0.5 * high or low < 0 <= least:
         axes.set_ylim(0, high)
     elif low > 0:
         axes.set_ylabel(f"{axes.get_ylabel()}\n(axis starts at {low:.3g})")

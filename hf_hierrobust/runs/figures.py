@@ -121,7 +121,8 @@ def _draw_examples(run: Run, path: Path) -> None:
     broken = (result.clean_correct & ~result.robust_correct).nonzero()[:4, 0].tolist()
     resisting = result.robust_correct.nonzero()[: 6 - len(broken), 0].tolist()
     shown = broken + resisting or list(range(min(6, len(labels))))
-    chosen = f"the first {len(broken)} that it breaks and {len(resisting)} that resist"
+    counts = {"that it breaks": len(broken), "that resist": len(resisting)}
+    chosen = "the first " + " and ".join(f"{count} {what}" for what, count in counts.items() if count)
     if not broken + resisting:
         chosen = "the first, as none is right when clean"
     constants = checked_attack(attack.describe())

@@ -145,6 +145,7 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     @eval_dataset.setter
     def eval_dataset(self, data) -> None:
+        self.__dict__.pop("_eval_dataloaders", None)  # persistent workers hold the former images
         self._eval_images = images.evaluation_sets(
             data, self.class_set, self.args.robust_eval_samples, beside=self.train_dataset
         )

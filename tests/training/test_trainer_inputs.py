@@ -219,8 +219,11 @@ class TestData:
                 "robust_eval_steps": 1,
             },
         )
-        for data in (trainer.get_eval_dataloader(), trainer.get_eval_dataloader(make_images(7))):
-            assert len(data.dataset) == (4 if data is trainer.get_eval_dataloader() else 7)
+        own = trainer.get_eval_dataloader()
+        assert (len(own.dataset), len(trainer.get_eval_dataloader(make_images(7)).dataset)) == (4, 7)
+        assert trainer.get_eval_dataloader() is own
+        trainer.eval_dataset = make_images(6)
+        assert len(trainer.get_eval_dataloader().dataset) == 6
 
     def test_unlabelled_images_cannot_be_evaluated_or_predicted(self, tiny_clip_dir, tmp_path):
         trainer = trainer_of(tiny_clip_dir, tmp_path)
