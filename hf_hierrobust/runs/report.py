@@ -64,11 +64,23 @@ def report(
     figures = []
     if run.args.figures:
         figures = draw_figures(run, trainer.state.log_history, records, trainer.objective.name)
+    describe(run, trainer, records, warnings)
+    return [*names, *figures]
+
+
+def describe(
+    run: Run,
+    trainer: RobustCLIPTrainer,
+    records: Sequence[RobustnessRecord],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write the card, with the figures that are there; cards of later pushes say the same."""
     facts = card_facts_of(run)
     facts["warnings"] += warnings
+    drawn = [f"figures/{name}" for name in FIGURES if run.args.figures]
+    figures = [name for name in drawn if (run.output_dir / name).is_file()]
     trainer.describe(**facts, records=records, figures=figures)
     trainer.create_model_card()
-    return [*names, *figures]
 
 
 def planned_files(run: Run) -> list[str]:

@@ -74,3 +74,14 @@ def test_kind23_fields_of_the_card_are_checked_with_the_arguments(command, chang
 def test_kind33_examples_go_round_the_classes():
     assert spread([0, 0, 0, 1, 1, 2], 4) == [0, 3, 5, 1]
     assert spread([0, 0], 5) == [0, 1]
+
+
+def test_kind22_a_finished_run_started_again_keeps_what_its_card_says(command):
+    argv = command.argv(resume_from_checkpoint="true", card_license="mit")
+    main(argv)
+    out = command.options["output_dir"]
+    card, records = (out / "README.md").read_text(), (out / "results.json").read_text()
+    (out / "README.md").unlink()
+    main(argv)
+    assert (out / "README.md").read_text() == card and "What was measured" in card
+    assert (out / "results.json").read_text() == records
