@@ -7,6 +7,8 @@ from .levels import LevelClassifier as LevelClassifier
 from .levels import check_classifiers as check_classifiers
 from .levels import level_classifiers as level_classifiers
 from .levels import level_prompts as level_prompts
+from .levels import merge_twins as merge_twins
 from .rollup import SuperclassView as SuperclassView
 from .rollup import roll_up as roll_up
+from .steadiness import UnsteadyClassifierWarning as UnsteadyClassifierWarning
 from .zero_shot import ZeroShotClassifier as ZeroShotClassifier

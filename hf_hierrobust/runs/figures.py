@@ -60,9 +60,8 @@ def _draw_examples(run: Run, pixels: Tensor, labels: Tensor, path: Path) -> None
     names = run.class_set.class_names
     prompts = [run.training_args.template.replace("{}", name) for name in names]
     states = encode_prompts(run.model, run.processor.tokenizer, prompts)
-    classifier = ZeroShotClassifier(
-        run.model, PixelPipeline(run.processor.image_processor, run.training_args.threat.space), states
-    )
+    pipeline = PixelPipeline(run.processor.image_processor, run.training_args.threat.space)
+    classifier = ZeroShotClassifier(run.model, pipeline, states, prompts=prompts)
     result = PGD(**asdict(run.training_args.threat))(classifier, pixels, labels)
     with torch.no_grad():
         before, after = (classifier(x).argmax(1).tolist() for x in (pixels, result.adversarial))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import Attack, misclassified
-from ..classifiers import ZeroShotClassifier
+from ..classifiers import ZeroShotClassifier, merge_twins
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
 from .text_side import TextSide
@@ -40,7 +40,7 @@ class RobustEvaluator:
     ):
         self.model, self.pipeline, self.text, self.levels = model, pipeline, text, levels
         self.attack, self.search, self.seed = attack, search, seed
-        self._classifiers: list[tuple[ZeroShotClassifier, Tensor]] = []
+        self._classifiers: list[tuple[Callable[[Tensor], Tensor], Tensor]] = []
 
     @property
     def metric_names(self) -> list[str]:
@@ -53,10 +53,11 @@ class RobustEvaluator:
         """Classifiers of the current weights, random starts from the beginning."""
         self._generator = torch.Generator(self.model.device).manual_seed(self.seed)
         states = self.text.current_states(self.model)
-        self._classifiers = [
-            (ZeroShotClassifier(self.model, self.pipeline, states[rows]), to_node.to(self.model.device))
-            for rows, to_node in self.levels
-        ]
+        self._classifiers = []
+        for rows, to_node in self.levels:
+            prompts = [self.text.prompts[row] for row in rows.tolist()]
+            classifier = ZeroShotClassifier(self.model, self.pipeline, states[rows], prompts=prompts)
+            self._classifiers.append(merge_twins(classifier, prompts, to_node.to(self.model.device)))
 
     def flags(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """(B, len(metric_names)) in {0, 1}: right when clean and when attacked, level by level.

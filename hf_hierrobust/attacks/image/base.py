@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ...classifiers.freezing import frozen
+from ...classifiers.steadiness import check_steady
 from ...registry import Registry
 from ..base import PixelAttack, attackable, check_labels, refuse_nan
 from .criteria import misclassified
@@ -67,6 +68,8 @@ class Attack(PixelAttack):
     ) -> AttackResult:
         """Attack a batch: images that are right when clean; the rest is returned as it came.
 
+        A classifier that answers the same image differently is named in a warning (`check_steady`).
+
         Args:
             classifier: pixels (B, C, H, W) in [0, 1] -> logits (B, K). Its verdicts, in its own precision and
                 without a surrounding autocast, decide.
@@ -91,6 +94,7 @@ class Attack(PixelAttack):
             labels = check_labels(labels, *logits.shape, device=pixels.device)
             # An arg-max over NaN is a verdict about nothing.
             refuse_nan(logits, "the model's logits are NaN")
+            check_steady(victim.classifier, pixels, logits, owner=classifier)
             clean = ~misclassified(logits, labels)
             adversarial, robust, rows = pixels.clone(), clean.clone(), clean.nonzero()[:, 0]
             if len(rows):
