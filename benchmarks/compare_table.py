@@ -17,6 +17,8 @@ ZERO_SHOT = {"cifar10": "CIFAR-10", "tinyimagenet": "Tiny-ImageNet", "caltech101
 
 
 TITLES = {
+    "base": "undefended",
+    "plain": "plain adversarial",
     "tecoa": "TeCoA",
     "fare": "FARE",
     "pmg_aft": "PMG-AFT",
@@ -124,15 +126,33 @@ def summary_table(results: Results, steps: dict[str, dict]) -> str:
     head += ["prompts attacked", f"and pixels, {BUDGETS[-1]}", "step, in TeCoA's"]
     rows = []
     for method in results.methods:
-        base = method.removesuffix("-lora")
-        title = TITLES.get(base, base) + (", LoRA" if base != method else "")
-        found, row = columns(results, method), [title, str(len(results.cells[method]))]
+        found, row = columns(results, method), [title_of(method), str(len(results.cells[method]))]
         for group, tasks in groups.items():
             row += [mean(found, tasks, *kinds[name]) for name in shown[group]]
         for attack, eps in (("text", None), ("joint", BUDGETS[-1])):
             attacked = value(results.records(method, "cifar100", 0, "cosine", attack, eps))
             row.append(f"{100 * attacked:.1f}")
         rows.append([*row, f"{steps[method]['median']:.2f}" if method in steps else "–"])
+    return markdown(head, rows)
+
+
+def title_of(method: str) -> str:
+    """What a reader calls a cell of compare_methods.py."""
+    base = method.removesuffix("-lora")
+    return TITLES.get(base, base) + (", LoRA" if base != method else "")
+
+
+def readme_table(results: Results) -> str:
+    """Five columns for the README: clean, and robust under both losses at the largest budget."""
+    eps = BUDGETS[-1]
+    head = ["method", "leaf, clean", f"leaf, {eps}", f"{PROMPTS}, {eps}", f"zero-shot, {eps}"]
+    rows = []
+    for method in results.methods:
+        found = columns(results, method)
+        row = [title_of(method), mean(found, ["CIFAR-100"], BUDGETS[0], "clean_accuracy")]
+        for tasks in (["CIFAR-100"], [PROMPTS], list(ZERO_SHOT.values())):
+            row.append(mean(found, tasks, eps, "robust_accuracy"))
+        rows.append(row)
     return markdown(head, rows)
 
 
@@ -211,7 +231,7 @@ def draw(results: Results, path: Path) -> None:
             ax.plot([], [], "o", color=colour, label=label)
         ax.set(title=task, xlabel="accuracy (%)", xlim=(0, None))
         ax.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_yticks(range(len(methods)), [title_of(method).replace("`", "") for method in methods])
     axes[0].invert_yaxis()
     figure.suptitle("Worst case of PGD-20 and CW-PGD-20, 95 % intervals over 1,000 images a set")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
@@ -228,7 +248,12 @@ def write_table(source: Path, speed: Path, target: Path, order: Sequence[str]) -
     """
     results = Results(source, order)
     steps = json.loads(speed.read_text())["ratio"] if speed.exists() else {}
-    tables = (summary_table(results, steps), leaf_table(results, steps), zero_shot_table(results))
+    tables = (
+        readme_table(results),
+        summary_table(results, steps),
+        leaf_table(results, steps),
+        zero_shot_table(results),
+    )
     text = "\n\n".join(tables) + "\n"
     print(text)
     target.with_suffix(".md").write_text(text)

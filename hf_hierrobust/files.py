@@ -58,12 +58,22 @@ def read_yaml(path: str | Path) -> object:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileFormatError: it is no YAML, repeats a key, or is larger than `MAX_YAML_BYTES` or, with its aliases
-            written out, than `MAX_YAML_NODES`.
+        FileFormatError: see `parse_yaml`.
+    """
+    return parse_yaml(_read(path, MAX_YAML_BYTES, "YAML"), path)
+
+
+def parse_yaml(text: str, path: str | Path) -> object:
+    """What a YAML text holds, read by the safe loader; ``path`` is what messages call it.
+
+    Raises:
+        FileFormatError: it is no YAML, repeats a key, nests too deeply, or is larger than `MAX_YAML_BYTES`,
+            or than `MAX_YAML_NODES` with its aliases written out.
     """
     import yaml
 
-    text = _read(path, MAX_YAML_BYTES, "YAML")
+    if len(text) > MAX_YAML_BYTES:
+        raise FileFormatError(_too_large(path, MAX_YAML_BYTES, "YAML"))
     try:
         loader = yaml.SafeLoader(text)
         try:
@@ -90,13 +100,15 @@ def _read(path: str | Path, limit: int, kind: str) -> str:
     with Path(path).open("rb") as stream:
         raw = stream.read(limit + 1)  # a pipe or device has no size to ask for
     if len(raw) > limit:
-        raise FileFormatError(
-            f"{path} is larger than {limit >> 10:,} KiB, the most a {kind} file may have here"
-        )
+        raise FileFormatError(_too_large(path, limit, kind))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path} is not {kind}: it is no UTF-8 text ({error.reason})") from None
+
+
+def _too_large(path: str | Path, limit: int, kind: str) -> str:
+    return f"{path} is larger than {limit >> 10:,} KiB, the most that {kind} may have here"
 
 
 def _without_repeats(pairs: list[tuple[str, object]], path: str | Path) -> dict[str, object]:

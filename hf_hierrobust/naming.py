@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 MACHINE_PATH = re.compile(r"^(/|~|\.{1,2}(/|\\|$)|[A-Za-z]:[\\/]|\\\\|file:)")
 LONGEST_NAME, LONGEST_TEXT = 200, 2000
 """Characters of a name (of a class, node or tree) and of a sentence (a template, a source, a licence)."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9_][\w.-]{0,95}(?<![.-])", re.ASCII)
 _FILE_UNSAFE = re.compile(r'[/\\:*?"<>|]|^[.\s]|[.\s]$')
 # Control characters, half surrogates, line and paragraph separators; and the marks that reorder text on
 # screen, with which a name could pass for another one.
@@ -71,6 +72,16 @@ def check_template(argument: str, template: object) -> None:
     check_text(argument, template)
     if template.count("{}") != 1:
         raise ValueError(f"{argument}={template!r} must contain '{{}}' exactly once, for the class name")
+
+
+def check_hub_id(argument: str, name: object, example: str) -> None:
+    """The id of a model or data set on the Hub, with its namespace.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(name, str) or not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        raise ValueError(f"{argument}={name!r} is no id on the Hub, such as {example}")
 
 
 def public_name(name_or_path: str) -> str:

@@ -7,10 +7,12 @@ one mapping, in which the entries that a card measures are ours and all others s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
+
+from .files import FileFormatError, parse_yaml
 
 BEGIN = "<!-- hf_hierrobust: begin of the card; what stands around it is kept -->"
 END = "<!-- hf_hierrobust: end of the card -->"
@@ -32,8 +34,8 @@ def split_header(text: str) -> tuple[dict[str, Any], str]:
     if match is None:
         return {}, text
     try:
-        header = yaml.safe_load(match["yaml"])
-    except yaml.YAMLError:
+        header = parse_yaml(match["yaml"], "README.md")
+    except FileFormatError:
         return {}, text
     if header is None:
         return {}, text[match.end() :]
@@ -70,10 +72,16 @@ def merge(card: str, other: str | None) -> str:
     return _joined(_merged_headers(header, old_header), body)
 
 
-def without_card(text: str) -> str:
-    """The README without our card and what its front matter measured; "" where nothing else stands in it."""
+def without_card(text: str, tags: Iterable[str] = ()) -> str:
+    """The README without our card and what its front matter measured; "" where nothing else stands in it.
+
+    Args:
+        tags: that go with the card.
+    """
     header, _ = split_header(text)
     kept = {key: value for key, value in header.items() if key not in STATED}
+    kept["tags"] = [tag for tag in _as_list(kept.get("tags")) if tag not in set(tags)]
+    kept = {key: value for key, value in kept.items() if value != []}
     own = own_text(text)
     return _joined(kept, own + "\n") if own else ""
 

@@ -32,15 +32,15 @@ def data_dir(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture()
-def command(tiny_clip_dir, data_dir, tmp_path) -> CommandLine:
+def command_line(clip_dir, data_dir: Path, output_dir: Path) -> CommandLine:
+    """A two-step run of the tiny model."""
     return CommandLine(
         {
-            "model_name_or_path": tiny_clip_dir,
+            "model_name_or_path": clip_dir,
             "train_file": data_dir / "train.parquet",
             "eval_file": data_dir / "test.parquet",
             "tree": data_dir / "tiny.json",
-            "output_dir": tmp_path / "out",
+            "output_dir": output_dir,
             "max_steps": 2,
             "per_device_train_batch_size": 8,
             "learning_rate": 1e-3,
@@ -49,3 +49,8 @@ def command(tiny_clip_dir, data_dir, tmp_path) -> CommandLine:
             "disable_tqdm": "true",
         }
     )
+
+
+@pytest.fixture()
+def command(tiny_clip_dir, data_dir, tmp_path) -> CommandLine:
+    return command_line(tiny_clip_dir, data_dir, tmp_path / "out")

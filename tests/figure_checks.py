@@ -20,3 +20,10 @@ def check_png(path, size=None) -> np.ndarray:
 
 def texts_of(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
+
+
+def setting_of(figure) -> str:
+    """The lines below the title, as one."""
+    return " ".join(
+        text.get_text().replace("\n", " ") for text in figure.texts if text.get_gid() == "setting"
+    )

@@ -76,3 +76,12 @@ def test_kind19_json_of_any_size_costs_its_limit_at_most(tmp_path):
 def test_json_with_a_byte_order_mark(tmp_path):
     (tmp_path / "c.json").write_text("\ufeff" + json.dumps({"ä": 1}), encoding="utf-8")
     assert read_json(tmp_path / "c.json") == {"ä": 1}
+
+
+def test_kind19_a_hostile_readme_header_is_text_that_stays(tmp_path):
+    from hf_hierrobust.readme import split_header
+
+    for header in (BOMB, "[" * 5000, "a: 2001-99-99", "a: &a\n  b: *a"):
+        text = f"---\n{header}\n---\nbody"
+        assert split_header(text) == ({}, text)
+    assert split_header("---\nlicense: mit\n---\nbody") == ({"license": "mit"}, "body")

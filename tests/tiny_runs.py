@@ -41,11 +41,20 @@ class PhotoToPicture(TextAttack):
 
 
 def make_trainer(
-    clip_dir, output_dir, *, tree=None, train=None, evaluation=None, objective=None, attack=None, **args
+    clip_dir,
+    output_dir,
+    *,
+    tree=None,
+    train=None,
+    evaluation=None,
+    objective=None,
+    attack=None,
+    trainer=None,
+    **args,
 ) -> RobustCLIPTrainer:
     """A trainer on 32 images; ``objective`` and ``attack`` may be names or instances.
 
-    Objectives that attack captions do so with `PhotoToPicture`.
+    Objectives that attack captions do so with `PhotoToPicture`; ``trainer`` holds further arguments.
     """
     named = {k: v for k, v in (("objective", objective), ("attack", attack)) if isinstance(v, str)}
     options = {**DEFAULTS, **args, **named}
@@ -64,6 +73,7 @@ def make_trainer(
         objective=objective,
         attack=None if isinstance(attack, str) else attack,
         text_attack=PhotoToPicture() if "attacked_captions" in needs else None,
+        **trainer or {},
     )
 
 

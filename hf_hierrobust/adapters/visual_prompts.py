@@ -8,8 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
-from transformers import initialization as init
+from transformers import CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig, initialization as init
 
 
 class VisualPrompts(nn.Module):

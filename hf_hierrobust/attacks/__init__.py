@@ -10,7 +10,7 @@ from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
 from .text.gradient import GradientAttack
 from .text.multimodal import MultimodalAttack, MultimodalResult
-from .text.scores import CaptionCrossEntropy, LabelFreeScore, PromptCrossEntropy, coordinate_kl
+from .text.scores import LabelFreeScore, PromptCrossEntropy, coordinate_kl
 from .text.words import BertAttack, SynonymAttack
 from .training.base import TRAINING_ATTACKS, Perturbation, TrainingAttack
 from .training.pgd import TrainingPGD
@@ -24,7 +24,6 @@ __all__ = [
     "Attack",
     "AttackResult",
     "BertAttack",
-    "CaptionCrossEntropy",
     "Cost",
     "EmbeddingAttackResult",
     "EmbeddingPGD",

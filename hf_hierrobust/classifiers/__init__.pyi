@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 from .classifier import Classifier as Classifier
 from .classifier import as_classifier as as_classifier
 from .classifier import read_logits as read_logits
@@ -11,4 +12,16 @@ from .levels import merge_twins as merge_twins
 from .rollup import SuperclassView as SuperclassView
 from .rollup import roll_up as roll_up
 from .steadiness import UnsteadyClassifierWarning as UnsteadyClassifierWarning
+=======
+from .classifier import Classifier as Classifier, as_classifier as as_classifier, read_logits as read_logits
+from .freezing import frozen as frozen, modules_behind as modules_behind
+from .levels import (
+    LevelClassifier as LevelClassifier,
+    check_classifiers as check_classifiers,
+    level_classifiers as level_classifiers,
+    level_prompts as level_prompts,
+)
+from .network import network_classifiers as network_classifiers
+from .rollup import SuperclassView as SuperclassView, roll_up as roll_up
+>>>>>>> main
 from .zero_shot import ZeroShotClassifier as ZeroShotClassifier

@@ -22,7 +22,8 @@ def load_plugins(files: str | Sequence[str] | None) -> None:
     """
     if files is None:
         return
-    for part in files.split(",") if isinstance(files, str) else files:
+    listed = [files] if isinstance(files, str) else files
+    for part in (part for entry in listed for part in entry.split(",")):
         path = Path(part.strip()).expanduser().resolve()
         if path.suffix != ".py" or not path.is_file():
             raise FileNotFoundError(f"plugins={part!r} is not a Python file")

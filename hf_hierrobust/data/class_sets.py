@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,32 +152,50 @@ class ClassSet:
         """Class index for each label id of a dataset: LongTensor (C,), ``labels = index_map[labels]``.
 
         A label is looked up as a class name, alias or WordNet id, as written or else normalised, then by the
-        synonyms of a comma list (``"tench, Tinca tinca"``). Where a name still fits several classes and the
-        dataset has as many labels as this set, the class at the label's own position wins.
+        synonyms of a comma list (``"tench, Tinca tinca"``). Where a name still fits several classes, those
+        that other labels name are left out; then, if all other labels stand in the order of this set, the
+        class at the label's own position is meant. Two labels of one class are merged, with a warning.
 
         Raises:
             UnmatchedLabelError: labels that fit no class (with the nearest names) or several.
         """
         exact, normalised = self._lookup_tables()
-        same_size = len(dataset_label_names) == len(self)
-        mapped, unmatched, ambiguous = [], [], []
-        for position, label in enumerate(dataset_label_names):
-            found: set[int] = set()
-            for text in (label, *map(str.strip, label.split(","))):
-                hit = exact.get(text) or normalised.get(normalise(text)) or set()
-                found = (found & hit) or found or hit
-            if len(found) > 1 and same_size and position in found:
-                found = {position}
-            if not found:
-                unmatched.append(label)
-            elif len(found) > 1:
-                ambiguous.append(f"{label!r} fits classes {sorted(found)}")
-            mapped.append(min(found, default=-1))
+        fits = [_candidates(label, exact, normalised) for label in dataset_label_names]
+        fits = self._decided(fits)
+        unmatched = [label for label, found in zip(dataset_label_names, fits) if not found]
+        ambiguous = [
+            f"{label!r} fits classes {sorted(found)}"
+            for label, found in zip(dataset_label_names, fits)
+            if len(found) > 1
+        ]
         if unmatched or ambiguous:
             raise UnmatchedLabelError(
                 self._mismatch(unmatched, ambiguous, len(dataset_label_names), list(normalised))
             )
+        mapped = [next(iter(found)) for found in fits]
+        times = Counter(mapped)
+        if twins := [label for label, index in zip(dataset_label_names, mapped) if times[index] > 1]:
+            warnings.warn(
+                f"{len(twins)} labels share their class of {self.name!r} with another label and are merged "
+                f"with it: {twins[:6]}.",
+                stacklevel=3,
+            )
         return torch.tensor(mapped, dtype=torch.long)
+
+    def _decided(self, fits: list[set[int]]) -> list[set[int]]:
+        """Candidates of each label, fewer where the other labels or the common order leave one."""
+        while True:
+            taken = {index for found in fits if len(found) == 1 for index in found}
+            left = [found - taken if len(found) > 1 and found - taken else found for found in fits]
+            if left == fits:
+                break
+            fits = left
+        in_order = len(fits) == len(self) and all(
+            len(found) != 1 or found == {position} for position, found in enumerate(fits)
+        )
+        if not in_order:
+            return fits
+        return [{position} if position in found else found for position, found in enumerate(fits)]
 
     def _lookup_tables(self) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
         exact: dict[str, set[int]] = defaultdict(set)
@@ -192,21 +211,15 @@ class ClassSet:
         return dict(exact), dict(normalised)
 
     def _mismatch(self, unmatched: list[str], ambiguous: list[str], total: int, known: list[str]) -> str:
-        lines = [
-            f"{len(unmatched) + len(ambiguous)} of {total} dataset labels do not fit class set {self.name!r}:"
-        ]
-        for label in unmatched[:10]:
-            nearest = difflib.get_close_matches(normalise(label), known, n=3)
-            lines.append(f"  {label!r} is unknown, nearest: {', '.join(map(repr, nearest)) or 'none'}")
-        if len(unmatched) > 10:
-            lines.append(f"  ... and {len(unmatched) - 10} more: {unmatched[10:30]}")
-        lines.extend(f"  {text}" for text in ambiguous[:10])
-        lines.append(
-            "Add the missing names to the set's aliases, choose another class set, or make one of the "
-            "dataset's own names with ClassSet.from_names(label_names(dataset)); for ambiguous names pass "
-            "WordNet ids."
+        wrong = [f"{label!r} is unknown, nearest: {_nearest(label, known)}" for label in unmatched[:5]]
+        if len(unmatched) > 5:
+            wrong.append(f"{len(unmatched) - 5} more are unknown, {', '.join(map(repr, unmatched[5:15]))}")
+        count, what = len(unmatched) + len(ambiguous), "; ".join([*wrong, *ambiguous[:5]])
+        return (
+            f"{count} of {total} dataset labels do not fit class set {self.name!r}: {what}. Add the missing "
+            "names to the set's aliases, choose another class set, or make one of the data's own names with "
+            "class_set_of(dataset); for ambiguous names pass WordNet ids."
         )
-        return "\n".join(lines)
 
 
 def available_class_sets() -> list[str]:
@@ -257,6 +270,20 @@ def _build(data: Mapping[str, Any]) -> ClassSet:
         for alias, target in values.get("aliases", {}).items()
     }
     return ClassSet(**values)
+
+
+def _nearest(label: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(normalise(label), known, n=3)
+    return ", ".join(map(repr, found)) or "none"
+
+
+def _candidates(label: str, exact: Mapping[str, set[int]], normalised: Mapping[str, set[int]]) -> set[int]:
+    """Classes that a label may mean: by its whole text, narrowed down by the synonyms of a comma list."""
+    found: set[int] = set()
+    for text in (label, *map(str.strip, label.split(","))):
+        hit = exact.get(text) or normalised.get(normalise(text)) or set()
+        found = (found & hit) or found or hit
+    return found
 
 
 def _indices(target: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ def _opened(value: Any, follow: bool) -> Image.Image:
         check_size(*image.size)  # from the header, before anything is decoded
         image.load()
         if image.getexif().get(_ORIENTATION) is None:
-            return image.copy()
+            return image
         return ImageOps.exif_transpose(image)
 
 
@@ -107,6 +107,8 @@ def _file_of(value: Any, follow: bool) -> io.BytesIO | str | Image.Image:
         value = {"bytes": value, "path": None}
     elif isinstance(value, (str, os.PathLike)):
         value = {"bytes": None, "path": os.fspath(value)}
+    if value is None:
+        raise ValueError("it has neither bytes nor a path")
     if not isinstance(value, Mapping):
         return value if isinstance(value, Image.Image) else _of_array(value)
     data, path = value.get("bytes"), value.get("path")

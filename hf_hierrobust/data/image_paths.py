@@ -43,6 +43,21 @@ def with_own_paths(dataset: hf.Dataset, file: str, image_column: str | None) -> 
     return hf.Dataset.from_dict(columns, features=features)
 
 
+def check_files_exist(dataset: hf.Dataset, where: str) -> None:
+    """Refuse an image folder whose metadata name files that are not there.
+
+    Raises:
+        ImagePathError: names the first one.
+    """
+    for name, feature in dataset.features.items():
+        if not isinstance(feature, hf.Image):
+            continue
+        for row, value in enumerate(dataset.select_columns([name]).cast_column(name, hf.Image(decode=False))):
+            path = value[name] and value[name]["path"]
+            if path and value[name]["bytes"] is None and "://" not in path and not os.path.isfile(path):
+                raise ImagePathError(f"row {row} of {where} names the image {path!r}, which does not exist.")
+
+
 def own_paths(paths: Iterable[str | None], file: str) -> list[str | None]:
     """Absolute paths of images named in `file`, each checked to exist inside the file's folder."""
     folder = Path(file).expanduser().absolute().parent

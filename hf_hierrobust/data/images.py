@@ -110,6 +110,11 @@ def _of_hub_kind(dataset, columns, labelled, name: str, preload: bool) -> PixelD
     caption = columns["caption_column"]
     if caption is None and is_text(features.get("caption")):
         caption = "caption"
+    if getattr(dataset, "format", {}).get("type") == "custom":
+        raise ValueError(
+            f"{name} has a transform (set_transform, with_transform), which is not applied to images that an "
+            "attack perturbs: reset_format() it, or apply it with dataset.map."
+        )
     dataset = standard_dataset(dataset, name, **{**columns, "caption_column": caption}, labelled=labelled)
     if isinstance(dataset, hf.IterableDataset):
         if preload:

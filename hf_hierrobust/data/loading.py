@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datasets as hf
 
+from .columns import MissingColumnError
 from .labels import HFDataset
-from .sampling import first_n
-from .sources import Source, describe, open_source
+from .sources import Source, describe, lists_in, open_source
 from .standard import PLACE, EmptyDatasetError, standard_dataset
 from .streams import numbered_stream
 
@@ -21,7 +21,6 @@ def load_images(
     caption_column: str | None = None,
     labelled: bool = True,
     streaming: bool = False,
-    max_samples: int | None = None,
     cache_dir: str | None = None,
 ) -> HFDataset:
     """Load a labelled image set and give its columns their standard names.
@@ -38,7 +37,6 @@ def load_images(
         caption_column: text column to keep as ``caption``; None keeps none.
         labelled: False looks for no labels, for objectives that need none.
         streaming: read rows as they come instead of preparing an Arrow copy.
-        max_samples: keep the first rows only.
 
     Returns:
         Dataset with ``image`` (PIL on access), ``label`` (ClassLabel where names are known, else integers, in
@@ -52,7 +50,7 @@ def load_images(
         ImagePathError: an image path that leads out of the data's folder, onto a network or nowhere.
         MissingColumnError: no (single) image or label column, or no such text column of captions.
         MissingSplitError: an unknown split (its ``known`` are those there are).
-        ValueError: an unreadable file, or `max_samples` below 1.
+        ValueError: an unreadable file.
     """
     columns = {
         "image_column": image_column,
@@ -63,12 +61,17 @@ def load_images(
         source, split, config=config, streaming=streaming, cache_dir=cache_dir, image_column=image_column
     )
     where = f"{describe(source)} (split {split!r})"
-    dataset = standard_dataset(dataset, where, **columns, labelled=labelled)
+    try:
+        dataset = standard_dataset(dataset, where, **columns, labelled=labelled)
+    except MissingColumnError as error:
+        lists = lists_in(source)
+        if not lists:
+            raise
+        raise MissingColumnError(f"{error} It holds {lists[0]!r}: give that file as the source.") from error
     if next(iter(dataset.take(1)), None) is None:
         raise EmptyDatasetError(f"{where} has no rows; check the path and the split.")
     if streaming and isinstance(dataset, hf.Dataset):
         dataset = dataset.to_iterable_dataset()
     elif streaming and not set(PLACE) <= set(dataset.features):
         dataset = numbered_stream(dataset, describe(source))
-    dataset = dataset.cast_column("image", hf.Image())
-    return dataset if max_samples is None else first_n(dataset, max_samples)
+    return dataset.cast_column("image", hf.Image())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import re
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets as hf
 
 from .columns import MissingColumnError, image_column_name, is_text
-from .image_paths import with_own_paths
+from .image_paths import check_files_exist, with_own_paths
 from .labels import HFDataset
 from .standard import EmptyDatasetError
 from .streams import parquet_stream
@@ -73,9 +74,25 @@ def open_source(
     if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
         return _open_saved(path, source, split)
     try:
-        return hf.load_dataset(str(path if path.is_dir() else source), config, **options)
-    except ValueError as error:
+        if not path.is_dir():
+            return hf.load_dataset(str(source), config, **options)
+        dataset = hf.load_dataset(str(path), config, **options)
+        if dataset.info.builder_name in ("csv", "json"):  # a folder of lists: its images lie beside them
+            dataset = hf.load_dataset(str(path), config, split=split, cache_dir=cache_dir)
+            return with_own_paths(dataset, str(path / "*"), image_column)
+    except (ValueError, hf.exceptions.DatasetGenerationError) as error:
         raise _split_error(error, source, split) from error
+    if dataset.info.builder_name == "imagefolder" and not streaming:
+        check_files_exist(dataset, describe(source))
+    return dataset
+
+
+def lists_in(source: Source) -> list[str]:
+    """CSV and JSON files directly in a source that is a folder, which may list its images."""
+    if isinstance(source, (list, tuple)) or not Path(source).expanduser().is_dir():
+        return []
+    inside = sorted(Path(source).expanduser().iterdir())
+    return [file.name for file in inside if KINDS.get(file.suffix.lower()) in ("csv", "json")]
 
 
 def local_files(source: Source) -> list[str] | None:
@@ -130,6 +147,9 @@ def _open_files(files, source, split: str, streaming: bool, cache_dir, image_col
             if rows == 0 and len(files) == 1:
                 raise EmptyDatasetError(f"{describe(source)} has no rows.")
     if kind == "webdataset":
+        for file in files:
+            if not tarfile.is_tarfile(file):
+                raise ValueError(f"{file!r} is no readable tar file.")
         return hf.load_dataset(kind, data_files={base: files}, streaming=streaming, **options)
     if kind == "parquet" and streaming and not rest and not _names_paths(files[0], image_column):
         return parquet_stream(files)
@@ -152,7 +172,9 @@ def _stored(kind: str, file: str, cache_dir: str | None) -> hf.Dataset:
     more = {"sep": "\t"} if file.lower().endswith(".tsv") else {}
     try:
         return hf.load_dataset(kind, data_files={"rows": [file]}, split="rows", cache_dir=cache_dir, **more)
-    except hf.exceptions.DatasetGenerationError as error:
+    except (ValueError, hf.exceptions.DatasetGenerationError) as error:
+        if "corresponds to no data" in str(error):
+            raise EmptyDatasetError(f"{file!r} has no rows.") from error
         cause = error.__cause__ or error
         raise ValueError(f"{file!r} is no readable {kind} file: {cause}") from error
 
@@ -197,9 +219,10 @@ def _open_saved(path: Path, source: Source, split: str) -> hf.Dataset:
     return dataset
 
 
-def _split_error(error: ValueError, source: Source, split: str) -> ValueError:
+def _split_error(error: Exception, source: Source, split: str) -> ValueError:
     """`datasets` names the splits that there are in its own words."""
     found = re.search(r"Unknown split \"(.*?)\".*?\[(.*?)\]", str(error))
     if found is None:
-        return ValueError(f"{describe(source)} (split {split!r}) cannot be opened: {error}")
+        cause = error.__cause__ if isinstance(error, hf.exceptions.DatasetGenerationError) else error
+        return ValueError(f"{describe(source)} (split {split!r}) cannot be opened: {cause or error}")
     return MissingSplitError(source, split, [name.strip("' ") for name in found[2].split(",")])

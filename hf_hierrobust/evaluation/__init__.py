@@ -1,7 +1,8 @@
 """Robust evaluation: attack plans, the engine that runs them, records and metrics."""
 
 from .compare import compare, with_base
-from .measure import evaluate_model
+from .hf_metric import hierarchical_accuracy
+from .measure import Target, evaluate_model, measure
 from .plan import AttackPlan, EvaluationSet, build_attacks
 from .records import RobustnessRecord, load_records, save_records
 from .runner import Job, Outcome, attack_classifier, judge, run_jobs
@@ -12,12 +13,15 @@ __all__ = [
     "Job",
     "Outcome",
     "RobustnessRecord",
+    "Target",
     "attack_classifier",
     "build_attacks",
     "compare",
     "evaluate_model",
+    "hierarchical_accuracy",
     "judge",
     "load_records",
+    "measure",
     "run_jobs",
     "save_records",
     "with_base",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from torch.utils.data import DataLoader, Dataset
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..attacks import ATTACKS, Attack, TextAttack
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
-from ..threat import ThreatModel
+from ..threat import Norm, Space
 
 SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
     "pgd": (("pgd", {"loss": "ce"}), ("pgd", {"loss": "margin"})),
@@ -23,27 +23,34 @@ SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
 
 
 def build_attacks(
-    spec: str | Attack | Sequence[str | Attack], threat: ThreatModel | None = None, **options
+    spec: str | Attack | Sequence[str | Attack],
+    *,
+    eps: float | str | None = None,
+    norm: Norm | None = None,
+    space: Space | None = None,
+    **options,
 ) -> tuple[Attack, ...]:
     """The attacks of one budget, in the order in which they run.
 
     Args:
         spec: a suite's or a registered attack's name, a comma-separated list of these, an `Attack`, or a
             sequence of names and attacks.
-        threat: of the named attacks and, if given, in place of an instance's own; None leaves an instance's
-            own, and is the default `ThreatModel` for names.
+        eps, norm, space: the budget, of instances too where it is given; None leaves the attacks' own.
         options: of the named attacks, such as ``num_steps=50``.
 
     Raises:
         TypeError: neither a name nor an `Attack`.
-        ValueError: an unknown name, nothing to attack with, an option that a named attack lacks, options
-            without a named attack, or attacks of different budgets.
+        ValueError: an unknown name, an attack without a name of its own, nothing to attack with, an option
+            that a named attack lacks, options without a named attack, or attacks of different budgets.
     """
-    parts = [spec] if isinstance(spec, (str, Attack)) else list(spec)
+    budget = {"eps": eps, "norm": norm, "space": space}
+    budget = {key: value for key, value in budget.items() if value is not None}
+    parts = list(spec) if isinstance(spec, (list, tuple)) else [spec]
     named, attacks = False, []
     for part in parts:
         if isinstance(part, Attack):
-            attacks.append(part if threat is None else replace(part, **asdict(threat)))
+            ATTACKS.check(part)
+            attacks.append(replace(part, **budget) if budget else part)
             continue
         if not isinstance(part, str):
             raise TypeError(
@@ -52,15 +59,15 @@ def build_attacks(
             )
         for name in filter(None, map(str.strip, part.split(","))):
             named = True
-            for member, constants in _members(name):
-                attacks.append(_build(name, member, constants, threat or ThreatModel(), options))
+            attacks += [_build(name, *member, budget, options) for member in _members(name)]
     if not attacks:
         raise ValueError(f"attack={spec!r} names no attack: give one, such as 'pgd'")
     if options and not named:
         raise ValueError(f"{_listed(options)}: options of named attacks, but attack={spec!r} names none")
-    budgets = {str(attack.threat) + attack.threat.space for attack in attacks}
-    if len(budgets) > 1:
-        raise ValueError(f"the attacks of one evaluation need one budget, got {sorted(budgets)}: give eps")
+    threats = {attack.threat for attack in attacks}
+    if len(threats) > 1:
+        found = sorted(f"{threat} ({threat.space})" for threat in threats)
+        raise ValueError(f"the attacks of one evaluation need one budget, got {found}: give eps")
     return tuple(attacks)
 
 
@@ -73,14 +80,12 @@ def _members(name: str) -> tuple[tuple[str, dict], ...]:
     return SUITES.get(name, ((name, {}),))
 
 
-def _build(name: str, member: str, constants: dict, threat: ThreatModel, options: dict) -> Attack:
+def _build(name: str, member: str, constants: dict, budget: dict, options: dict) -> Attack:
     cls = ATTACKS.get(member)
-    known = {f.name for f in fields(cls) if f.init} - {"eps", "norm", "space"}
-    unknown = [key for key in options if key not in known or key in constants]
-    if unknown:
-        free = sorted(known - set(constants))
+    free = sorted({f.name for f in fields(cls) if f.init} - {"eps", "norm", "space"} - {*constants})
+    if unknown := [key for key in options if key not in free]:
         raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
-    return cls(**asdict(threat), **constants, **options)
+    return cls(**budget, **constants, **options)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -147,13 +152,23 @@ class AttackPlan:
     def of(
         cls,
         attack: str | Attack | Sequence[str | Attack] = "pgd",
-        threats: Sequence[ThreatModel | None] = (None,),
+        eps: float | str | Sequence[float | str] | None = None,
+        *,
+        norm: Norm | None = None,
+        space: Space | None = None,
         text_attack: TextAttack | None = None,
         **options,
     ) -> AttackPlan:
-        """The same attacks under each threat model; see `build_attacks`."""
-        budgets = tuple(build_attacks(attack, threat, **options) for threat in threats)
-        return cls(budgets=budgets, text_attack=text_attack)
+        """The same attacks at each budget; see `build_attacks`.
+
+        Args:
+            eps: one budget, several, or a comma-separated list.
+        """
+        if isinstance(eps, str):
+            eps = [part.strip() for part in eps.split(",")]
+        many = eps if isinstance(eps, Sequence) else [eps]
+        budgets = [build_attacks(attack, eps=one, norm=norm, space=space, **options) for one in many]
+        return cls(budgets=tuple(budgets), text_attack=text_attack)
 
     def spaces(self) -> list[str]:
         """Threat spaces of the budgets; the images are decoded once for each."""

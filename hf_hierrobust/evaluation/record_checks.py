@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..naming import MACHINE_PATH
 from ..threat import format_eps
 from .flags import unpack_flags
 from .metrics import wilson_interval
-
-if TYPE_CHECKING:
-    from .records import RobustnessRecord
 
 
 def eps_text(norm: str, eps: float) -> str:
@@ -41,29 +38,33 @@ def to_plain(value: Any, name: str) -> Any:
     )
 
 
-def check_identity(record: RobustnessRecord) -> None:
-    """Check what says which model, images and classes a record is about."""
+def check_identity(entries: Mapping[str, Any]) -> None:
+    """Check the fields of a record that say which model, images and classes it is about."""
     for name in ("model", "objective", "dataset", "split", "class_set", "level_name", "classifier"):
-        value = getattr(record, name)
+        value = entries[name]
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name}={value!r} must be a non-empty string.")
     for name in ("model", "dataset"):
-        check_public(name, getattr(record, name))
+        check_public(name, entries[name])
     for name, least in (("num_classes", 1), ("level", 0), ("num_samples", 1)):
-        value = getattr(record, name)
+        value = entries[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer >= {least}.")
-    if record.sample_ids.get("count") != record.num_samples or "sha256" not in record.sample_ids:
+    samples, count = entries["sample_ids"], entries["num_samples"]
+    if samples.get("count") != count or "sha256" not in samples:
         raise ValueError(
-            f"sample_ids={record.sample_ids} must hold sha256 and a count equal to "
-            f"num_samples={record.num_samples}; build it with describe_samples."
+            f"sample_ids={samples} must hold sha256 and a count equal to num_samples={count}; build it with "
+            "describe_samples."
         )
-    if record.wall_seconds is not None and record.wall_seconds < 0:
-        raise ValueError(f"wall_seconds={record.wall_seconds} must not be negative.")
+    seconds, created, cost = entries["wall_seconds"], entries["created"], entries["cost"]
+    if seconds is not None and seconds < 0:
+        raise ValueError(f"wall_seconds={seconds} must not be negative.")
+    if cost is not None and (set(cost) != {"forwards", "backwards"} or min(cost.values()) < 0):
+        raise ValueError(f"cost={cost} must count forwards and backwards per image, none negative.")
     try:
-        datetime.fromisoformat(record.created)
+        datetime.fromisoformat(created)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"created={record.created!r} must be an ISO date such as 2026-01-31.") from error
+        raise ValueError(f"created={created!r} must be an ISO date such as 2026-01-31.") from error
 
 
 def check_public(name: str, value: str) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
+from ..files import FileFormatError, read_json, write_atomically
 from .record_checks import (
     check_flags,
     check_identity,
@@ -127,7 +127,7 @@ class RobustnessRecord:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, to_plain(getattr(self, f.name), f.name))
-        check_identity(self)
+        check_identity(vars(self))
         object.__setattr__(self, "attack", checked_attack(self.attack))
         intervals = checked_accuracies(self.clean_accuracy, self.robust_accuracy, self.num_samples, "")
         object.__setattr__(self, "intervals", intervals)
@@ -173,9 +173,9 @@ def load_records(path: str | Path) -> list[RobustnessRecord]:
     """
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordFormatError(f"{path.name} is not JSON ({error}); it may have been cut off.") from error
+        document = read_json(path)
+    except FileFormatError as error:
+        raise RecordFormatError(f"{error}; it may have been cut off.") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     version = document.get("version") if isinstance(document, dict) else None
     if (schema, version) != (SCHEMA, SCHEMA_VERSION) or not isinstance(document.get("records"), list):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, Cost, Victim
+from ..attacks import Attack, Cost, Victim, misclassified
+from ..attacks.base import attackable, check_labels
 from ..classifiers import frozen
 
 
@@ -55,14 +56,16 @@ class Outcome(NamedTuple):
 
 
 def judge(classifier: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
-    """Whether each image is classified correctly, (B,) bool, in evaluation mode.
+    """Whether each image is classified correctly, (B,) bool, in evaluation mode and its own precision.
 
     Raises:
         NanError: NaN among the logits of any image; its arg-max would be a verdict about nothing.
+        ValueError: labels that are not one class an image.
     """
-    # One verdict on an image, whatever mode the model is in.
-    with frozen(classifier), torch.no_grad():
-        return ~Victim(classifier).fooled(pixels, labels)
+    # One verdict on an image, whatever mode the model is in and whatever autocast surrounds the call.
+    with frozen(classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        logits = Victim(classifier).logits(pixels)
+    return ~misclassified(logits, check_labels(labels, *logits.shape, device=logits.device))
 
 
 def run_jobs(
@@ -88,11 +91,13 @@ def run_jobs(
     """
     tallies = [_Tally(len(job.attacks)) for job in jobs]
     for index, batch in enumerate(batches):
-        pixels, labels = batch["pixels"].to(device), batch["labels"].to(device)
+        pixels, labels = attackable(batch["pixels"].to(device)), batch["labels"].to(device)
         judged: dict[tuple[int, int], Tensor] = {}
         for job, tally in zip(jobs, tallies):
             start = time.perf_counter()
-            truth = labels if job.to_class is None else job.to_class.to(device)[labels]
+            truth = labels
+            if job.to_class is not None:  # where -1 would pick the last class's
+                truth = job.to_class.to(device)[check_labels(labels, len(pixels), len(job.to_class), device)]
             key = (id(job.classifier), id(job.to_class))
             if key not in judged:
                 judged[key] = judge(job.classifier, pixels, truth)
@@ -130,7 +135,14 @@ def _attack_batch(
         if len(rows) == 0:
             break  # nothing stands after the later attacks either
         generator = torch.Generator(pixels.device).manual_seed(seed + 1_000_003 * index + 7919 * number)
-        result = attack(job.classifier, pixels[rows], labels[rows], search=job.search, generator=generator)
+        result = attack(
+            job.classifier,
+            pixels[rows],
+            labels[rows],
+            search=job.search,
+            generator=generator,
+            clean_correct=alive[rows],
+        )
         alive[rows] = result.robust_correct
         tally.attacked[number] += len(rows)
         tally.standing[number] += int(alive.sum())

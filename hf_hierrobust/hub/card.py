@@ -146,6 +146,12 @@ def card_warnings(facts: CardFacts) -> list[str]:
         found.append(
             f"The attack took only {min(steps)} steps; one of {FEW_STEPS} or more would break more images."
         )
+    shared = max(record.sample_ids.get("shared_with_training") or 0 for record in records)
+    if shared:
+        found.append(
+            f"{shared} of the evaluated images are also training images: what is measured on them says "
+            "nothing about new ones."
+        )
     if not any(record.base for record in records):
         found.append("The undefended base model was not measured, so the gain is unknown.")
     return found

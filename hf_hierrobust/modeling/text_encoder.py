@@ -75,8 +75,7 @@ class TextEncoder:
     def fit(self, texts: Sequence[str]) -> list[str]:
         """Texts that are too long without their last words, as far as the context asks.
 
-        Raises:
-            ValueError: a text whose first word alone is too long.
+        Where one word alone is too long, as in Chinese or a web address, its end is cut by tokens.
         """
         found = list(texts)
         for row, ids in enumerate(self.tokenize(found)):
@@ -86,8 +85,24 @@ class TextEncoder:
                 words = words[: min(len(words) - 1, self.context)]
                 found[row] = " ".join(words)
                 (ids,) = self.tokenize([found[row]])
+            if len(ids) > self.context:
+                found[row] = self._longest_beginning(found[row])
+                (ids,) = self.tokenize([found[row]])
             self._check([found[row]], [ids])
         return found
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        """How many of these texts have more tokens than the context: those that `fit` cuts."""
+        return sum(len(ids) > self.context for ids in self.tokenize(texts))
+
+    def _longest_beginning(self, word: str) -> str:
+        """As many characters of a text that is too long as fit, found by bisection."""
+        fits, too_many = 0, len(word)
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            (ids,) = self.tokenize([word[:middle]])
+            fits, too_many = (middle, too_many) if len(ids) <= self.context else (fits, middle)
+        return word[:fits]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with the special tokens, neither truncated nor padded."""

@@ -1,5 +1,18 @@
 """From records to tables, figures and text."""
 
+from .ball import plot_ball
+from .bars import plot_before_after
+from .curves import plot_curves
+from .examples import plot_examples
+from .masking import masking_sentence
 from .tables import attack_label, records_table
 
-__all__ = ["attack_label", "records_table"]
+__all__ = [
+    "attack_label",
+    "masking_sentence",
+    "plot_ball",
+    "plot_before_after",
+    "plot_curves",
+    "plot_examples",
+    "records_table",
+]

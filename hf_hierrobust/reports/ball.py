@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..naming import level_name
+from .ball_labels import place_labels
 from .figure_io import (
     BLUE,
     FAINT,
@@ -21,8 +22,10 @@ from .figure_io import (
     SKY,
     VERMILLION,
     clean_frame,
+    drawn,
     new_figure,
     save_png,
+    say_start,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ LEVEL_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 IMAGE_COLOR = "#8A8A8A"
 
 
+@drawn
 def plot_ball(
     node_tangent: Tensor,
     node_level: Sequence[int] | Tensor,
@@ -43,6 +47,7 @@ def plot_ball(
     image_node: Sequence[int] | Tensor | None = None,
     curvature: float = 1.0,
     path: str | Path | None = None,
+    setting: str = "",
     title: str = "Class tree in the Poincaré ball",
 ) -> Figure:
     """Left: nodes, edges and images in a disk; right: how far from the centre each level lies.
@@ -50,7 +55,8 @@ def plot_ball(
     A point keeps its true radius `tanh(√r‖v‖)`, as a fraction of the ball's radius 1/√r, in both panels. Only
     the angle is a projection: that of the first two principal components of the directions v/‖v‖, images and
     texts each centred on their own mean so that the gap between them does not use up a component. With D = 2
-    it is exact. Distances between points of the disk are therefore illustrative; radii are not.
+    it is exact. Distances between points of the disk are therefore illustrative; radii are not. An edge is in
+    order if its parent lies nearer to the centre than its child.
 
     Args:
         node_tangent: tangent vectors at the origin of the text nodes, `(N, D)`, before exp_0.
@@ -61,6 +67,7 @@ def plot_ball(
         image_node: node of each image's own class, `(M,)`; joins the image to it by a faint line.
         curvature: r > 0; the ball has curvature -r.
         path: where to write a PNG; None draws only.
+        setting: the model, and which texts and images were embedded.
 
     Raises:
         ValueError: shapes or indices do not fit, or `curvature <= 0`.
@@ -72,18 +79,25 @@ def plot_ball(
     edges = np.asarray(edges, dtype=int).reshape(-1, 2)
     _check(nodes, levels, node_names, edges, images, owners, curvature)
 
-    figure = new_figure(11.0, 5.6)
+    radius = np.tanh(np.sqrt(curvature) * np.linalg.norm(nodes, axis=1))
+    projection = "two dimensions, shown as they are"
+    if nodes.shape[1] > 2:
+        projection = "first two principal components of the directions"
+    facts = [setting, f"radii are true, angles are a projection: {projection}"]
+    if len(edges):
+        ordered = int((radius[edges[:, 1]] < radius[edges[:, 0]]).sum())
+        facts.append(f"edges in order (parent nearer to the centre): {ordered} of {len(edges)}")
+    figure = new_figure(11.0, 5.3, title, "; ".join(filter(None, facts)))
     disk, radii = figure.subplots(1, 2, width_ratios=(1.1, 1))
     components = _principal_directions(nodes)
     points = _disk_points(nodes, components, curvature)
     image_points = None if images is None else _disk_points(images, components, curvature)
     _draw_disk(disk, points, levels, edges, image_points, owners)
     _draw_radii(radii, points, levels, image_points)
-    figure.suptitle(title, fontsize=13, fontweight="bold")
     # Labels are placed by their size in pixels, so the layout must be settled first and stay.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    _place_labels(disk, points, levels, node_names)
+    place_labels(disk, points, levels, node_names)
     return save_png(figure, path)
 
 
@@ -195,18 +209,18 @@ def _draw_disk(axes: Axes, points, levels, edges, image_points, owners) -> None:
             zorder=4 + level,
             edgecolors="white",
             linewidths=0.7,
-            label=_level_name(level),
+            label=level_name(level),
         )
     zoom = "" if limit > 1 else f", zoomed to radius {limit:.2g} of 1"
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
-    axes.set_title(f"true radius, projected angle{zoom}", fontsize=11)
+    axes.set_title(f"true radius, projected angle{zoom}", fontsize=11, loc="left")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, fontsize=10, frameon=False)
     axes.spines[:].set_visible(False)
 
 
 def _draw_radii(axes: Axes, points, levels, image_points) -> None:
     present = np.unique(levels)[::-1]
-    groups = [(_level_name(level), np.abs(points[levels == level]), _level_color(level)) for level in present]
+    groups = [(level_name(level), np.abs(points[levels == level]), _level_color(level)) for level in present]
     if image_points is not None:
         groups.append(("images", np.abs(image_points), IMAGE_COLOR))
     generator = np.random.default_rng(0)
@@ -228,60 +242,11 @@ def _draw_radii(axes: Axes, points, levels, image_points) -> None:
     axes.set_xticks(range(len(groups)), [f"{name}\n(n = {len(radius)})" for name, radius, _ in groups])
     axes.set_xlim(-0.6, len(groups) - 0.2)
     axes.set_ylabel("radius √r‖u‖  (0 = centre, 1 = edge of the ball)", fontsize=11)
-    axes.set_title("radius by level: median, quartiles, range", fontsize=11)
+    axes.set_title("radius by level: median, quartiles, range", fontsize=11, loc="left")
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     clean_frame(axes)
-
-
-def _place_labels(axes: Axes, points, levels, names) -> None:
-    """Write names beside their points, general levels first, and leave out those that find no free room."""
-    from matplotlib.patheffects import withStroke
-    from matplotlib.text import Text
-    from matplotlib.transforms import Bbox
-
-    renderer, points_per_pixel = axes.figure.canvas.get_renderer(), 72 / axes.figure.dpi
-    frame = axes.get_window_extent(renderer)
-    pixels = axes.transData.transform(np.column_stack([points.real, points.imag]))
-    reach = np.where(levels > 0, 4.5, 2.5)[:, None] / points_per_pixel
-    markers = [Bbox(corners) for corners in np.stack([pixels - reach, pixels + reach], axis=1)]
-    placed = []
-    for index in sorted(range(len(points)), key=lambda i: -levels[i]):
-        upper = levels[index] > 0
-        label = axes.annotate(
-            names[index],
-            (points[index].real, points[index].imag),
-            (0, 0),
-            textcoords="offset points",
-            fontsize=9 if upper else 8,
-            fontweight="bold" if upper else "normal",
-            color=INK,
-            ha="center",
-            va="center",
-            zorder=20,
-            arrowprops={"arrowstyle": "-", "color": "#777777", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )
-        extent = label.get_window_extent(renderer)
-        half_width, half_height = extent.width * points_per_pixel / 2, extent.height * points_per_pixel / 2
-        # The most general nodes lie innermost, so the free room is towards the centre; for others outside.
-        start = np.angle(points[index]) + (np.pi if levels[index] == levels.max() > 0 else 0)
-        obstacles = placed + [box for box, level in zip(markers, levels) if level >= min(levels[index], 1)]
-        distances = (5, 16, 30) if upper else (4,)
-        for distance, turn in itertools.product(distances, (0, 0.5, -0.5, 1, -1, 1.6, -1.6, 2.4, -2.4)):
-            x, y = np.cos(start + turn), np.sin(start + turn)
-            label.set_position(((half_width + distance) * x, (half_height + distance) * y))
-            box = Text.get_window_extent(label, renderer)
-            inside = all(frame.contains(*corner) for corner in (box.min, box.max))
-            if inside and not any(map(box.overlaps, obstacles)):
-                placed.append(box)
-                break
-        else:
-            label.remove()
+    say_start(axes)
 
 
 def _level_color(level: int) -> str:
     return LEVEL_COLORS[level % len(LEVEL_COLORS)]
-
-
-def _level_name(level: int) -> str:
-    return "leaves" if level == 0 else f"level {level}"

@@ -1,10 +1,17 @@
-"""What all figures share: colours, creation without pyplot, and saving below a size limit."""
+"""What all figures share: colours, titles, names, creation without pyplot, and saving below a size limit."""
 
 from __future__ import annotations
 
+import functools
 import io
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .markdown import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,21 +21,74 @@ MAX_PNG_BYTES = 200_000
 # Okabe-Ito colours, told apart under the common colour blindnesses.
 BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 GREEN, PURPLE, INK, FAINT = "#009E73", "#CC79A7", "#222222", "#DDDDDD"
+# matplotlib's own font lacks many scripts; those of these that are installed fill in.
+FALLBACK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei",
+    "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS", "Noto Sans", "Noto Sans Devanagari", "FreeSans",
+)  # fmt: skip
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Empty figure of a size in inches, on the Agg canvas and unknown to pyplot.
+def drawn(plot: Callable) -> Callable:
+    """A plotting function in which names are text: a ``$`` starts no formula, a missing glyph is a box.
 
     Raises:
         ImportError: matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('Figures need matplotlib: pip install "hf_hierrobust[plots]".') from error
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+    @functools.wraps(plot)
+    def plotting(*args, **kwargs):
+        matplotlib = _matplotlib()
+        names = {"text.parse_math": False, "text.usetex": False, "font.family": _fonts()}
+        with matplotlib.rc_context(names), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            return plot(*args, **kwargs)
+
+    return plotting
+
+
+def undrawable(names: Iterable[str]) -> list[str]:
+    """Names with characters that no installed font of the figures has; they would be drawn as boxes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    _matplotlib()
+    from matplotlib import font_manager
+
+    known = set()
+    for family in _fonts():
+        path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+        known |= set(font_manager.get_font(path).get_charmap())
+    return [name for name in names if not known.issuperset(map(ord, plain(name)))]
+
+
+def new_figure(width: float, height: float, title: str = "", setting: str = "") -> Figure:
+    """Empty figure of a size in inches, on the Agg canvas and unknown to pyplot.
+
+    Args:
+        height: without the title, which is added above.
+        setting: what the figure shows: model, data set, attack, space; wrapped below the title.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = textwrap.wrap(plain(setting), max(20, int(14.5 * width)))
+    above = 0.34 * bool(title) + 0.165 * len(lines) + 0.06
+    figure = Figure(figsize=(width, height + above), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    total = height + above
+    figure.get_layout_engine().set(rect=(0, 0, 1, height / total))
+    left = 0.12 / width
+    if title:
+        figure.text(left, 1 - 0.09 / total, title, fontsize=13, fontweight="bold", va="top", gid="title")
+    if lines:
+        start = 1 - (0.09 + 0.29 * bool(title)) / total
+        shown = "\n".join(lines)
+        figure.text(left, start, shown, fontsize=9, color="#444444", va="top", gid="setting")
     return figure
 
 
@@ -70,3 +130,46 @@ def clean_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=10)
     axes.set_axisbelow(True)
+
+
+def say_start(axes: Axes) -> None:
+    """Let the y axis start at 0 or, where that would waste half of it, say where it starts."""
+    (low, high), least = axes.get_ylim(), axes.dataLim.ymin
+    if 0 < low < 0.5 * high or low < 0 <= least:
+        axes.set_ylim(0, high)
+    elif low > 0:
+        axes.set_ylabel(f"{axes.get_ylabel()}\n(axis starts at {low:.3g})")
+
+
+def integer_steps(axes: Axes) -> None:
+    """Whole numbers only on the x axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+def shortened(name: object, length: int = 32) -> str:
+    """A name on one line, cut with an ellipsis."""
+    text = plain(name)
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def wrapped(name: object, length: int = 32) -> str:
+    """A name in lines of at most half the length."""
+    return textwrap.fill(shortened(name, length), math.ceil(length / 2))
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+
+
+def _matplotlib():
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('Figures need matplotlib: pip install "hf_hierrobust[plots]".') from error
+    return matplotlib

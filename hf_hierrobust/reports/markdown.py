@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 # Backslash, code, emphasis, strike-through, formula, link, HTML, entity and table; GFM's and the Hub's.
 _ACTIVE = re.compile(r"[\\`*~$\[\]<>&|]|(?<![^\W_])_|_(?![^\W_])")
-_LINE_START = re.compile(r"^([#+=:-]|\d+(?=[.)]))")
+_LINE_START = re.compile(r"^([#+=:-]|\d+(?=[.)](?:\s|$)))")
 # Controls, line and paragraph separators, byte order mark, and what turns the reading direction round.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 

@@ -103,7 +103,8 @@ def records_table(
     grid = table([*shown, *numbers], rows, right=len(numbers))
     lines = [grid, "", f"{note[0].upper()}{note[1:]}."]
     if borrowed:
-        lines += ["", f"† The base has no such classifier; its {', '.join(sorted(borrowed))} one is shown."]
+        own = " or ".join(sorted(borrowed))
+        lines += ["", f"† The base has no such classifier; shown is its {own} one."]
     return "\n".join(lines) + "\n"
 
 

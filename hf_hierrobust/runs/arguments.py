@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
-from ..naming import check_name, check_template, source_name
+from ..licences import check_licence
+from ..naming import check_hub_id, check_name, check_template, source_name
 from ..options import check_counts, check_numbers, json_mapping, read_switch
 from ..threat import ThreatModel, parse_eps
 
@@ -136,6 +137,17 @@ class RunArguments:
         },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    card_license: str | None = field(
+        default=None,
+        metadata={"help": "Licence on the model card, by its name on the Hub: mit, apache-2.0, cc-by-4.0, …"},
+    )
+    card_base_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id of the base model on the card, where model_name_or_path is a folder."},
+    )
+    card_dataset: str | None = field(
+        default=None, metadata={"help": "Hub id of the training data on the card, where they are files."}
+    )
     figures: bool = field(default=True, metadata={"help": "Draw the figures (needs matplotlib)."})
 
     def __post_init__(self):
@@ -150,6 +162,12 @@ class RunArguments:
         check_numbers(self, "skip_train_samples")
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
+        if self.card_license is not None:
+            check_licence(self.card_license)
+        examples = {"card_base_model": "openai/clip-vit-base-patch32", "card_dataset": "uoft-cs/cifar10"}
+        for name, example in examples.items():
+            if getattr(self, name) is not None:
+                check_hub_id(name, getattr(self, name), example)
         read_switch(self.bf16_search, "bf16_search")
         self._check_sources()
         if self.model_name_or_path is None:
@@ -239,7 +257,9 @@ class RunArguments:
             text_attack = build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
         return AttackPlan.of(
             self.eval_attack,
-            [ThreatModel(threat.norm, eps, threat.space) for eps in budgets],
+            budgets,
+            norm=threat.norm,
+            space=threat.space,
             text_attack=text_attack,
             **self._attack_options(threat),
         )

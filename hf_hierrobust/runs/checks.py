@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from importlib.util import find_spec
 
 import datasets as hf
@@ -10,12 +10,29 @@ import datasets as hf
 from ..classifiers import check_classifiers, level_prompts
 from ..data import PixelDataset
 from ..evaluation import EvaluationSet
-from ..modeling import RobustDualEncoder
-from ..modeling import check_prompts as check_own_prompts
+from ..modeling import RobustDualEncoder, check_prompts as check_own_prompts
 from ..threat import ThreatModel
+from ..training.images import CAPTIONS
 from .arguments import RunArguments
 
 PRELOAD_BYTES = 2 << 30
+
+
+def check_columns(args: RunArguments, objective: str, needs: Set[str]) -> None:
+    """Refuse a column that the objective would not read.
+
+    Args:
+        objective: its name.
+        needs: what it reads, see `objectives.NEEDS`.
+
+    Raises:
+        ValueError: captions for an objective that trains on none.
+    """
+    if args.caption_column is not None and not needs & CAPTIONS:
+        raise ValueError(
+            f"caption_column={args.caption_column!r} has no effect: {objective!r} trains on no captions "
+            "under its options; leave it out, or train advflyp, mmcoa or hier_mmcoa"
+        )
 
 
 def check_evaluation(

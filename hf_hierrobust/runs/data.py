@@ -163,15 +163,22 @@ def _evaluation_data(args: RunArguments, seed: int) -> tuple[Dataset, str]:
 
         count = args.eval_samples
         return glyph_dataset("test", num_images=count, seed=seed, cache_dir=cache_folder()), args.eval_split
-    options = {"config": args.dataset_config if args.eval_file is None else None, **_columns(args)}
+    if args.eval_file is not None:
+        return _split_or_only(args.eval_file, args.eval_split, **_columns(args))
+    options = {"config": args.dataset_config, **_columns(args)}
+    return load_images(args.dataset_name, split=args.eval_split, **options), args.eval_split
+
+
+def _split_or_only(source: str, split: str, **options) -> tuple[Dataset, str]:
+    """A split of a source that is for evaluation alone, or, said aloud, the only split it has."""
     try:
-        return load_images(args.eval_source, split=args.eval_split, **options), args.eval_split
+        return load_images(source, split=split, **options), split
     except MissingSplitError as error:
-        if args.eval_file is None or len(error.known) > 1:
+        if len(error.known) > 1:
             raise
         only = error.known[0]
-        logger.warning(f"eval_file={args.eval_file!r} has no split {args.eval_split!r}: {only!r} is taken")
-        return load_images(args.eval_source, split=only, **options), only
+    logger.warning(f"{source} has no split {split!r}: {only!r}, its only one, is evaluated")
+    return load_images(source, split=only, **options), only
 
 
 def _columns(args: RunArguments) -> dict:
@@ -192,7 +199,7 @@ def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
     name, _, source = pair.partition("=")
     if not source:
         raise ValueError(f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet")
-    dataset = load_images(source, split=args.eval_split)
+    dataset, split = _split_or_only(source, args.eval_split)
     if name not in available_class_sets() and label_names(dataset) is None:
         raise ValueError(
             f"zero_shot={pair!r} does not name its classes: call it by a built-in class set "
@@ -204,6 +211,6 @@ def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
         name=name,
         dataset=as_images(dataset, class_set, name=source),
         class_set=class_set,
-        split=args.eval_split,
+        split=split,
         num_samples=args.eval_samples,
     )

@@ -1,10 +1,161 @@
-"""Measuring a model: the evaluation stage of a run."""
+"""Measuring a model: `evaluate` for any model and data, and the evaluation stage of a run."""
 
 from __future__ import annotations
 
-from ..evaluation import RobustnessRecord, evaluate_model
-from ..modeling import RobustDualEncoder
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import ProcessorMixin, logging
+
+from ..adapters.fingerprints import weights_hash
+from ..attacks import Attack
+from ..classifiers import as_classifier, frozen, network_classifiers
+from ..data import (
+    ClassSet,
+    MissingSplitError,
+    PixelCollator,
+    as_images,
+    load_images,
+    threat_space_for,
+)
+from ..data.class_names import names_of
+from ..evaluation import (
+    AttackPlan,
+    EvaluationSet,
+    RobustnessRecord,
+    Target,
+    evaluate_model,
+    measure,
+)
+from ..hierarchy import Forest, TreeSpec, load_forest
+from ..modeling import RobustDualEncoder, as_robust_model
+from ..modeling.sources import MODEL_TYPES
+from ..naming import public_name, source_name
+from ..threat import Norm, Space
+from ..training.intake import class_set_for, model_forest, processor_for
 from .run import Run
+
+logger = logging.get_logger(__name__)
+
+
+def evaluate(
+    model: str | os.PathLike | nn.Module | Callable[[Tensor], Tensor],
+    dataset: Any,
+    *,
+    attack: str | Attack | Sequence[str | Attack] = "pgd",
+    eps: float | str | Sequence[float | str] | None = None,
+    norm: Norm | None = None,
+    space: Space | None = None,
+    tree: TreeSpec | None = None,
+    class_set: str | os.PathLike | ClassSet | None = None,
+    template: str | None = None,
+    classifiers: str | Sequence[str] | None = None,
+    num_samples: int | None = None,
+    processor: ProcessorMixin | None = None,
+    split: str | None = None,
+    dataset_name: str | None = None,
+    model_name: str | None = None,
+    batch_size: int = 250,
+    bf16_search: bool = False,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **attack_options,
+) -> list[RobustnessRecord]:
+    """Clean and robust accuracy of a model on a data set, a record for each level, classifier and budget.
+
+        records = evaluate("you/robust-clip", ds, attack="pgd", eps="4/255", tree="cifar100")
+        print(records_table(records))
+
+    Args:
+        model: folder or Hub id of a CLIP or SigLIP checkpoint, a stock `CLIPModel` or `SiglipModel`, one of
+            ours, or any other network or callable from pixels (B, 3, H, W) in [0, 1] to logits (B, K) over
+            the K classes of the data (see `Classifier` for one that wants normalised pixels).
+        dataset: whatever `as_images` takes, or what `load_images` opens: a path or a Hub id.
+        attack: name, `Attack`, or a list of them, of which the worst case counts. ``"pgd"`` is PGD on the
+            cross-entropy, then on the margin of what still stands, 20 steps of eps/4 each.
+        eps: one budget or several, by default 1/255 for named attacks; it replaces an instance's own.
+        norm, space: likewise, by default ``"linf"`` and, for a dual encoder, ``"native"`` where all images
+            have one size and else ``"model"``.
+        tree: class tree (see `load_forest`), whose superclasses are measured too.
+        class_set: the classes, by default the built-in set that the tree is named after, else the data set's
+            own names.
+        template: prompt template, by default the one the model was trained with, else the class set's own.
+        classifiers: of those of `LevelClassifier`; by default the usual ones. Not for other networks, which
+            have one, rolled up to the superclasses.
+        num_samples: how many images, stratified by class; None takes all.
+        processor: by default the one stored with the model.
+        split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
+            it.
+        dataset_name, model_name: what the records call them.
+        bf16_search: search attacks under bf16 autocast; verdicts stay fp32.
+        device: by default where the model is; a checkpoint goes to the accelerator if there is one.
+        seed: of random starts.
+        progress: draw one bar over everything, with the time left.
+        attack_options: of named attacks, such as ``num_steps=50``.
+
+    Raises:
+        TypeError, ValueError: an argument that is unknown or does not fit the others, with the reason.
+        NanError: NaN logits on any of the images.
+    """
+    plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
+    data = _Data.opened(dataset, split, dataset_name)
+    if space is None and _is_dual_encoder(model) and not _holds_instance(attack):
+        space, reason = threat_space_for(as_images(data.images, labelled=False, name=data.name))
+        if space == "model":
+            logger.warning(reason)
+        plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
+    options = {"batch_size": batch_size, "bf16_search": bf16_search}
+    if not _is_dual_encoder(model):
+        unused = {"template": template, "classifiers": classifiers}
+        if given := [name for name, value in unused.items() if value is not None]:
+            raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}, which asks no prompts")
+        return _evaluate_network(
+            model,
+            data,
+            plan,
+            tree=tree,
+            class_set=class_set,
+            num_samples=num_samples,
+            processor=processor,
+            name=model_name,
+            device=device,
+            seed=seed,
+            progress=progress,
+            **options,
+        )
+    loads = isinstance(model, (str, os.PathLike))
+    path = model if loads else model.name_or_path
+    model = as_robust_model(model)
+    processor = processor_for(processor, model)
+    if device is None and loads and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
+    model = model if device is None else model.to(device)
+    facts = getattr(model.config, "hier_robust", None) or {}
+    template = template or facts.get("template")
+    classes = data.classes(class_set, tree)
+    forest = None
+    if tree is not None:
+        forest = model_forest(tree, classes, model, processor.tokenizer, template or classes.templates[0])
+    if isinstance(classifiers, str):
+        classifiers = [name.strip() for name in classifiers.split(",")]
+    return evaluate_model(
+        model,
+        processor,
+        [data.evaluation_set(classes, forest, num_samples)],
+        plan,
+        model_name=model_name or str(path) or type(model).__name__,
+        objective=facts.get("objective", "none"),
+        template=template,
+        classifiers=classifiers,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
 
 
 def evaluate_run(
@@ -27,3 +178,122 @@ def evaluate_run(
         progress=not run.training_args.disable_tqdm,
         stage="base" if objective == "none" else "trained",
     )
+
+
+def _evaluate_network(
+    model: Callable[[Tensor], Tensor],
+    data: _Data,
+    plan: AttackPlan,
+    *,
+    tree: TreeSpec | None,
+    class_set: str | os.PathLike | ClassSet | None,
+    num_samples: int | None,
+    processor: ProcessorMixin | None,
+    name: str | None,
+    device: torch.device | str | None,
+    seed: int,
+    progress: bool,
+    batch_size: int,
+    bf16_search: bool,
+) -> list[RobustnessRecord]:
+    """Records of a network that is not a dual encoder: its own classes, rolled up over the tree."""
+    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    if isinstance(module, nn.Module):
+        module = module if device is None else module.to(device)
+        device = next((p.device for p in module.parameters()), device)
+    classifier = as_classifier(model)
+    width = _width(classifier, data.images, processor, plan.spaces()[0], device or "cpu")
+    if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
+        classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)
+    else:
+        classes = data.classes(class_set)
+    if width != len(classes):
+        raise ValueError(
+            f"the network gives {width} logits, but {classes.name!r} has {len(classes)} classes: give the "
+            "class_set whose order its outputs have"
+        )
+    forest = None if tree is None else load_forest(tree, classes.class_names, wnids=classes.wnids)
+    found = data.evaluation_set(classes, forest, num_samples)
+    name = name or getattr(module, "name_or_path", "") or getattr(model, "__name__", type(model).__name__)
+    facts = {
+        "model": public_name(name.strip("<>")),
+        "objective": "none",
+        "model_hash": weights_hash(module) if isinstance(module, nn.Module) else None,
+        "seed": seed,
+    }
+    return measure(
+        [Target(data=found, found=network_classifiers(classifier, len(classes), found.tree))],
+        plan,
+        facts,
+        processor=processor,
+        device=device or "cpu",
+        batch_size=batch_size,
+        bf16_search=bf16_search,
+        progress=facts["model"] if progress else None,
+    )
+
+
+def _width(classifier, dataset, processor, space: Space, device) -> int:
+    """Number of logits, asked with the first image."""
+    collator = PixelCollator(getattr(processor, "image_processor", processor), space)
+    pixels = collator([as_images(dataset, labelled=False)[0]])["pixels"].to(device)
+    with frozen(classifier), torch.no_grad():
+        return classifier(pixels).shape[1]
+
+
+def _holds_instance(attack) -> bool:
+    parts = attack if isinstance(attack, (list, tuple)) else [attack]
+    return any(isinstance(part, Attack) for part in parts)
+
+
+def _is_dual_encoder(model) -> bool:
+    if isinstance(model, (str, os.PathLike)):
+        return True
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return kind in MODEL_TYPES and hasattr(model, "get_text_features")
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Images with what the records call them."""
+
+    images: Any
+    name: str
+    split: str
+
+    @classmethod
+    def opened(cls, dataset, split: str | None, name: str | None) -> _Data:
+        """A path or Hub id is loaded, other data stay as they are."""
+        if isinstance(dataset, (str, os.PathLike)):
+            name = name or source_name(os.fspath(dataset))
+            try:
+                return cls(load_images(dataset, split=split or "test"), name, split or "test")
+            except MissingSplitError as error:
+                if split is not None or len(error.known) > 1:
+                    raise
+                only = error.known[0]
+            logger.warning(f"{name} has no split 'test': {only!r}, its only one, is taken")
+            return cls(load_images(dataset, split=only), name, only)
+        info = getattr(dataset, "info", None)
+        name = name or getattr(info, "dataset_name", None) or "dataset"
+        return cls(dataset, name, split or str(getattr(dataset, "split", None) or "unknown"))
+
+    def classes(self, class_set: str | ClassSet | None, tree: TreeSpec | None = None) -> ClassSet:
+        """Those given, else the built-in set that the tree is named after, else the data's own."""
+        found = class_set_for(class_set, tree, None, self.images)
+        return replace(found, name=self.name) if found.inferred else found
+
+    def evaluation_set(
+        self, class_set: ClassSet, forest: Forest | None, num_samples: int | None
+    ) -> EvaluationSet:
+        if forest is not None and len(forest) > 1:
+            names = ", ".join(tree.name for tree in forest)
+            raise ValueError(f"tree names {len(forest)} trees ({names}): evaluate measures the levels of one")
+        return EvaluationSet(
+            name=self.name,
+            dataset=self.images,
+            class_set=class_set,
+            split=self.split,
+            tree=None if forest is None else forest[0],
+            num_samples=num_samples,
+        )

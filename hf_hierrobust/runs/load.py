@@ -10,7 +10,7 @@ from ..progress import say
 from ..training import RobustTrainingArguments
 from ..training.intake import forest_for
 from .arguments import RunArguments
-from .checks import check_evaluation, check_prompts
+from .checks import check_columns, check_evaluation, check_prompts
 from .data import GLYPH_TRAIN_IMAGES, cache_folder, load_data
 from .run import Run
 
@@ -21,7 +21,11 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     Args:
         training: False needs no training data, for runs that only evaluate.
     """
-    trained = training_args.build_objective().trained_groups if training else ("hier_head",)
+    trained = ("hier_head",)
+    if training:
+        objective = training_args.build_objective()
+        check_columns(args, objective.name, objective.needs)
+        trained = objective.trained_groups
     check_evaluation(
         args, training_args.threat, training_args.tree is not None, trains_head="hier_head" in trained
     )
@@ -31,6 +35,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     path = _model_path(args, training_args.seed)
     say(f"model: {public_name(path)}")
     model = load_robust_model(path)
+    if args.card_base_model is not None:  # what card, records and adapter call it
+        model.name_or_path = args.card_base_model
     processor = AutoProcessor.from_pretrained(path)
     forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = data.main_set(args, forest.trees[0] if forest is not None else None)

@@ -12,6 +12,7 @@ from ..data import ClassSet
 from ..evaluation import EvaluationSet
 from ..hierarchy import Forest
 from ..modeling import RobustDualEncoder
+from ..naming import public_name
 from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 
@@ -28,6 +29,11 @@ class Run:
     forest: Forest | None
     train_dataset: Dataset
     eval_sets: list[EvaluationSet]
+
+    @property
+    def public_name(self) -> str:
+        """What records, cards and figures call the model."""
+        return public_name(self.training_args.hub_model_id or self.training_args.output_dir)
 
     @property
     def output_dir(self) -> Path:

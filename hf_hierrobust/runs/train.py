@@ -1,53 +1,79 @@
-"""A whole training run: load, measure the base, train, measure again, report, share."""
+"""A whole training run: load, measure the base, train, measure again, report, share; killed, it goes on."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import fields
+
+from transformers import logging
 
 from ..adapters import visual_prompt_off
-from ..evaluation import RobustnessRecord
+from ..adapters.fingerprints import weights_hash
+from ..evaluation import RobustnessRecord, load_records, save_records, with_base
 from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
+from ..training.argument_checks import check_writable
+from ..training.leftovers import model_files
+from ..training.run_state import RunState
+from ..training.settings import data_facts, digest_of
+from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .evaluate import evaluate_run
 from .load import load_run
-from .report import report
+from .report import check_report, describe, planned_files, report
 from .run import Run
+
+logger = logging.get_logger(__name__)
+
+BASE_FILE, RESULTS_FILE = "base.json", "results.json"
+_NOT_MEASURED = frozenset({"figures", "eval_base", "card_license", "card_base_model", "card_dataset"})
 
 
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:
     """Train a robust model, measure it beside its base, and write everything down in ``output_dir``.
+
+    With ``resume_from_checkpoint`` a run that was killed goes on where it stopped, whatever it was doing:
+    ``run.json`` there says which stages are finished and under which settings, and each stage's files are
+    written as soon as they exist. What is there and still fits is not trained or measured again.
 
     Returns:
         What was measured, the base beside it; empty on processes other than the first.
 
     Raises:
         OutputDirError: ``output_dir`` holds another run and the arguments say neither resume nor overwrite.
+        ResumeError: the run there cannot go on, or was made under other settings.
+        NothingTrainedError: no step would be made, or none moved a weight.
+        OSError: ``output_dir`` cannot be written to.
     """
+    check_writable(training_args.output_dir)
+    resume = training_args.resume_from_checkpoint
     prepare_output_dir(  # the trainer asks again; here nothing has been loaded yet
-        training_args.output_dir,
-        resume=training_args.resume_from_checkpoint,
-        overwrite=training_args.overwrite_output_dir,
+        training_args.output_dir, resume=resume, overwrite=training_args.overwrite_output_dir
     )
     run = load_run(args, training_args)
+    check_can_train(training_args, run.model, run.train_dataset)  # before Trainer makes the directory
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
-    # A new visual prompt is noise that the base does not have.
-    prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
-    if args.eval_base:
-        say("base evaluation: the model before training")
-    with visual_prompt_off(run.model) if prompted else nullcontext():
-        base = evaluate_run(run, run.model, args.model_name_or_path, "none") if args.eval_base else []
+    check_report(run, trainer)
+    state = trainer.begin(resume).state
+    base = _measure_base(run, trainer, state) if args.eval_base else []
     say(f"training: {trainer.objective.name} at {training_args.threat}")
-    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    trainer.train()
+    if not state.reached("trained"):
+        trainer.save_model(_internal_call=True)  # pushed is what was measured, at the end
+        trainer.save_state()
+        if trainer.is_world_process_zero():
+            state.weights = model_files(run.output_dir)
+            state.finish(run.output_dir, state.weights, "trained")
     records = []
     if trainer.is_world_process_zero():
-        say("evaluation: the trained model on the same images")
-        records = evaluate_run(run, run.model, training_args.output_dir, trainer.objective.name)
-        say("report: figures and card")
-        records = report(run, trainer, base, records)
+        records = _measure_trained(run, trainer, state, base)
+        if not state.reached("reported"):
+            say("report: figures and card")
+            state.announce(run.output_dir, planned_files(run))
+            state.finish(run.output_dir, report(run, trainer, records), "reported")
+        else:
+            describe(run, trainer, records)
     if training_args.push_to_hub:
         trainer.push_to_hub()
     say(f"done: {training_args.output_dir}")
@@ -65,3 +91,55 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
         train_dataset=run.train_dataset,
         eval_dataset=run.eval_sets[0].dataset,
     )
+
+
+def _measure_base(run: Run, trainer: RobustCLIPTrainer, state: RunState) -> list[RobustnessRecord]:
+    what = _what_is_measured(run, state.settings["base_weights"])
+    if found := _measured(run, state, "base", BASE_FILE, what):
+        return found
+    say("base evaluation: the model before training")
+    training_args = run.training_args
+    # A new visual prompt is noise that the base does not have.
+    prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
+    with visual_prompt_off(run.model) if prompted else nullcontext():
+        records = evaluate_run(run, run.model, run.args.model_name_or_path, "none")
+    if trainer.is_world_process_zero():
+        save_records(run.output_dir / BASE_FILE, records)
+        state.measured["base"] = what
+        state.finish(run.output_dir, [BASE_FILE])
+    return records
+
+
+def _measure_trained(
+    run: Run, trainer: RobustCLIPTrainer, state: RunState, base: list[RobustnessRecord]
+) -> list[RobustnessRecord]:
+    what = _what_is_measured(run, weights_hash(run.model), bool(base))
+    if state.reached("measured") and (found := _measured(run, state, "trained", RESULTS_FILE, what)):
+        return found
+    say("evaluation: the trained model on the same images")
+    records = evaluate_run(run, run.model, run.training_args.output_dir, trainer.objective.name)
+    records = with_base(records, base)
+    save_records(run.output_dir / RESULTS_FILE, records)
+    state.measured["trained"] = what
+    state.finish(run.output_dir, [RESULTS_FILE], "measured")
+    return records
+
+
+def _measured(run: Run, state: RunState, which: str, file: str, what: str) -> list[RobustnessRecord]:
+    """Records of an earlier, killed start of this run, if they are whole and measured the same."""
+    if state.measured.get(which) != what or state.fault_in(run.output_dir, [file]):
+        return []
+    logger.warning(f"{run.output_dir / file} is there and fits: the {which} model is not measured again")
+    return load_records(run.output_dir / file)
+
+
+def _what_is_measured(run: Run, weights: str, *more) -> str:
+    """Digest of all that decides the records of a model with these weights."""
+    args, training_args = run.args, run.training_args
+    arguments = {f.name: getattr(args, f.name) for f in fields(args) if f.name not in _NOT_MEASURED}
+    how = [str(training_args.threat), training_args.threat.space, training_args.template, training_args.seed]
+    sets = [
+        [data.name, data.class_set.class_names, data.tree and data.tree.hash, data_facts(data.dataset)]
+        for data in run.eval_sets
+    ]
+    return digest_of([weights, arguments, how, sets, more])

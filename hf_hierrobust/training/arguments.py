@@ -16,6 +16,7 @@ from ..objectives import OBJECTIVES, Objective
 from ..options import check_counts, json_mapping
 from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
+from .argument_checks import check_training_numbers
 from .refusals import default_of, refuse_fields, refuse_optimizer_options, selects
 
 BEST_METRIC = "leaf_robust_accuracy"
@@ -117,6 +118,10 @@ class RobustTrainingArguments(TrainingArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start anew although output_dir holds another run."}
     )
+    resume_with_changes: bool = field(
+        default=False,
+        metadata={"help": "Resume although settings that decide the weights differ; the card says so."},
+    )
     # Changed defaults of TrainingArguments
     bf16: str = field(
         default="auto",
@@ -140,6 +145,7 @@ class RobustTrainingArguments(TrainingArguments):
             parse_eps(self.step_size, "step_size", self.norm)
         check_template("template", self.template)
         check_counts(self, "robust_eval_samples", "robust_eval_steps", "calibration_samples")
+        check_training_numbers(self)
         for name in ("lora_towers", "tree"):
             if isinstance(getattr(self, name), (list, tuple)):  # the natural form in YAML
                 setattr(self, name, ",".join(map(str, getattr(self, name))))

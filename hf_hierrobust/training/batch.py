@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import logging
 
 from ..attacks import TextAttack, check_pixels
 from ..modeling import TextEncoder
+
+logger = logging.get_logger(__name__)
 
 Draw = Callable[[], torch.Generator]
 """The next generator of random starts; every call is another one."""
@@ -68,6 +71,16 @@ class BatchReader:
         with self.autocast():
             attacked = self.attack(list(captions), self.encoder, generator=draw()).texts
         return batch._replace(captions=captions, attacked_captions=tuple(attacked))
+
+    def warn_of_long(self, captions: Sequence[str] | None) -> None:
+        """One line if captions of the training data are longer than the text encoder's context."""
+        if self.encoder is None or not captions:
+            return
+        if count := self.encoder.too_long(captions):
+            logger.warning(
+                f"{count} of {len(captions)} captions are longer than the {self.encoder.context} tokens of "
+                "the text encoder: their ends are cut off"
+            )
 
     def read_clean(self, inputs: Mapping[str, object]) -> Batch:
         """The same images; every caption, attacked or not, is the class prompt."""

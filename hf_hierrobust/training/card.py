@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any
 
 from ..attacks import TextAttack, TrainingAttack
 from ..evaluation.records import RobustnessRecord
@@ -13,6 +14,10 @@ from ..naming import public_name
 from ..objectives import Objective
 from ..threat import ThreatModel
 from .arguments import RobustTrainingArguments
+from .settings import describe_differences
+
+_FOLDED = ("warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""Training arguments that a card folds away where they stand at their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,8 @@ class TrainingFacts:
         batch_size: images an optimiser step, over all processes.
         precision: of the training forwards: "fp32" or "bf16".
         steps, epochs: so far.
+        changes: of settings at a resume, ``{"step", "changed": {name: [old, new]}}``.
+        usual: what options of the objective and its attacks are by default, by the recipe's names.
     """
 
     base_model: str
@@ -42,6 +49,8 @@ class TrainingFacts:
     precision: str
     steps: int
     epochs: float
+    usual: Mapping[str, Any]
+    changes: Sequence[Mapping] = ()
 
 
 def recipe(
@@ -71,6 +80,7 @@ def card_facts(
     records: Sequence[RobustnessRecord] = (),
     figures: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    **more: Any,
 ) -> CardFacts:
     """What the card of a run states: only what was configured or measured.
 
@@ -78,9 +88,10 @@ def card_facts(
         records: measurements of the trained model, with the base's beside them.
         figures: paths relative to the output directory.
         datasets: Hub ids or names of the training data.
+        more: other fields of `CardFacts`, such as ``licence`` and ``warnings``.
     """
     objective = facts.objective
-    hyperparameters = {
+    settings = {
         "learning_rate": args.learning_rate,
         "optimizer": _plain(args.optim),
         **_optimizer_options(args),
@@ -100,6 +111,10 @@ def card_facts(
         **{f"attack.{key}": value for key, value in (facts.recipe["attack"] or {}).items()},
         **{f"text_attack.{key}": value for key, value in facts.recipe.get("text_attack", {}).items()},
     }
+    usual = facts.usual | {
+        name: f.default for name, f in args.__dataclass_fields__.items() if name in _FOLDED
+    }
+    defaults = {key: value for key, value in settings.items() if key in usual and usual[key] == value}
     threat = "none: trained on clean images"
     if facts.threat is not None:
         threat = f"{facts.threat}, perturbation at the {facts.threat.space} resolution"
@@ -114,18 +129,61 @@ def card_facts(
         citation=objective.citation,
         datasets=datasets,
         template=args.template,
-        hyperparameters=hyperparameters,
+        hyperparameters={key: value for key, value in settings.items() if key not in defaults},
+        defaults=defaults,
         trained_parameters=facts.trained,
-        trees=[
-            TreeFacts(
-                name=tree.name, levels=tree.sizes, hash=tree.hash, source=tree.source, licence=tree.licence
-            )
-            for tree in facts.trees
-        ],
+        trees=[_tree_facts(tree) for tree in facts.trees],
         visual_prompt=_has_visual_prompt(args),
         records=records,
         figures=figures,
+        warnings=[*more.pop("warnings", ()), *map(_change_sentence, facts.changes)],
+        **more,
     )
+
+
+def _change_sentence(change: Mapping) -> str:
+    words = describe_differences(change["changed"], shown=len(change["changed"]))
+    return f"The first {change['step']} steps were trained under other settings ({words})."
+
+
+def usual_options(
+    objective: Objective, attack: TrainingAttack | None, text_attack: TextAttack | None
+) -> dict:
+    """Defaults of an objective's options and of its attacks', by their names in a card.
+
+    What names an attack (its budget, space and steps) has none: it is always shown.
+    """
+    named = {"name", "norm", "eps", "space", "threat", "num_steps", "step_size"}
+    found = {f"objective.{key}": value for key, value in _field_defaults(objective).items()}
+    for prefix, one in (("attack", attack), ("text_attack", text_attack)):
+        found |= {f"{prefix}.{k}": v for k, v in _field_defaults(one).items() if k not in named}
+    return found
+
+
+def _field_defaults(instance: object) -> dict:
+    if not is_dataclass(instance):
+        return {}
+    found = {f.name: f.default for f in fields(instance) if f.init and f.default is not MISSING}
+    return found | {
+        f.name: f.default_factory() for f in fields(instance) if f.init and f.default_factory is not MISSING
+    }
+
+
+def _tree_facts(tree: LabelTree) -> TreeFacts:
+    chains = [[tree.display_names(level)[i] for level, i in enumerate(nodes)] for nodes in _node_rows(tree)]
+    return TreeFacts(
+        name=tree.name,
+        levels=tree.sizes,
+        hash=tree.hash,
+        source=tree.source,
+        licence=tree.licence,
+        paths={leaf: above for leaf, *above in chains},
+    )
+
+
+def _node_rows(tree: LabelTree) -> list[tuple[int, ...]]:
+    """Index of each leaf's node at every level, leaf first."""
+    return list(zip(*(tree.ancestors(level).tolist() for level in range(tree.num_levels))))
 
 
 def _optimizer_options(args: RobustTrainingArguments) -> dict:

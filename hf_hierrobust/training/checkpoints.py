@@ -1,24 +1,33 @@
-"""Output directories: refuse to mix runs, find the last checkpoint that is whole."""
+"""Output directories: refuse to mix runs, find the last checkpoint that is whole and can be gone on from."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from transformers import logging
 
-from ..modeling.side_files import ADAPTER_DIR, PROMPT_FILE, SIDE_FILE, expected_files
+from ..modeling.side_files import PROMPT_FILE, SIDE_FILE
+from .leftovers import checkpoints, left_by_a_run
+from .run_state import RUN_FILE, read_run_state
+from .seals import SEAL_FILE, SealError, check_files, read_seal, seal
+from .settings import IN_OPTIMIZER_STATE, describe_differences, differences
 
-_WEIGHTS = ("config.json", "model.safetensors", SIDE_FILE)
-_NEEDED = (*_WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
-_RUN_MARKS = (*_WEIGHTS, PROMPT_FILE, ADAPTER_DIR, "results.json", "trainer_state.json")
+logger = logging.get_logger(__name__)
+
+_NOT_FINITE = "holds NaN or infinite weights"
+_STATE_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 class OutputDirError(FileExistsError):
     """The output directory holds another run."""
+
+
+class ResumeError(ValueError):
+    """A run cannot go on from where it stopped, or not under the settings it was asked for."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -34,43 +43,63 @@ def non_finite_loss(output_dir: str | Path, step: int, what: str) -> NonFiniteLo
     )
 
 
-def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    found = [p for p in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+def seal_checkpoint(folder: str | Path, settings: dict, changes: list[dict]) -> None:
+    """Finish a checkpoint: its files are on the disk, with digests, and say under which settings they came.
+
+    Args:
+        settings: see `settings.training_settings`.
+        changes: ``{"step", "changed"}`` of every resume under other settings than before.
+    """
+    seal(folder, {"settings": settings, "changes": changes})
+
+
+def unseal(folder: str | Path) -> None:
+    """Before a checkpoint is written over: until it is sealed again it counts as unfinished."""
+    (Path(folder) / SEAL_FILE).unlink(missing_ok=True)
+
+
+def fault_of(folder: str | Path) -> str | None:
+    """Why a training cannot go on from a checkpoint, in words that name the file; None if it can.
+
+    Sizes and digests are those of the moment of saving, weights must be finite (a step that overflows is
+    saved before the next loss shows it), and optimizer, scheduler and generators must be there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return "there is no such folder"
+    try:
+        files = read_seal(folder)["files"]
+        needed = [*_STATE_FILES, "config.json", "model.safetensors", SIDE_FILE]
+        if (missing := [name for name in needed if name not in files]) or not _has_generators(files):
+            if "model.safetensors" in files and "optimizer.pt" in missing:
+                return "it holds weights, but no optimizer and generator states (save_only_model=True)"
+            return f"{(missing or ['rng_state.pth'])[0]} was not saved with it"
+        if broken := _not_finite(folder):
+            return broken
+        check_files(folder, files)
+    except SealError as error:
+        return str(error)
+    return None
+
+
+def finished_training(output_dir: str | Path) -> bool:
+    """Whether the directory itself holds the final weights of a training, whole; a warning says if not."""
+    state = read_run_state(output_dir)
+    if state is None or not state.reached("trained"):
+        return False
+    if fault := state.fault_in(output_dir, state.weights):
+        logger.warning_once(f"the final weights in {output_dir} are passed over: {fault}")
+    return fault is None
 
 
 def last_good_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint with all its files and finite weights.
-
-    A run killed while saving leaves a torn one behind; a step that overflows is saved before the next loss
-    shows it.
-    """
-    found = reversed(checkpoints(output_dir))
-    return next((path for path in found if _is_whole(path) and _is_finite(path)), None)
-
-
-def _is_whole(path: Path) -> bool:
-    # One generator state a rank; a plain run's file has no number.
-    if not all((path / name).is_file() for name in _NEEDED) or not any(path.glob("rng_state*.pth")):
-        return False
-    try:
-        json.loads((path / "trainer_state.json").read_text())
-        facts = json.loads((path / "config.json").read_text()).get("hier_robust") or {}
-    except json.JSONDecodeError:
-        return False
-    return all((path / name).is_file() for name in expected_files(facts))
-
-
-def _is_finite(path: Path) -> bool:
-    """Whether all weights are finite; the head's constants are NaN before it is calibrated."""
-    for name in ("model.safetensors", PROMPT_FILE):
-        if (path / name).is_file():
-            with safe_open(path / name, framework="pt") as file:
-                keys = file.keys()  # no mapping: the file itself cannot be iterated
-                if not all(bool(torch.isfinite(file.get_tensor(key)).all()) for key in keys):
-                    return False
-    return True
+    """The newest checkpoint that is whole; a warning says for each newer one which file is at fault."""
+    for path in reversed(checkpoints(output_dir)):
+        fault = fault_of(path)
+        if fault is None:
+            return path
+        logger.warning_once(f"{path} is passed over: {fault}")
+    return None
 
 
 def prepare_output_dir(
@@ -83,45 +112,118 @@ def prepare_output_dir(
         overwrite: accept what an earlier run left; `remove_earlier_run` deletes it when the new one starts.
 
     Returns:
-        The checkpoint to resume from, or None for a fresh start.
+        The checkpoint to resume from, ``output_dir`` itself if its training is finished, or None for a fresh
+        start.
 
     Raises:
-        OutputDirError: the directory holds a run and neither option was given, or a finished one without
-            a checkpoint to resume from.
+        OutputDirError: the directory holds a run and neither option was given.
+        ResumeError: there is something trained, but none of it can be gone on from; says why.
         FileNotFoundError: ``resume`` names a checkpoint that is not there or not whole.
         ValueError: the weights of the checkpoint that ``resume`` names are not finite.
     """
     output_dir = Path(output_dir)
     if isinstance(resume, str):
-        if not _is_whole(Path(resume)):
-            raise FileNotFoundError(f"resume_from_checkpoint={resume!r} is not a whole checkpoint")
-        if not _is_finite(Path(resume)):
-            raise ValueError(
-                f"resume_from_checkpoint={resume!r} holds NaN or infinite weights: resume from an earlier one"
+        if fault := fault_of(resume):
+            if fault.endswith(_NOT_FINITE):
+                raise ValueError(
+                    f"resume_from_checkpoint={resume!r} {_NOT_FINITE}: resume from an earlier one"
+                )
+            raise FileNotFoundError(
+                f"resume_from_checkpoint={resume!r} is not a whole checkpoint: {fault}. Name another, or "
+                "say true for the newest whole one of output_dir"
             )
-        return resume
-    if resume and (checkpoint := last_good_checkpoint(output_dir)) is not None:
+        if Path(resume).resolve().parent == output_dir.resolve():
+            return resume
+    elif resume and finished_training(output_dir):
+        return str(output_dir)
+    elif resume and (checkpoint := last_good_checkpoint(output_dir)) is not None:
         return str(checkpoint)
-    left = _left_by_a_run(output_dir)
-    if resume:  # a run killed before its first checkpoint was whole starts again
-        left = [path for path in left if path not in checkpoints(output_dir)]
-    if left and not overwrite:
-        names = ", ".join(path.name for path in left[:3])
-        way = "--resume_from_checkpoint true goes on with it"
-        if resume:
-            way = "without a whole checkpoint to resume from"
-        raise OutputDirError(
-            f"output_dir={str(output_dir)!r} already holds a run ({names}): {way}, "
-            "--overwrite_output_dir true replaces it, or choose another directory"
+    left = left_by_a_run(output_dir)
+    if overwrite or not left:
+        return resume if isinstance(resume, str) else None
+    if resume is True:
+        _refuse_lost_work(output_dir)
+        return None
+    names = ", ".join(path.name for path in left[:3])
+    raise OutputDirError(
+        f"output_dir={str(output_dir)!r} already holds a run ({names}): --resume_from_checkpoint true "
+        "goes on with it, --overwrite_output_dir true replaces it, or choose another directory"
+    )
+
+
+def check_settings(folder: str | Path, asked: dict, accept_changes: bool) -> list[dict]:
+    """The history of changed settings of a run that goes on, after comparing what it was with what is asked.
+
+    Args:
+        folder: sealed checkpoint, or output directory of a finished training.
+        asked: settings of the run that wants to go on.
+        accept_changes: go on although they differ.
+
+    Returns:
+        Earlier changes, and the one that happens now, if any: ``{"step", "changed": {name: [old, new]}}``.
+
+    Raises:
+        ResumeError: they differ and ``accept_changes`` is off; or they are part of the optimizer's state, so
+            that others would be ignored.
+    """
+    folder = Path(folder)
+    facts = read_seal(folder, SEAL_FILE if (folder / SEAL_FILE).exists() else RUN_FILE)
+    found = differences(facts["settings"], asked)
+    if not found:
+        return facts["changes"]
+    words = describe_differences(found)
+    if not accept_changes:
+        raise ResumeError(
+            f"{folder} was trained under other settings ({words}): ask for the same ones, or go on "
+            "with --resume_with_changes true, which the card then states"
         )
+    if fixed := sorted(found.keys() & IN_OPTIMIZER_STATE):
+        raise ResumeError(
+            f"{folder}: {', '.join(fixed)} cannot change at a resume, since the saved optimizer state "
+            f"was made with them ({words}): start a new run with model_name_or_path={str(folder)!r}"
+        )
+    logger.warning(f"going on from {folder} under other settings ({words})")
+    step = json.loads((folder / "trainer_state.json").read_text())["global_step"]
+    return [*facts["changes"], {"step": step, "changed": found}]
+
+
+def _refuse_lost_work(output_dir: Path) -> None:
+    """A start from step 0 is right only where nothing was finished yet; say what stands against it.
+
+    Raises:
+        ResumeError: checkpoints or final weights exist that the new start would stand beside.
+    """
+    state = read_run_state(output_dir)
+    for path in reversed(checkpoints(output_dir)):
+        unfinished = state is not None and not (path / SEAL_FILE).exists()
+        if unfinished or not any((path / name).exists() for name in ("model.safetensors", SEAL_FILE)):
+            continue  # killed while saving
+        raise ResumeError(
+            f"resume_from_checkpoint=True cannot go on from {path}: {fault_of(path)}. Nothing was deleted; "
+            f"its weights, if whole, can start a new run (model_name_or_path={str(path)!r}, another "
+            "output_dir), --overwrite_output_dir true starts this one again"
+        )
+    if state is None and (output_dir / "model.safetensors").exists():
+        raise OutputDirError(
+            f"output_dir={str(output_dir)!r} already holds a run without a whole checkpoint to resume from, "
+            f"and without {RUN_FILE}: --overwrite_output_dir true replaces it, or choose another directory"
+        )
+
+
+def _has_generators(files: dict) -> bool:
+    """One generator state a rank; a plain run's file has no number."""
+    return any(re.fullmatch(r"rng_state(_\d+)?\.pth", name) for name in files)
+
+
+def _not_finite(path: Path) -> str | None:
+    """The file whose weights are not finite; the head's constants are NaN before it is calibrated."""
+    for name in ("model.safetensors", PROMPT_FILE):
+        if (path / name).is_file():
+            try:
+                with safe_open(path / name, framework="pt") as file:
+                    keys = file.keys()  # no mapping: the file itself cannot be iterated
+                    if not all(bool(torch.isfinite(file.get_tensor(key)).all()) for key in keys):
+                        return f"{name} {_NOT_FINITE}"
+            except (SafetensorError, OSError, ValueError) as error:
+                return f"{name} cannot be read ({error})"
     return None
-
-
-def remove_earlier_run(output_dir: str | Path) -> None:
-    """Delete checkpoints, weights and results of an earlier run; other files stay."""
-    for path in _left_by_a_run(Path(output_dir)):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _left_by_a_run(output_dir: Path) -> list[Path]:
-    return checkpoints(output_dir) + [p for name in _RUN_MARKS if (p := output_dir / name).exists()]

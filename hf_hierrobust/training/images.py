@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -71,6 +73,16 @@ def evaluation_images(
         return view
     rows, how = stratified_rows(view.labels, samples)
     return view if how == "all rows" else view.select(rows)
+
+
+@contextmanager
+def every_image(args: RobustTrainingArguments) -> Iterator[None]:
+    """Data loaders made inside keep a last batch that is not full, whatever ``dataloader_drop_last`` says."""
+    before, args.dataloader_drop_last = args.dataloader_drop_last, False
+    try:
+        yield
+    finally:
+        args.dataloader_drop_last = before
 
 
 def spread_examples(dataset: ImageView | ImageStream, count: int) -> list[dict]:

@@ -93,9 +93,21 @@ def forest_for(
     if tree is None:
         return None
 
+    return model_forest(tree, class_set, model, tokenizer, args.template)
+
+
+def model_forest(
+    tree: TreeSpec,
+    class_set: ClassSet,
+    model: RobustDualEncoder,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+) -> Forest:
+    """The trees of a spec over the classes; those built from text embeddings take the model's own."""
+
     def embed(names: Sequence[str]) -> torch.Tensor:
         encoder = TextEncoder(model, tokenizer)
-        return encoder(encoder.fit([args.template.replace("{}", name) for name in names]))
+        return encoder(encoder.fit([template.replace("{}", name) for name in names]))
 
     def language_model(name: str) -> Callable:
         return pipeline("text-generation", model=name)
@@ -151,6 +163,29 @@ def attack_for(
         )
     args.threat, args.threat_space = attack.threat, attack.threat.space
     return attack
+
+
+def refuse_without_effect(
+    args: RobustTrainingArguments, objective: Objective, attack: TrainingAttack | None, evaluated: bool
+) -> None:
+    """Refuse arguments that this objective, attack and data leave without effect.
+
+    Args:
+        evaluated: whether there is an evaluation set.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    calibrates = type(objective).calibrate is not Objective.calibrate
+    idle = f"has no effect: {objective.name!r} calibrates nothing"
+    reasons = {
+        "calibration_samples": None if calibrates else idle,
+        "robust_eval_steps": "has no effect: nothing is attacked" if attack is None else None,
+        "eval_on_start": None if evaluated else "has no effect without eval_dataset",
+    }
+    for name, reason in reasons.items():
+        if reason and args.changed(name):
+            raise ValueError(f"{name}={getattr(args, name)!r} {reason}")
 
 
 def text_attack_for(

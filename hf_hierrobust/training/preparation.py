@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from ..adapters.lora import add_lora, lora_config
 from ..adapters.trainable import set_trainable
 from ..adapters.visual_prompts import add_visual_prompt
-from ..attacks import PGD, TrainingAttack
+from ..attacks import TrainingAttack
+from ..evaluation import build_attacks
 from ..hierarchy import Forest
 from ..modeling import ReferenceModel, RobustDualEncoder
 from ..objectives import Objective, TextNodes
@@ -96,7 +97,13 @@ def evaluator_for(
     tokenizer: PreTrainedTokenizerBase,
     args: RobustTrainingArguments,
 ) -> RobustEvaluator:
-    """The evaluation beside a training: PGD in its threat model, at every level of the first tree."""
+    """The evaluation beside a training: PGD in its threat model, at every level of the first tree.
+
+    As in every evaluation, on the cross-entropy and then on the margin of what still stands.
+    """
+    attacks = ()
+    if attack is not None:
+        attacks = build_attacks("pgd", **asdict(args.threat), num_steps=args.robust_eval_steps)
     levels, prompts = levels_of(objective, forest, args.template)
     model, text = views.model, views.text
     return RobustEvaluator(
@@ -104,7 +111,7 @@ def evaluator_for(
         views.pipeline,
         text if prompts == text.prompts else TextSide(model, tokenizer, prompts, text.trains_trunk),
         levels,
-        None if attack is None else PGD(**asdict(args.threat), num_steps=args.robust_eval_steps),
+        attacks,
         search=torch.bfloat16 if args.bf16 else None,
         seed=args.seed + args.process_index,
     )

@@ -64,6 +64,7 @@ NEEDS: dict[str, tuple[Condition, str]] = {
         ("dataloader_multiprocessing_context", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
         (lambda a: a.dataloader_num_workers > 0, "dataloader_num_workers above 0"),
     ),
+    "ddp_backend": (lambda a: "LOCAL_RANK" in os.environ, "several processes, started by torchrun"),
     "eval_delay": (lambda a: _text(a.eval_strategy) != "no", "eval_strategy"),
     "eval_steps": (lambda a: _text(a.eval_strategy) == "steps", "eval_strategy='steps'"),
     "greater_is_better": (

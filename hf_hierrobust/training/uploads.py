@@ -1,16 +1,16 @@
-"""Uploads while a training runs."""
+"""Uploads of a training: of its checkpoints while it runs, of its result."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo, HfApi
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from ..hub import push_checkpoint
+from ..hub import push_checkpoint, push_folder
 
 
 def push_progress(
@@ -35,6 +35,19 @@ def push_progress(
     return jobs
 
 
-def is_busy(pushes: PushInProgress | None) -> bool:
-    """Whether earlier uploads are still running."""
-    return pushes is not None and not pushes.is_done()
+def push_result(args: TrainingArguments, *, token: str | None = None, **options) -> CommitInfo:
+    """Upload the output directory; ``args`` say where unless ``options`` of `push_folder` do."""
+    said = {"private": args.hub_private_repo, "revision": args.hub_revision}
+    repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
+    options = {name: value for name, value in options.items() if name != "blocking"}
+    return push_folder(args.output_dir, repo_id, token=token or args.hub_token, **said | options)
+
+
+def wants_push(args: TrainingArguments, pushes: PushInProgress | None) -> bool:
+    """Whether a checkpoint is uploaded now; not while an earlier one is, unless ``hub_always_push``."""
+    return args.hub_strategy != HubStrategy.END and (args.hub_always_push or not unfinished(pushes))
+
+
+def unfinished(pushes: PushInProgress | None) -> list[Future]:
+    """Earlier uploads that are still running."""
+    return [] if pushes is None else [job for job in pushes.jobs if not job.done()]

@@ -16,6 +16,8 @@ from ..objectives import Objective, Reference, Targets, View
 from .batch import Batch
 from .text_side import TextSide
 
+_OF_IMAGES = ("image_features", "image_tangent", "patch_features")
+
 
 @dataclass
 class BatchViews:
@@ -144,16 +146,13 @@ class BatchViews:
             out.image_tangent.float().chunk(chunks),
             [None] * chunks if out.patch_features is None else out.patch_features.float().chunk(chunks),
         )
-        views = [
-            View(image_features=features, image_tangent=tangent, patch_features=tokens, **common)
-            for features, tangent, tokens in parts
-        ]
+        views = [View(**dict(zip(_OF_IMAGES, part)), **common) for part in parts]
         if "clean" in needs:
             targets = targets._replace(clean=views.pop())
         if "attacked_reference" in needs:
             captions = self._original_captions(batch)
-            original = (self._original(p.pixels)._replace(caption_features=captions) for p in perturbations)
-            targets = targets._replace(attacked_reference=tuple(original))
+            attacked = tuple(self._original(p.pixels, captions) for p in perturbations)
+            targets = targets._replace(attacked_reference=attacked)
         views = [v._replace(text_delta=p.text_delta, levels=p.levels) for v, p in zip(views, perturbations)]
         return views, targets, out
 
@@ -165,12 +164,11 @@ class BatchViews:
     def _texts(self, batch: Batch) -> tuple[tuple[str, ...], dict[str, int]]:
         """Texts of the training forward, nodes first, then each further caption once; and their rows."""
         nodes = self.text.prompts if self._encodes_nodes else ()
-        texts, row = list(nodes), {text: place for place, text in enumerate(nodes)}
-        for text in (*(batch.captions or ()), *(batch.attacked_captions or ())):
-            if text not in row:
-                row[text] = len(texts)
-                texts.append(text)
-        return (nodes if len(texts) == len(nodes) else tuple(texts)), row
+        row = {text: place for place, text in enumerate(nodes)}
+        new = dict.fromkeys((*(batch.captions or ()), *(batch.attacked_captions or ())))
+        new = tuple(text for text in new if text not in row)
+        row |= {text: len(nodes) + place for place, text in enumerate(new)}
+        return (nodes + new if new else nodes), row  # the nodes alone are known by identity
 
     def _original_captions(self, batch: Batch) -> Tensor | None:
         """Embeddings (B, D) of the captions by the original model, where asked for."""
@@ -180,7 +178,7 @@ class BatchViews:
         with self.autocast():
             return self.reference.caption_features(self.text.tokenizer, batch.captions, states)
 
-    def _original(self, pixels: Tensor) -> Reference:
+    def _original(self, pixels: Tensor, captions: Tensor | None = None) -> Reference:
         with self.autocast():
             features, tokens = self.reference(
                 self.pipeline(pixels), patches="patches" in self.objective.needs
@@ -190,12 +188,13 @@ class BatchViews:
             self.reference.text_features,
             self.reference.logit_scale,
             None if tokens is None else tokens.float(),
+            captions,
         )
 
 
-def _keys(texts: Sequence[str] | None, device: torch.device) -> Tensor | None:
+def _keys(captions: Sequence[str] | None, device: torch.device) -> Tensor | None:
     """(B,) int64, a hash of each text that is the same in every process."""
-    if texts is None:
+    if captions is None:
         return None
-    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in captions]
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], device=device)

@@ -6,10 +6,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+import torch.nn.functional as F
 from slow_bert_attack import slow_attack, slow_embed, slow_kl
 from tiny_text import PROMPTS, make_tiny_mlm, tiny_encoder
 
-from hf_hierrobust.attacks import TEXT_ATTACKS, BertAttack, CaptionCrossEntropy, SynonymAttack
+from hf_hierrobust.attacks import TEXT_ATTACKS, BertAttack, SynonymAttack
 from hf_hierrobust.attacks.text.candidates import MaskedLM
 from hf_hierrobust.attacks.text.sentence import STOP_WORDS, Sentence
 
@@ -184,8 +185,12 @@ def test_candidates_are_kept_but_scores_are_not(encoder, mlm_dir):
 
 def test_own_score_sees_which_original_each_variant_belongs_to(attack, encoder, seeded):
     texts = ["a dog", "a dog", "a cat photo"]
-    images = torch.randn(3, 32, generator=seeded())
-    score = CaptionCrossEntropy(images, 20.0)
+    images = 20 * F.normalize(torch.randn(3, 32, generator=seeded()), dim=-1)
+
+    def score(embeddings, index):
+        """Cross-entropy of a caption against the images of its batch, its own the target."""
+        return F.cross_entropy(F.normalize(embeddings, dim=-1) @ images.T, index, reduction="none")
+
     clean = score(encoder(texts), torch.arange(3))
     result = attack(texts, encoder, score=score)
     assert (result.scores >= clean - 1e-5).all() and (result.scores > clean + 1e-3).any()

@@ -68,7 +68,7 @@ def test_kind04_twins_are_told_by_their_prompts(model, processor, pipeline, pixe
 
 def test_kind04_twins_count_as_one_class_and_are_named(model, processor, pipeline, pixels):
     classes = ClassSet.from_names(NAMES, duplicate_names=("cat",))
-    with pytest.warns(UserWarning, match=r"same prompt are counted as one: 0 and 3 \('cat'\)"):
+    with pytest.warns(UserWarning, match=r"are counted as one: 0 and 3 \('This is a photo of a cat.'\)"):
         (one,) = level_classifiers(model, pipeline, processor.tokenizer, classes, names=["cosine"])
     assert one.to_node.tolist() == [0, 1, 2, 0]
     with torch.no_grad():

@@ -61,11 +61,26 @@ def test_a_shared_word_needs_position_or_wordnet_id():
     assert classes.index_map(["maillot, tank suit"]).tolist() == [639]
 
 
-def test_position_decides_only_between_fitting_classes():
-    classes = ClassSet("two", ("crane bird", "construction crane", "owl"), aliases={"crane": (0, 1)})
+def test_kind01_position_decides_only_in_the_order_of_the_set():
+    """In any other order the class at a label's position is a guess."""
+    names = ("crane bird", "construction crane", "owl", "elk")
+    classes = ClassSet("two", names, aliases={"crane": (0, 1)})
+    # other labels leave one class
     assert classes.index_map(["owl", "crane", "crane bird"]).tolist() == [2, 1, 0]
+    assert classes.index_map(["owl", "crane bird", "crane"]).tolist() == [2, 0, 1]
+    # HF's own names of ImageNet have two cranes, in the order of the set
+    assert classes.index_map(["crane", "crane", "owl", "elk"]).tolist() == [0, 1, 2, 3]
     with pytest.raises(UnmatchedLabelError, match="fits classes"):
-        classes.index_map(["owl", "crane bird", "crane"])
+        classes.index_map(["crane", "crane", "elk", "owl"])
+
+
+def test_kind01_labels_of_one_class_are_merged_with_a_warning():
+    with pytest.warns(UserWarning, match=r"2 labels share their class of 'two' .*\['Cat', 'cat'\]"):
+        assert ClassSet.from_names(["cat", "dog"], name="two").index_map(["Cat", "dog", "cat"]).tolist() == [
+            0,
+            1,
+            0,
+        ]
 
 
 def test_labels_outside_the_set_are_listed_with_the_nearest_names():

@@ -236,6 +236,7 @@ def header(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("size", "words"),
     [
@@ -338,3 +339,55 @@ def test_kind29_shared_images_are_counted_by_their_pixels():
         shared_images(as_images([{"image": Image.new("RGB", (4, 4), (7,) * 3), "label": 0}]), view(png(7)))
         == 1
     )
+
+
+def test_kind31_a_folder_that_holds_a_list_of_its_images(folder, load):
+    """Paths are those of the list's folder, not of wherever the program was started."""
+    path = listed(folder, "csv")
+    check(as_images(load(path)), captions=False)
+    (folder / "images" / "0.png").rename(folder / "0.png")
+    for number in (1, 2):
+        (folder / "images" / f"{number}.png").unlink()
+    path.write_text("file_name,label\n0.png,cat\n")
+    assert as_images(load(folder))[0]["image"].size == (4, 4)
+    (folder / "1.png").write_bytes(png(1))
+    (folder / "2.png").write_bytes(png(2))
+    with pytest.raises(MissingColumnError, match=r"clearly the label.* It holds 'list\.csv': give that file"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "", r"a\.csv' is no readable csv file: No columns"),
+        ("a.csv", "file_name,label\n", r"a\.csv' has no rows"),
+        ("a.json", '{"a": ', r"a\.json' is no readable json file"),
+        ("a.tar", "xx", r"a\.tar' is no readable tar file"),
+        ("a.parquet", "xx", r"a\.parquet' is no readable parquet file"),
+        ("a.csv", "file_name,label\nimages/0.png,cat\nimages/1.png,\n", r"row 1 of .*a\.csv.* has no label"),
+        ("a.csv", "file_name\nimages/0.png\n", r"a\.csv.*no column that is clearly the label"),
+    ],
+)
+def test_errors_about_data_are_one_line_that_names_the_file(folder, load, name, content, words):
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=words) as error:
+        load(folder / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"file_name": "9.png", "label": "cat"}', r"row 0 of source .*9\.png', which does not exist"),
+        ('{"file_name": "../../x.png", "label": "cat"}', "Invalid metadata file_name"),
+        ('{"file_name": "http://127.0.0.1:9/x.png", "label": "cat"}', "Invalid metadata file_name"),
+        ('{"file_name": ', "cannot be opened: JSON parse error"),
+    ],
+)
+def test_kind19_metadata_of_a_folder_names_its_own_images_only(tmp_path, load, line, words):
+    (tmp_path / "m" / "train").mkdir(parents=True)
+    (tmp_path / "m" / "train" / "0.png").write_bytes(png(0))
+    (tmp_path / "x.png").write_bytes(png(0))
+    (tmp_path / "m" / "train" / "metadata.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path / "m")

@@ -253,6 +253,12 @@ def test_what_is_no_data_set_is_refused():
         as_images([Image.new("RGB", (4, 4))], CLASS_SET, name="it")
 
 
+def test_a_transform_is_not_dropped_in_silence():
+    with pytest.raises(ValueError, match=r"it has a transform .* not applied"):
+        as_images(make_images(2).with_transform(lambda rows: rows), CLASS_SET, name="it")
+    assert len(as_images(make_images(2).with_format("torch"), CLASS_SET)) == 2
+
+
 @pytest.mark.parametrize("label", [4, -1, None, 1.5])
 def test_kind11_labels_that_are_no_class_are_refused(label):
     """-1 with a level map picked the last class."""

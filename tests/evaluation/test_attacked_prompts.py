@@ -16,7 +16,6 @@ from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
-from hf_hierrobust.threat import ThreatModel
 
 
 @dataclass(kw_only=True)
@@ -40,8 +39,7 @@ def test_attacked_prompts_add_a_record_alone_and_one_per_budget(tiny_clip_dir):
         tree=LabelTree.from_paths(PATHS, name="tiny"),
         num_samples=10,
     )
-    threats = [ThreatModel(eps="1/255"), ThreatModel(eps="16/255")]
-    plan = AttackPlan.of("pgd-ce", threats, text_attack=Reversed(), num_steps=2)
+    plan = AttackPlan.of("pgd-ce", ["1/255", "16/255"], text_attack=Reversed(), num_steps=2)
     found = evaluate_model(
         model,
         processor,

@@ -17,8 +17,10 @@ from hf_hierrobust.evaluation import (
     AttackPlan,
     EvaluationSet,
     attack_classifier,
+    compare,
     evaluate_model,
     load_records,
+    runner,
     save_records,
     with_base,
 )
@@ -26,7 +28,6 @@ from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.geometry import poincare
 from hf_hierrobust.hierarchy import LabelTree
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
-from hf_hierrobust.threat import ThreatModel
 
 TREE = LabelTree.from_paths(PATHS, name="tiny")
 TEMPLATE = "a picture of {}"
@@ -197,8 +198,7 @@ def small_set(**changes) -> EvaluationSet:
     return EvaluationSet(**values | {"num_samples": 10} | changes)
 
 
-THREATS = [ThreatModel(eps="1/255"), ThreatModel(eps="16/255")]
-PLAN = AttackPlan.of("pgd-ce", THREATS, num_steps=2)
+PLAN = AttackPlan.of("pgd-ce", "1/255, 16/255", num_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -249,11 +249,11 @@ def test_accuracies_are_those_of_a_loop(clip, records):
 def test_worst_case_plans_name_all_losses(clip):
     options = {"num_steps": 2, "step_size": 0.01, "restarts": 2}
     kept = {"classifiers": ["cosine"], "sets": [small_set(tree=None)]}
-    (record,) = measure(clip, plan=AttackPlan.of("pgd", THREATS[1:], **options), **kept)
+    (record,) = measure(clip, plan=AttackPlan.of("pgd", "16/255", **options), **kept)
     attack = record.attack
     assert (attack["loss"], attack["step_size"], attack["restarts"]) == ("ce+margin", 0.01, 2)
     assert record.checks["robust_after_margin"] == record.robust_accuracy
-    (single,) = measure(clip, plan=AttackPlan.of("pgd-ce", THREATS[1:], **options), **kept)
+    (single,) = measure(clip, plan=AttackPlan.of("pgd-ce", "16/255", **options), **kept)
     assert single.attack["loss"] == "ce" and record.robust_accuracy <= single.robust_accuracy
     assert record.checks["robust_after_ce"] == single.robust_accuracy
 
@@ -318,3 +318,72 @@ def test_what_was_measured_otherwise_is_no_base(change, records):
         change = {"attack": record.attack | change["attack"]}
     assert with_base([record], [record])[0].base is not None
     assert with_base([record], [replace(record, **change)])[0].base is None
+
+
+# ---- one engine ----
+
+
+def test_images_are_decoded_once_a_space_and_judged_clean_once_a_classifier(clip, monkeypatch):
+    decoded, judged = [], []
+
+    class Counting(PixelDataset):
+        def __getitem__(self, index):
+            decoded.append(index)
+            return super().__getitem__(index)
+
+    judge = runner.judge
+    monkeypatch.setattr(runner, "judge", lambda *args: judged.append(args[0]) or judge(*args))
+    data = small_set(dataset=Counting(make_images(12)))
+    found = measure(clip, sets=[data], plan=AttackPlan.of("pgd", ["1/255", "2/255", "4/255"], num_steps=1))
+    assert len(found) == 6 * 3 and len(decoded) == 10
+    assert len(judged) == 6 * 3  # classifiers, times the batches of four images
+
+
+def test_records_of_a_budget_do_not_depend_on_the_other_budgets(clip, records):
+    alone = measure(clip, plan=AttackPlan.of("pgd-ce", "16/255", num_steps=2))
+    together = [r for r in records if r.attack["eps_text"] == "16/255"]
+    assert [(r.level, r.classifier, r.flags) for r in alone] == [
+        (r.level, r.classifier, r.flags) for r in together
+    ]
+
+
+def test_records_state_cost_doubts_and_spread(records):
+    for record in records:
+        # one clean forward; two steps and a verdict for those that were right and stood
+        assert 1 <= record.cost["forwards"] <= 1 + 4 and 0 <= record.cost["backwards"] <= 2
+        assert record.cost["backwards"] <= 2 * record.clean_accuracy
+        assert record.checks["masking"] == "none seen"
+        assert record.sample_ids["per_class"] == {"least": 2, "most": 3, "without": 0}
+
+
+def test_kind28_a_sorted_folder_is_measured_on_all_its_classes(clip):
+    ordered = make_images(12).sort("label")
+    found = measure(clip, sets=[small_set(dataset=ordered, num_samples=4)], classifiers=["cosine"])
+    assert found[0].sample_ids["per_class"] == {"least": 1, "most": 1, "without": 0}
+
+
+def test_kind29_shared_images_reach_the_record(clip):
+    found = measure(clip, sets=[small_set(shared_with_training=3)], classifiers=["cosine"])
+    assert found[0].sample_ids["shared_with_training"] == 3
+
+
+def test_kind35_one_bar_over_everything_names_model_set_level_and_budget(clip, capsys):
+    measure(clip, sets=[small_set(), small_set(name="others")], progress=True, stage="base")
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and "240/240" in shown  # 2 sets, 2 budgets, 6 classifiers, 10 images
+    assert shown.startswith("\rbase:") and "others, superclass, rollup-hyperbolic, linf:16/255" in shown
+    assert "image/s" in shown and "<" in shown  # the time left
+
+
+def test_a_base_difference_is_paired(clip, records):
+    (record, *_) = records
+    fewer = replace(record, robust_accuracy=0.0, flags={**record.flags, "robust": "0000"})
+    (merged,) = with_base([record], [fewer])
+    difference = merged.base["difference"]["robust"]
+    assert difference["difference"] == pytest.approx(record.robust_accuracy)
+    assert merged.base["difference"]["clean"]["p_value"] == 1
+    others = replace(fewer, sample_ids={**fewer.sample_ids, "sha256": "0" * 64})
+    with pytest.raises(ValueError, match="different images"):
+        compare(record, others)
+    with pytest.raises(ValueError, match="has no flags"):
+        compare(record, replace(fewer, flags=None))

@@ -7,11 +7,17 @@ import torch
 from tiny_data import CLASSES, make_images
 from transformers import AutoProcessor
 
+from hf_hierrobust.attacks import PGD
 from hf_hierrobust.data import ClassSet
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
+from hf_hierrobust.evaluation import (
+    AttackPlan,
+    EvaluationSet,
+    attack_classifier,
+    build_attacks,
+    evaluate_model,
+)
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.modeling import load_robust_model
-from hf_hierrobust.threat import ThreatModel
 
 TEMPLATE = "a photo of a {}"
 
@@ -38,12 +44,12 @@ def test_kind02_both_spaces_of_one_plan_are_preprocessed_as_the_stock_processor_
     with torch.no_grad():
         stock = model(**inputs).logits_per_image.argmax(1)
     right = (stock == torch.tensor(images["label"][:])).tolist()
-    threats = (ThreatModel(eps="1/255"), ThreatModel(eps="1/255", space="model"))
+    budgets = [build_attacks("pgd-ce", space=space, num_steps=1) for space in ("native", "model")]
     records = evaluate_model(
         model,
         processor,
         [EvaluationSet(name="d", dataset=images, class_set=ClassSet.from_names(CLASSES))],
-        AttackPlan.of("pgd", threats, num_steps=1),
+        AttackPlan(budgets=tuple(budgets)),
         model_name="tiny",
         template=TEMPLATE,
         classifiers=["cosine"],
@@ -52,3 +58,12 @@ def test_kind02_both_spaces_of_one_plan_are_preprocessed_as_the_stock_processor_
     assert [record.attack["space"] for record in records] == ["native", "model"]
     for record in records:
         assert unpack_flags(record.flags["clean"], 24).tolist() == right
+
+
+def test_kind11_a_negative_label_is_not_the_last_node(checkpoint):
+    """In a map from leaves to nodes it picked the last leaf's."""
+    pixels = torch.rand(2, 3, 8, 8)
+    batches = [{"pixels": pixels, "labels": torch.tensor([0, -1])}]
+    for to_class in (torch.tensor([0, 0, 1, 1]), None):
+        with pytest.raises(ValueError, match=r"labels.*-1"):
+            attack_classifier(lambda x: x.mean((2, 3)), batches, [PGD(num_steps=1)], to_class=to_class)

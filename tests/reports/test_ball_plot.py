@@ -7,15 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from figure_checks import check_png, texts_of
+from figure_checks import check_png, setting_of, texts_of
 
 pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
 
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
+from hf_hierrobust.naming import level_name
+from hf_hierrobust.reports import plot_ball
 from hf_hierrobust.reports.ball import LEVEL_COLORS
-from hf_hierrobust.reports.plots import plot_ball
 
 
 def ball_inputs(dim=16):
@@ -37,21 +38,21 @@ def test_ball_keeps_true_radii_in_both_panels(curvature):
     images = 1.7 * nodes[:6]
     disk, radii = plot_ball(nodes, levels, names, edges=edges, image_tangent=images, curvature=curvature).axes
     true = {
-        f"level {level}" if level else "leaves": math.tanh(math.sqrt(curvature) * norm)
+        level_name(level): math.tanh(math.sqrt(curvature) * norm)
         for level, norm in ((0, 0.6), (1, 0.4), (2, 0.2))
     } | {"images": math.tanh(math.sqrt(curvature) * 1.02)}
     drawn = {collection.get_label(): radii_of(collection) for collection in disk.collections}
     assert {name: len(values) for name, values in drawn.items()} == {
         "images": 6,
-        "leaves": 6,
-        "level 1": 2,
-        "level 2": 1,
+        "leaf": 6,
+        "superclass": 2,
+        "superclass 2": 1,
     }
     for name, values in drawn.items():
         assert np.allclose(values, true[name], atol=1e-6), name
-    for collection, name in zip(radii.collections, ("level 2", "level 1", "leaves", "images")):
+    for collection, name in zip(radii.collections, ("superclass 2", "superclass", "leaf", "images")):
         assert np.allclose(collection.get_offsets()[:, 1], true[name], atol=1e-6)
-    assert f"{true['leaves']:.3f}" in texts_of(radii)
+    assert f"{true['leaf']:.3f}" in texts_of(radii)
 
 
 def test_ball_colours_levels_and_labels_nodes(tmp_path):
@@ -60,7 +61,7 @@ def test_ball_colours_levels_and_labels_nodes(tmp_path):
     figure = plot_ball(nodes, levels, names, edges=edges, image_tangent=nodes, image_node=range(9), path=path)
     disk = figure.axes[0]
     colors = {c.get_label(): to_hex(c.get_facecolor()[0], keep_alpha=False) for c in disk.collections}
-    assert (colors["leaves"], colors["level 1"]) == (LEVEL_COLORS[0].lower(), LEVEL_COLORS[1].lower())
+    assert (colors["leaf"], colors["superclass"]) == (LEVEL_COLORS[0].lower(), LEVEL_COLORS[1].lower())
     assert "node 8" in texts_of(disk)
     assert len([line for line in disk.lines if line.get_gid() == "edge"]) == len(edges)
     assert len(disk.lines) == len(edges) + 9  # and one per image to its own node
@@ -94,7 +95,7 @@ def test_ball_edges_are_geodesics():
 def test_ball_in_two_dimensions_is_exact():
     tangent = torch.tensor([[0.3, 0.4], [-0.6, 0.0], [0.0, -0.1]])
     disk = plot_ball(tangent, [0, 0, 1], list("abc")).axes[0]
-    leaves = next(c for c in disk.collections if c.get_label() == "leaves").get_offsets()
+    leaves = next(c for c in disk.collections if c.get_label() == "leaf").get_offsets()
     expected = np.array([[0.6, 0.8], [-1.0, 0.0]]) * np.tanh([[0.5], [0.6]])
     assert np.allclose(leaves, expected, atol=1e-6)
 
@@ -115,3 +116,13 @@ def test_ball_refuses(changes, message):
     arguments = {"node_tangent": nodes, "node_level": levels, "node_names": names, "edges": edges} | changes
     with pytest.raises(ValueError, match=message):
         plot_ball(**arguments)
+
+
+def test_kind33_the_ball_names_its_projection_and_counts_the_edges_in_order():
+    nodes, levels, names, edges = ball_inputs()
+    figure = plot_ball(nodes, levels, names, edges=[*edges, (8, 0)], setting="someone/model; tree t")
+    said = setting_of(figure)
+    assert "someone/model; tree t" in said and "first two principal components" in said
+    assert "edges in order (parent nearer to the centre): 8 of 9" in said
+    plane = plot_ball(nodes[:, :2], levels, names, edges=edges)
+    assert "two dimensions, shown as they are" in setting_of(plane)

@@ -106,3 +106,10 @@ def test_a_class_set_in_another_order_than_the_labels(command, tmp_path):
     batch = build_trainer(run).data_collator([run.train_dataset[0]])
     assert batch["labels"].tolist() == [3]
     assert make_images(1)[0]["label"] == 0
+
+
+def test_kind10_a_caption_column_that_nothing_reads_is_refused(command):
+    with pytest.raises(
+        ValueError, match="caption_column='text' has no effect: 'tecoa' trains on no captions"
+    ):
+        load(command, objective="tecoa", caption_column="text")

@@ -8,6 +8,7 @@ from tiny_data import CLASSES, make_images
 from tiny_runs import furthest, make_trainer, weights
 from transformers import AutoTokenizer
 
+from hf_hierrobust.attacks import NanError
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling import encode_prompts
@@ -127,3 +128,23 @@ def test_evaluating_in_between_does_not_change_the_training(tiny_clip_dir, tiny_
         trainer.train()
     assert sum("eval_leaf_robust_accuracy" in e for e in often.state.log_history) == 5
     assert furthest(weights(never.model), weights(often.model)) == 0
+
+
+def test_kind03_evaluation_beside_training_is_cross_entropy_then_margin(evaluated):
+    attacks = evaluated.evaluator.attacks
+    assert [attack.loss for attack in attacks] == ["ce", "margin"]
+    assert {attack.threat.eps for attack in attacks} == {24 / 255}
+
+
+@pytest.mark.parametrize("attacked", [True, False])
+def test_kind07_nan_logits_stop_an_evaluation_beside_training(evaluated, evaluation, monkeypatch, attacked):
+    evaluator = evaluated.evaluator
+    monkeypatch.setattr(evaluator, "attacks", evaluator.attacks if attacked else ())
+    evaluator.refresh()
+    batch = evaluated.data_collator([evaluation[0], evaluation[1]])
+    encode = evaluator.model.encode_image
+    monkeypatch.setattr(
+        evaluator.model, "encode_image", lambda pixels: encode(pixels) * torch.tensor([[1.0], [torch.nan]])
+    )
+    with pytest.raises(NanError, match="NaN for 1 of 2 images"):
+        evaluator.flags(batch["pixels"], batch["labels"])

@@ -16,6 +16,8 @@ from hf_hierrobust.training import (
     prepare_output_dir,
     remove_earlier_run,
 )
+from hf_hierrobust.training.checkpoints import seal_checkpoint
+from hf_hierrobust.training.seals import read_seal
 
 OPTIONS = {
     "objective": "hier_robust",
@@ -60,6 +62,8 @@ def test_the_head_comes_from_the_checkpoint(uninterrupted, tiny_clip_dir, tiny_t
 
     head = load_file(copy / "hier_head.safetensors")
     save_file(head | {"kappa": torch.tensor(123.0)}, copy / "hier_head.safetensors")
+    sealed = read_seal(copy)
+    seal_checkpoint(copy, sealed["settings"], sealed["changes"])
     trainer = make_trainer(tiny_clip_dir, tmp_path, tree=Forest((tiny_tree,)), **OPTIONS)
     trainer.train(resume_from_checkpoint=str(copy))
     assert float(trainer.model.hier_head.kappa) == 123
@@ -87,12 +91,13 @@ def test_the_best_model_comes_back_with_its_head(tiny_clip_dir, tiny_tree, tmp_p
         eval_strategy="steps",
         eval_steps=1,
         load_best_model_at_end=True,
-        metric_for_best_model="epoch",  # best is the first: any fixed choice but the last will do
-        greater_is_better=False,
         **OPTIONS | {"max_steps": 3},
     )
-    evaluate = trainer.evaluate
-    trainer.evaluate = lambda *a, **k: evaluate(*a, **k) | {"eval_epoch": trainer.state.global_step}
+    assert trainer.args.metric_for_best_model == "leaf_robust_accuracy"
+    evaluate = trainer.evaluate  # best is the first: any fixed choice but the last will do
+    trainer.evaluate = lambda *a, **k: (
+        evaluate(*a, **k) | {"eval_leaf_robust_accuracy": -trainer.state.global_step}
+    )
     trainer.train()
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
     assert furthest(weights(trainer.model), checkpoint_weights(tmp_path / "checkpoint-1")) == 0

@@ -17,9 +17,13 @@ from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling import ReferenceModel, RobustCLIPModel
 from hf_hierrobust.modeling.reference import ReferenceChangedError
 from hf_hierrobust.modeling.side_files import ForeignCheckpointError
-from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments, last_good_checkpoint
+from hf_hierrobust.training import (
+    RobustCLIPTrainer,
+    RobustTrainingArguments,
+    last_good_checkpoint,
+    remove_earlier_run,
+)
 from hf_hierrobust.training.callbacks import InvariantsCallback
-from hf_hierrobust.training.checkpoints import remove_earlier_run
 
 pytest.importorskip("peft")
 

@@ -65,6 +65,7 @@ class Attack(PixelAttack):
         *,
         search: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
+        clean_correct: Tensor | None = None,
     ) -> AttackResult:
         """Attack a batch: images that are right when clean; the rest is returned as it came.
 
@@ -77,6 +78,8 @@ class Attack(PixelAttack):
             search: callable used for gradients instead, e.g. the same model under bf16 autocast; an image
                 counts as broken only if ``classifier`` agrees.
             generator: source of random starts; the global generator is never touched when given.
+            clean_correct: (B,) bool, which clean images the classifier gets right, from a caller that has
+                asked it and checked the labels; None asks it here.
 
         Raises:
             TypeError, ValueError: see `check_pixels` and `check_labels`; an attack without a name of its own;
@@ -85,10 +88,18 @@ class Attack(PixelAttack):
             NanError: NaN logits of any image, clean or attacked, or NaN gradients.
         """
         ATTACKS.check(self)
+        space = getattr(classifier, "space", self.threat.space)
+        if space != self.threat.space:
+            raise ValueError(
+                f"space={self.threat.space!r} of the attack, but the classifier's pipeline takes pixels of "
+                f"space {space!r} and would preprocess these wrongly: make it PixelPipeline(image_processor, "
+                f"{self.threat.space!r})"
+            )
         pixels = attackable(pixels)
         victim = Victim(classifier, search)
         # A surrounding autocast would reach the verdicts; a search brings its own.
         with frozen(classifier, search), torch.autocast(pixels.device.type, enabled=False):
+<<<<<<< HEAD
             with torch.no_grad():
                 logits = victim.classifier(pixels)
             labels = check_labels(labels, *logits.shape, device=pixels.device)
@@ -96,6 +107,16 @@ class Attack(PixelAttack):
             refuse_nan(logits, "the model's logits are NaN")
             check_steady(victim.classifier, pixels, logits, owner=classifier)
             clean = ~misclassified(logits, labels)
+=======
+            if clean_correct is None:
+                with torch.no_grad():
+                    logits = victim.classifier(pixels)
+                labels = check_labels(labels, *logits.shape, device=pixels.device)
+                # An arg-max over NaN is a verdict about nothing.
+                refuse_nan(logits, "the model's logits are NaN")
+                clean_correct = ~misclassified(logits, labels)
+            clean = clean_correct
+>>>>>>> main
             adversarial, robust, rows = pixels.clone(), clean.clone(), clean.nonzero()[:, 0]
             if len(rows):
                 found = self.run(victim, pixels[rows], labels[rows], generator)

@@ -47,22 +47,6 @@ class LabelFreeScore:
         return coordinate_kl(self.anchors[index], embeddings)
 
 
-class CaptionCrossEntropy:
-    """Cross-entropy of an altered caption against the images of its batch; its own image is the target.
-
-    Args:
-        image_features: (N, D), image i belonging to caption i; not normalised.
-        logit_scale: CLIP's multiplier.
-    """
-
-    def __init__(self, image_features: Tensor, logit_scale: Tensor | float):
-        self.images = logit_scale * F.normalize(image_features.detach().float(), dim=-1)
-
-    def __call__(self, embeddings: Tensor, index: Tensor) -> Tensor:
-        logits = F.normalize(embeddings.float(), dim=-1) @ self.images.T
-        return F.cross_entropy(logits, index, reduction="none")
-
-
 class PromptCrossEntropy:
     """Mean cross-entropy of labelled images when one class prompt is altered and the others are not.
 

@@ -1,0 +1,250 @@
+"""What decides the weights of a training, as plain JSON: kept with checkpoints, compared before a resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..adapters.fingerprints import weights_hash
+
+if TYPE_CHECKING:
+    from .arguments import RobustTrainingArguments
+
+# Arguments that decide where, how fast and how loudly a training runs, and what is measured beside it.
+WITHOUT_EFFECT_ON_WEIGHTS = frozenset(
+    [
+        "output_dir",
+        "overwrite_output_dir",
+        "resume_from_checkpoint",
+        "resume_with_changes",
+        "ignore_data_skip",
+        "restore_callback_states_from_checkpoint",
+        "do_train",
+        "do_eval",
+        "do_predict",
+        "use_cpu",
+        "local_rank",
+        "debug",
+        "skip_memory_metrics",
+        "log_level",
+        "log_level_replica",
+        "log_on_each_node",
+        "logging_strategy",
+        "logging_steps",
+        "logging_first_step",
+        "logging_nan_inf_filter",
+        "disable_tqdm",
+        "report_to",
+        "run_name",
+        "project",
+        "trackio_space_id",
+        "trackio_bucket_id",
+        "trackio_static_space_id",
+        "include_num_input_tokens_seen",
+        "eval_strategy",
+        "eval_steps",
+        "eval_delay",
+        "eval_on_start",
+        "per_device_eval_batch_size",
+        "prediction_loss_only",
+        "eval_do_concat_batches",
+        "eval_use_gather_object",
+        "eval_accumulation_steps",
+        "include_for_metrics",
+        "batch_eval_metrics",
+        "bf16_full_eval",
+        "fp16_full_eval",
+        "robust_eval_samples",
+        "robust_eval_steps",
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "save_only_model",
+        "save_on_each_node",
+        "enable_jit_checkpoint",
+        "push_to_hub",
+        "hub_token",
+        "hub_private_repo",
+        "hub_model_id",
+        "hub_strategy",
+        "hub_always_push",
+        "hub_revision",
+        "gradient_checkpointing",
+        "gradient_checkpointing_kwargs",
+        "activation_checkpointing",
+        "activation_checkpointing_kwargs",
+        "torch_compile",
+        "torch_compile_backend",
+        "torch_compile_mode",
+        "torch_empty_cache_steps",
+        "use_liger_kernel",
+        "liger_kernel_config",
+        "use_cache",
+        "auto_find_batch_size",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "dataloader_multiprocessing_context",
+        "dataloader_in_order",
+        "remove_unused_columns",
+        "label_names",
+        "length_column_name",
+        "accelerator_config",
+        "parallelism_config",
+        "ddp_find_unused_parameters",
+        "ddp_bucket_cap_mb",
+        "ddp_broadcast_buffers",
+        "ddp_static_graph",
+        "ddp_backend",
+        "ddp_timeout",
+        "fsdp",
+        "fsdp_config",
+        "deepspeed",
+    ]
+)
+# What the recipe states as it really is, of an instance handed over as well.
+_IN_RECIPE = frozenset(
+    ["objective", "objective_args", "attack", "attack_args", "text_attack", "text_attack_args", "tree"]
+)
+IN_OPTIMIZER_STATE = frozenset(
+    {
+        "learning_rate",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "optim",
+        "optim_args",
+        "optim_target_modules",
+        "lr_scheduler_type",
+        "trained",
+        "base_weights",
+    }
+)
+"""Settings that a resumed optimizer and schedule take from the checkpoint, whatever is asked."""
+SAMPLED_IMAGES = 16
+
+
+def training_settings(
+    args: RobustTrainingArguments,
+    recipe: Mapping[str, Any],
+    class_names: Sequence[str],
+    dataset,
+    trained: Mapping[str, int],
+    model: nn.Module,
+) -> dict:
+    """Everything that decides the trained weights.
+
+    Args:
+        recipe: of the trainer: objective, attacks, template and trees as they are used.
+        class_names: of the labels.
+        dataset: training images.
+        trained: parameters of each trained group.
+        model: before its first step.
+    """
+    hidden = WITHOUT_EFFECT_ON_WEIGHTS | _IN_RECIPE
+    own = {f.name: getattr(args, f.name) for f in fields(args) if f.name not in hidden}
+    names = list(class_names)
+    facts = {
+        "processes": args.world_size,
+        "classes": names if len(names) <= 20 else digest(repr(names).encode()),
+        **{f"data.{name}": value for name, value in data_facts(dataset).items()},
+        "trained": trained,
+        "base_weights": weights_hash(model),
+    }
+    return plain({**own, **_flat(recipe), **facts})
+
+
+def differences(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, list]:
+    """``{name: [saved, asked]}`` of all settings that differ; None where one side lacks it."""
+    names = [*asked, *(name for name in saved if name not in asked)]
+    return {n: [saved.get(n), asked.get(n)] for n in names if saved.get(n) != asked.get(n)}
+
+
+def describe_differences(found: Mapping[str, list], shown: int = 6) -> str:
+    """``eps: '1/255' -> '2/255'; seed: 1 -> 2``."""
+    parts = [f"{name}: {_short(old)} -> {_short(new)}" for name, (old, new) in found.items()]
+    rest = f"; and {len(parts) - shown} more" if len(parts) > shown else ""
+    return "; ".join(parts[:shown]) + rest
+
+
+def data_facts(dataset) -> dict[str, Any]:
+    """Which images, labels and captions a training reads: counts, and digests, of a few images only.
+
+    Images that read differently twice, as augmented ones do, are left out. No random number is drawn that
+    the training would miss.
+    """
+    if dataset is None:
+        return {}
+    sized = hasattr(dataset, "__len__")
+    found: dict[str, Any] = {"images": len(dataset) if sized else "stream"}
+    for name in ("labels", "captions"):
+        values = getattr(dataset, name, None)
+        if values is not None and len(values):
+            found[name] = digest(json.dumps(plain(list(values))).encode())
+    with torch.random.fork_rng(devices=[]):
+        state = np.random.get_state()
+        first, second = (_images_digest(dataset, sized) for _ in range(2))
+        np.random.set_state(state)
+    if first == second:
+        found["pixels"] = first
+    return found
+
+
+def _images_digest(dataset, sized: bool) -> str:
+    if sized:
+        rows = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLED_IMAGES, len(dataset))).astype(int))
+        items = (dataset[int(row)] for row in rows)
+    else:
+        items = islice(iter(dataset), SAMPLED_IMAGES)
+    return digest(*(np.ascontiguousarray(item["image"]).tobytes() for item in items))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON would give it back: enumerations by value, tuples as lists, the unknown as text."""
+    value = getattr(value, "value", value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, (np.generic, torch.Tensor)):
+        return plain(value.tolist())
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options by their full name, ``attack.num_steps``: differences then name one value."""
+    flat = {}
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key.removesuffix('_args')}.{name}": entry for name, entry in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def digest_of(value: Any) -> str:
+    """16 hexadecimal digits of a value, as JSON has it."""
+    return digest(json.dumps(plain(value), sort_keys=True).encode())
+
+
+def digest(*parts: bytes) -> str:
+    """16 hexadecimal digits of some bytes."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little") + part)
+    return found.hexdigest()[:16]
+
+
+def _short(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
