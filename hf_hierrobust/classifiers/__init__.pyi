@@ -1,18 +1,3 @@
-<<<<<<< HEAD
-from .classifier import Classifier as Classifier
-from .classifier import as_classifier as as_classifier
-from .classifier import read_logits as read_logits
-from .freezing import frozen as frozen
-from .freezing import modules_behind as modules_behind
-from .levels import LevelClassifier as LevelClassifier
-from .levels import check_classifiers as check_classifiers
-from .levels import level_classifiers as level_classifiers
-from .levels import level_prompts as level_prompts
-from .levels import merge_twins as merge_twins
-from .rollup import SuperclassView as SuperclassView
-from .rollup import roll_up as roll_up
-from .steadiness import UnsteadyClassifierWarning as UnsteadyClassifierWarning
-=======
 from .classifier import Classifier as Classifier, as_classifier as as_classifier, read_logits as read_logits
 from .freezing import frozen as frozen, modules_behind as modules_behind
 from .levels import (
@@ -20,8 +5,9 @@ from .levels import (
     check_classifiers as check_classifiers,
     level_classifiers as level_classifiers,
     level_prompts as level_prompts,
+    merge_twins as merge_twins,
 )
 from .network import network_classifiers as network_classifiers
 from .rollup import SuperclassView as SuperclassView, roll_up as roll_up
->>>>>>> main
+from .steadiness import UnsteadyClassifierWarning as UnsteadyClassifierWarning
 from .zero_shot import ZeroShotClassifier as ZeroShotClassifier

@@ -24,7 +24,10 @@ class UnsteadyClassifierWarning(RuntimeWarning):
 
 @torch.no_grad()
 def check_steady(
-    classifier: Callable[[Tensor], Tensor], pixels: Tensor, logits: Tensor, owner: Callable | None = None
+    classifier: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    logits: Tensor | None = None,
+    owner: Callable | None = None,
 ) -> None:
     """Ask a few images twice more and warn, with the difference, if the answers are not the same.
 
@@ -32,7 +35,7 @@ def check_steady(
 
     Args:
         classifier: frozen, pixels -> logits (B, K).
-        pixels, logits: a clean batch and the answers to it.
+        pixels, logits: a clean batch and the answers to it, if known.
         owner: whom to remember as asked, where ``classifier`` is a wrapper made for this call.
     """
     owner = classifier if owner is None else owner
@@ -41,6 +44,7 @@ def check_steady(
     with contextlib.suppress(TypeError):  # what takes no weak reference is asked each time
         _ASKED[id(owner)] = owner
     few = pixels[:_IMAGES] if len(pixels) > _IMAGES else pixels[: (len(pixels) + 1) // 2]
+    logits = classifier(pixels) if logits is None else logits
     first, second = classifier(few), classifier(few)
     scale = float(logits.abs().amax().clamp(min=1e-12))
     again = float((first - second).abs().max())

@@ -67,16 +67,12 @@ class ZeroShotClassifier:
             else:
                 self._text = model.hier_head.lift(model.hier_head.text_tangent(features))
 
-<<<<<<< HEAD
-    def with_autocast(self, dtype: torch.dtype | None) -> ZeroShotClassifier:
-=======
     @property
     def space(self) -> str:
         """Threat space of the pixels that the pipeline takes."""
         return self.pipeline.space
 
-    def with_autocast(self, dtype: torch.dtype) -> ZeroShotClassifier:
->>>>>>> main
+    def with_autocast(self, dtype: torch.dtype | None) -> ZeroShotClassifier:
         """The same classifier with its image tower under autocast."""
         other = copy.copy(self)
         other.autocast = dtype

@@ -99,15 +99,7 @@ class Attack(PixelAttack):
         victim = Victim(classifier, search)
         # A surrounding autocast would reach the verdicts; a search brings its own.
         with frozen(classifier, search), torch.autocast(pixels.device.type, enabled=False):
-<<<<<<< HEAD
-            with torch.no_grad():
-                logits = victim.classifier(pixels)
-            labels = check_labels(labels, *logits.shape, device=pixels.device)
-            # An arg-max over NaN is a verdict about nothing.
-            refuse_nan(logits, "the model's logits are NaN")
-            check_steady(victim.classifier, pixels, logits, owner=classifier)
-            clean = ~misclassified(logits, labels)
-=======
+            logits = None
             if clean_correct is None:
                 with torch.no_grad():
                     logits = victim.classifier(pixels)
@@ -115,8 +107,8 @@ class Attack(PixelAttack):
                 # An arg-max over NaN is a verdict about nothing.
                 refuse_nan(logits, "the model's logits are NaN")
                 clean_correct = ~misclassified(logits, labels)
+            check_steady(victim.classifier, pixels, logits, owner=classifier)
             clean = clean_correct
->>>>>>> main
             adversarial, robust, rows = pixels.clone(), clean.clone(), clean.nonzero()[:, 0]
             if len(rows):
                 found = self.run(victim, pixels[rows], labels[rows], generator)
