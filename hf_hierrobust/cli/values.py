@@ -189,7 +189,7 @@ def _mapping(value: object, shown: str) -> object:
 
 
 def _config(command: str, path: str) -> dict:
-    """The values of a YAML file; what only a training uses may stand there for an evaluation too."""
+    """The values of a YAML file."""
     options, values = options_of(command), _yaml(path)
     named = {str(key).replace("-", "_"): value for key, value in values.items()}
     for name in named:

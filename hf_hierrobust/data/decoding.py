@@ -95,7 +95,7 @@ def _opened(value: Any, follow: bool) -> Image.Image:
         check_size(*image.size)  # from the header, before anything is decoded
         image.load()
         if image.getexif().get(_ORIENTATION) is None:
-            return image.copy()
+            return image
         return ImageOps.exif_transpose(image)
 
 

@@ -22,7 +22,7 @@ from datasets import Dataset, Image
 from transformers import CLIPModel, CLIPProcessor
 
 from ..precision import attention_kernel, resolve_bf16
-from ..progress import say
+from ..progress import Pace, say
 from .tiny import build_processor, build_tokenizer, tiny_clip_config
 
 TEMPLATES = ("This is a photo of a {}.", "a photo of a {}.", "a picture of a {}.", "{}")
@@ -192,8 +192,8 @@ def _pretrain(
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps, pct_start=0.1)
-    for epoch in range(recipe.epochs):
-        losses = []
+    losses, pace = [], Pace("pretraining", steps)
+    for _ in range(recipe.epochs):
         order = torch.randperm(len(pixels)).split(recipe.batch_size)
         for batch in (indices for indices in order if len(indices) == recipe.batch_size):
             images = _augment(pixels[batch], recipe)
@@ -214,7 +214,7 @@ def _pretrain(
             with torch.no_grad():
                 model.logit_scale.clamp_(max=math.log(100))
             losses.append(loss.item())
-        say(f"pretraining: pass {epoch + 1} of {recipe.epochs}, loss {np.mean(losses):.2f}")
+            pace.step(len(losses), f"loss {np.mean(losses[-50:]):.2f}")
     return model.eval(), build_processor(size, tokenizer)
 
 

@@ -1,6 +1,7 @@
 """Robust evaluation: attack plans, the engine that runs them, records and metrics."""
 
 from .compare import compare, with_base
+from .hf_metric import hierarchical_accuracy
 from .measure import Target, evaluate_model, measure
 from .plan import AttackPlan, EvaluationSet, build_attacks
 from .records import RobustnessRecord, load_records, save_records
@@ -17,6 +18,7 @@ __all__ = [
     "build_attacks",
     "compare",
     "evaluate_model",
+    "hierarchical_accuracy",
     "judge",
     "load_records",
     "measure",

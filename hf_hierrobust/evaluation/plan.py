@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 
 from torch.utils.data import DataLoader, Dataset
@@ -85,6 +85,9 @@ def _build(name: str, member: str, constants: dict, budget: dict, options: dict)
     free = sorted({f.name for f in fields(cls) if f.init} - {"eps", "norm", "space"} - {*constants})
     if unknown := [key for key in options if key not in free]:
         raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
+    needed = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    if missing := [key for key in needed if key not in constants and key not in options]:
+        raise ValueError(f"attack {name!r} needs {_listed(missing)}: give it as an option, or an instance")
     return cls(**budget, **constants, **options)
 
 

@@ -128,11 +128,12 @@ def evaluate(
             progress=progress,
             **options,
         )
-    path = model if isinstance(model, (str, os.PathLike)) else model.name_or_path
+    loads = isinstance(model, (str, os.PathLike))
+    path = model if loads else model.name_or_path
     model = as_robust_model(model)
     processor = processor_for(processor, model)
-    if device is None and isinstance(path, (str, os.PathLike)):
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None and loads and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
     model = model if device is None else model.to(device)
     facts = getattr(model.config, "hier_robust", None) or {}
     template = template or facts.get("template")

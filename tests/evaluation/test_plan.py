@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 from tiny_data import CLASSES, make_images
 
-from hf_hierrobust.attacks import PGD, Attack
+from hf_hierrobust.attacks import ATTACKS, PGD, Attack
 from hf_hierrobust.data import ClassSet
 from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, build_attacks
 from hf_hierrobust.evaluation.plan import attack_labels, describe_attacks
@@ -67,6 +67,18 @@ def test_a_given_budget_replaces_an_instances_own():
 def test_what_makes_no_plan_is_refused(spec, options, error, words):
     with pytest.raises(error, match=words):
         build_attacks(spec, **options)
+
+
+def test_options_that_an_attack_cannot_do_without_are_named(monkeypatch):
+    @dataclass(kw_only=True)
+    class Guided(Greyer):
+        name: ClassVar[str] = "guided"
+        guide: str
+
+    monkeypatch.setitem(ATTACKS._classes, "guided", Guided)
+    with pytest.raises(ValueError, match="attack 'guided' needs guide"):
+        build_attacks("guided")
+    assert build_attacks("guided", guide="north")[0].guide == "north"
 
 
 def test_records_describe_the_worst_case():

@@ -283,3 +283,10 @@ def test_write_card_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
         write_card(tmp_path / "run", replace(make_facts(), records=()))
     assert path.read_text(encoding="utf-8") == before
     assert [entry.name for entry in path.parent.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize("shared", [None, 0, 3])
+def test_kind29_images_shared_with_the_training_are_on_the_card(shared):
+    samples = describe_samples(range(64), "stratified by class, seed 0") | {"shared_with_training": shared}
+    card = render_card(make_facts(records=(make_record(sample_ids=samples),)))
+    assert ("3 of the evaluated images are also training images" in str(card)) == bool(shared)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["run_child", "hf_hierrobust.cli.train", "hf_hierrobust.reports.plots"])
+CONTEXT.set_forkserver_preload(["run_child", "hf_hierrobust.cli.train", "hf_hierrobust.reports"])
 
 
 def work(argv: list[str], log: str, fatal: tuple[str, int] | None = None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import datasets
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_data import CLASSES, PATHS, make_images
 from torch import nn
 from torch.utils.data import TensorDataset, random_split
@@ -84,6 +86,7 @@ def test_every_way_to_name_a_model_measures_the_same(tiny_clip_dir, images):
         (ours, {"processor": processor}),
         (stock, {}),
         (stock.train(), {"processor": processor}),
+        (get_peft_model(copy.deepcopy(stock), LoraConfig(target_modules=["q_proj"])), {}),  # B starts at 0
     ):
         found = evaluate(model, images, eps="4/255", tree=PATHS, **more, **QUICK)
         assert values(found) == wanted

@@ -12,7 +12,7 @@ from hf_hierrobust.cli.train import main
 from hf_hierrobust.evaluation import load_records
 from hf_hierrobust.runs import figures
 from hf_hierrobust.runs.figures import spread
-from hf_hierrobust.runs.report import check_report
+from hf_hierrobust.runs.report import check_report, tree_files
 from hf_hierrobust.runs.train import build_trainer
 
 
@@ -71,6 +71,29 @@ def test_kind23_fields_of_the_card_are_checked_with_the_arguments(command, chang
         load(command, **changes)
 
 
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/passwd", "a/b", "..", ".env", "x\\y", "nul\x00", "ü" * 300]
+)
+def test_kind18_trees_are_written_into_the_output_directory_only(command, name):
+    run = load(command)
+    tree = run.forest.trees[0]
+    object.__setattr__(tree, "name", name)  # past the check of names, as a plug-in could
+    (file,) = tree_files(run)
+    assert (run.output_dir / file).resolve().parent == run.output_dir.resolve()
+    assert not file.startswith(".") and file.isascii() and len(file) < 120 and file.endswith(".tree.json")
+
+
 def test_kind33_examples_go_round_the_classes():
     assert spread([0, 0, 0, 1, 1, 2], 4) == [0, 3, 5, 1]
     assert spread([0, 0], 5) == [0, 1]
+
+
+def test_kind22_a_finished_run_started_again_keeps_what_its_card_says(command):
+    argv = command.argv(resume_from_checkpoint="true", card_license="mit")
+    main(argv)
+    out = command.options["output_dir"]
+    card, records = (out / "README.md").read_text(), (out / "results.json").read_text()
+    (out / "README.md").unlink()
+    main(argv)
+    assert (out / "README.md").read_text() == card and "What was measured" in card
+    assert (out / "results.json").read_text() == records
