@@ -60,6 +60,8 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train()
     if not state.reached("trained"):
+        if trainer.is_world_process_zero():
+            state.announce(run.output_dir, [WEIGHTS])  # until they are known to be whole, written again
         trainer.save_model(_internal_call=True)  # pushed is what was measured, at the end
         trainer.save_state()
         if trainer.is_world_process_zero():
