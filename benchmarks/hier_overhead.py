@@ -89,7 +89,6 @@ def build(objective: Objective, args: argparse.Namespace, directory: str, **trai
         bf16=args.bf16,
         disable_tqdm=True,
         save_strategy="no",
-        calibration_samples=8,
         attack_args={"random_start": "gaussian"},
         **training,
     )

@@ -61,7 +61,6 @@ def build(name: str, args: argparse.Namespace, directory: str) -> RobustCLIPTrai
             bf16=True,
             disable_tqdm=True,
             save_strategy="no",
-            calibration_samples=8,
             **options,
         ),
         processing_class=processor,

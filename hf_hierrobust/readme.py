@@ -75,9 +75,13 @@ def merge(card: str, other: str | None) -> str:
 def without_card(text: str, tags: Iterable[str] = ()) -> str:
     """The README without our card and what its front matter measured; "" where nothing else stands in it.
 
+    A README without our card stays as it is.
+
     Args:
         tags: that go with the card.
     """
+    if BEGIN not in text:
+        return text
     header, _ = split_header(text)
     kept = {key: value for key, value in header.items() if key not in STATED}
     kept["tags"] = [tag for tag in _as_list(kept.get("tags")) if tag not in set(tags)]

@@ -24,6 +24,7 @@ SETTINGS = (
     "preprocessor_config.json",
     "tokenizer_config.json",
     "adapter/adapter_config.json",
+    "results.json",
 )
 """JSON in which a string may be a path of this machine."""
 FILES = (
@@ -39,7 +40,6 @@ FILES = (
     "spiece.model",
     "hier_head.safetensors",
     "visual_prompt.safetensors",
-    "results.json",
     "adapter/adapter_model.safetensors",
 )
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")

@@ -5,7 +5,9 @@ from .levels import (
     check_classifiers as check_classifiers,
     level_classifiers as level_classifiers,
     level_prompts as level_prompts,
+    merge_twins as merge_twins,
 )
 from .network import network_classifiers as network_classifiers
 from .rollup import SuperclassView as SuperclassView, roll_up as roll_up
+from .steadiness import UnsteadyClassifierWarning as UnsteadyClassifierWarning
 from .zero_shot import ZeroShotClassifier as ZeroShotClassifier

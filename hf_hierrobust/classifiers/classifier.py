@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from .freezing import modules_behind
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -75,9 +77,8 @@ class Classifier:
 
     def _forward(self, x: Tensor):
         if not isinstance(self.net, nn.Module):
-            return self.net(x)
-        tensors = [t for t in (*self.net.parameters(), *self.net.buffers()) if t.is_floating_point()]
-        dtype = next((t.dtype for t in tensors), x.dtype)
+            return self._through_a_function(x)
+        dtype = _dtype(self.net) or x.dtype
         if dtype not in _HALF:
             return self.net(x.to(dtype))
         warnings.warn(
@@ -87,6 +88,25 @@ class Classifier:
         state = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
         wide = {name: t.float() for name, t in state.items() if t.dtype in _HALF}
         return torch.func.functional_call(self.net, wide, (x.float(),))
+
+    def _through_a_function(self, x: Tensor):
+        try:
+            return self.net(x)
+        except RuntimeError as error:
+            dtype = next(filter(None, map(_dtype, modules_behind(self.net))), None)
+            if "type" not in str(error) or dtype in (None, x.dtype):
+                raise
+            if dtype in _HALF:
+                raise TypeError(
+                    f"the classifier refuses {x.dtype} pixels: the network behind it has {dtype} weights; "
+                    "hand over the network itself, Classifier(net, mean, std), or its float() copy"
+                ) from error
+            return self.net(x.to(dtype))
+
+
+def _dtype(net: nn.Module) -> torch.dtype | None:
+    """Of the first floating-point weight."""
+    return next((t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()), None)
 
 
 def as_classifier(model: Callable[[Tensor], Tensor]) -> Classifier:

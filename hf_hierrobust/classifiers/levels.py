@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,7 @@ class LevelClassifier:
             rolled up above the leaves.
         classifier: pixels (B, 3, H, W) in [0, 1] -> logits over the level's nodes, fp32.
         search: the same under bf16 autocast, for attack gradients.
-        to_node: (K,) node of each leaf.
+        to_node: (K,) node of each leaf; nodes with the same prompt are one (`merge_twins`).
     """
 
     level: int
@@ -52,15 +53,15 @@ def check_classifiers(names: Sequence[str]) -> None:
 
 
 class _Derived:
-    """Logits computed from another classifier's; ``module`` lets attacks freeze the model behind."""
+    """Logits computed from another classifier's."""
 
     def __init__(self, base: ZeroShotClassifier, derive: Callable[[Tensor], Tensor]):
-        self.module, self._base, self._derive = base.module, base, derive
+        self._base, self._derive = base, derive
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return self._derive(self._base(pixels))
 
-    def with_autocast(self, dtype: torch.dtype) -> _Derived:
+    def with_autocast(self, dtype: torch.dtype | None) -> _Derived:
         return _Derived(self._base.with_autocast(dtype), self._derive)
 
 
@@ -108,14 +109,19 @@ def level_classifiers(
     found = []
     for score in scores:
         suffix = "" if score == "cosine" else "-hyperbolic"
-        own = [ZeroShotClassifier(model, pipeline, level_states, score) for level_states in states]
+        own = [
+            ZeroShotClassifier(model, pipeline, level_states, score, prompts=prompts)
+            for level_states, prompts in zip(states, levels)
+        ]
         for level, to_node in enumerate(maps):
-            found.append((level, score, own[level], to_node))
+            found.append((level, score, *merge_twins(own[level], levels[level], to_node)))
             if level > 0:
                 rolled = _Derived(own[0], _roller(to_node, len(levels[level])))
                 found.append((level, f"rollup{suffix}", rolled, to_node))
             if tree and f"path{suffix}" in wanted:
-                joined = ZeroShotClassifier(model, pipeline, torch.cat(states), score)
+                joined = ZeroShotClassifier(
+                    model, pipeline, torch.cat(states), score, prompts=[p for level in levels for p in level]
+                )
                 path = _Derived(joined, _path(maps, [len(prompts) for prompts in levels], level))
                 found.append((level, f"path{suffix}", path, to_node))
     found = [
@@ -124,6 +130,40 @@ def level_classifiers(
         if name in wanted
     ]
     return sorted(found, key=lambda c: c.level)
+
+
+def merge_twins(
+    classifier: Callable[[Tensor], Tensor], prompts: Sequence[str] | Sequence[Sequence[str]], to_node: Tensor
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A classifier that counts classes with equal prompts, which no image tells apart, as one.
+
+    Args:
+        classifier: pixels -> logits (B, N), with ``with_autocast``.
+        prompts: of each of the N nodes, one or T.
+        to_node: (K,) node of each leaf.
+
+    Returns:
+        The classifier, with as many logits as there are different prompts, and (K,) the place of each leaf's
+        node among them; both unchanged where there are no twins. A warning names the twins.
+    """
+    first: dict[tuple[str, ...], int] = {}
+    rows = [(row,) if isinstance(row, str) else tuple(row) for row in prompts]
+    kept = [first.setdefault(row, place) for place, row in enumerate(rows)]
+    columns = torch.tensor(sorted(set(kept)))
+    if len(columns) == len(kept):
+        return classifier, to_node
+    twins = [f"{place} and {twin} ({rows[twin][0]!r})" for twin, place in enumerate(kept) if place != twin]
+    warnings.warn(
+        f"classes with the same prompt are counted as one: {', '.join(twins[:5])}"
+        + (f" and {len(twins) - 5} more" if len(twins) > 5 else ""),
+        stacklevel=3,
+    )
+    place = torch.searchsorted(columns, torch.tensor(kept)).to(to_node.device)
+    return _Derived(classifier, _selector(columns)), place[to_node]
+
+
+def _selector(columns: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda logits: logits[:, columns.to(logits.device)]
 
 
 def _roller(to_node: Tensor, num_nodes: int) -> Callable[[Tensor], Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from ..modeling.dual_encoder import RobustDualEncoder
 from ..modeling.pixels import PixelPipeline
+from ..modeling.text_checks import check_distinct
 
 Score = Literal["cosine", "hyperbolic"]
 
@@ -17,12 +21,19 @@ class ZeroShotClassifier:
     """Callable from pixels in [0, 1] to logits, with the text side computed once.
 
     Args:
-        model: its parameters must not change while the classifier is in use.
+        model: its parameters must not change while the classifier is in use. Weights in half precision are
+            used as they are, with a warning: verdicts then carry their rounding.
         pipeline: the checkpoint's pixel pipeline.
         text_states: (N, w) or (N, T, w) from `encode_prompts`.
         score: ``"cosine"``: the model's own logits, ``exp(logit_scale) cos``, with SigLIP's bias;
             ``"hyperbolic"``: ``-kappa d_r`` (OC-16).
         autocast: run the image tower in this type, for a cheaper gradient search; None is fp32.
+        prompts: N prompts, or N lists of T, that the states were encoded from. Classes with equal prompts are
+            twins: they may have equal states, and tie on every image.
+
+    Raises:
+        TokenizerError: two classes have equal text states and are no twins: no image could tell them apart.
+        ValueError: an unknown score, or another number of prompts than of states.
     """
 
     def __init__(
@@ -32,9 +43,20 @@ class ZeroShotClassifier:
         text_states: Tensor,
         score: Score = "cosine",
         autocast: torch.dtype | None = None,
+        prompts: Sequence[str] | Sequence[Sequence[str]] | None = None,
     ):
         if score not in ("cosine", "hyperbolic"):
             raise ValueError(f"score={score!r} is unknown: choose 'cosine' or 'hyperbolic'")
+        if prompts is not None and len(prompts) != len(text_states):
+            raise ValueError(f"there are {len(prompts)} prompts but {len(text_states)} text states")
+        check_distinct(
+            [f"class {k}" for k in range(len(text_states))] if prompts is None else prompts, text_states
+        )
+        if model.dtype in (torch.float16, torch.bfloat16):
+            warnings.warn(
+                f"the model has {model.dtype} weights, whose rounding is in all verdicts: load it in float32",
+                stacklevel=2,
+            )
         self.module, self.pipeline, self.score, self.autocast = model, pipeline, score, autocast
         self.text_states = text_states.to(model.device)
         with torch.no_grad():
@@ -50,9 +72,11 @@ class ZeroShotClassifier:
         """Threat space of the pixels that the pipeline takes."""
         return self.pipeline.space
 
-    def with_autocast(self, dtype: torch.dtype) -> ZeroShotClassifier:
+    def with_autocast(self, dtype: torch.dtype | None) -> ZeroShotClassifier:
         """The same classifier with its image tower under autocast."""
-        return ZeroShotClassifier(self.module, self.pipeline, self.text_states, self.score, dtype)
+        other = copy.copy(self)
+        other.autocast = dtype
+        return other
 
     def features(self, pixels: Tensor) -> Tensor:
         """Projected, un-normalised image embeddings (B, D), fp32."""

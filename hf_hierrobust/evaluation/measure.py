@@ -137,8 +137,8 @@ def measure(
     with tqdm(total=steps, desc=progress, disable=progress is None, unit="image", smoothing=0.1) as bar:
 
         def advance(job: Job, count: int, robust: float) -> None:
-            bar.update(count)
             bar.set_postfix_str(f"{job.title}, robust {robust:.3f}", refresh=False)
+            bar.update(count)
 
         for target in targets:
             outcomes, samples = {}, {}

@@ -31,7 +31,8 @@ def prompt_classifier(
 ) -> ZeroShotClassifier:
     """CLIP's cosine classifier with these prompts, K lists of T."""
     # An attack may well have made two classes' prompts one.
-    return ZeroShotClassifier(model, pipeline, encode_prompts(model, tokenizer, prompts, distinct=False))
+    states = encode_prompts(model, tokenizer, prompts, distinct=False)
+    return ZeroShotClassifier(model, pipeline, states, prompts=prompts)
 
 
 def text_only(clean: torch.Tensor, attacked: Outcome, seconds: float) -> Outcome:

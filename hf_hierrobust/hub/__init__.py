@@ -1,6 +1,6 @@
 """Publishing a run: its model card and the upload to the Hub."""
 
-from .card import CardFacts, TreeFacts, remove_card, render_card, write_card
+from .card import CardFacts, TreeFacts, render_card, write_card
 from .push import check_folder, push_checkpoint, push_folder
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "check_folder",
     "push_checkpoint",
     "push_folder",
-    "remove_card",
     "render_card",
     "write_card",
 ]

@@ -14,10 +14,10 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from ..evaluation.records import RobustnessRecord
 from ..files import write_atomically
 from ..naming import MACHINE_PATH, file_stem, public_name
-from ..readme import BEGIN, END, merge, without_card
+from ..readme import BEGIN, END, merge
 from ..reports.markdown import Markdown, block, code, folded, literal, table, text, url
 from ..reports.masking import masking_sentence
-from ..reports.tables import attack_key, attack_labels, records_table
+from ..reports.tables import attack_key, attack_names, records_table
 from ..threat import format_eps
 from ..uploads import README
 from .facts import CardFacts, TreeFacts
@@ -91,6 +91,7 @@ def render_card(facts: CardFacts) -> str:
         versions=list(dict.fromkeys(_items(record.versions) for record in facts.records)),
         masking=masking_sentence(facts.records),
         classifiers=_classifiers(facts.records),
+        only_cosine={record.classifier for record in facts.records} == {"cosine"},
         attacks=_attacks(facts.records),
         figures=[_figure(path) for path in facts.figures],
         threat_model=_without_directories(facts.threat_model),
@@ -121,17 +122,6 @@ def write_card(output_dir: str | Path, facts: CardFacts) -> Path:
     return write_atomically(path, merge(render_card(facts), there))
 
 
-def remove_card(output_dir: str | Path) -> None:
-    """Takes the card, and what it says in the front matter, out of README.md; the owner's own text stays."""
-    path = Path(output_dir) / README
-    if not path.is_file() or BEGIN not in (found := path.read_text(encoding="utf-8", errors="replace")):
-        return
-    if rest := without_card(found):
-        write_atomically(path, rest)
-    else:
-        path.unlink()
-
-
 def card_warnings(facts: CardFacts) -> list[str]:
     """What makes the measurements of a card weak, in sentences."""
     records, found = facts.records, []
@@ -139,9 +129,7 @@ def card_warnings(facts: CardFacts) -> list[str]:
         return found
     if (count := min(record.num_samples for record in records)) < FEW_IMAGES:
         found.append(f"Only {count} images were evaluated: the intervals are wide.")
-    steps = [
-        s for r in records if isinstance(s := r.attack.get("num_steps"), int) and not isinstance(s, bool)
-    ]
+    steps = [record.attack["num_steps"] for record in records if record.attack.get("num_steps")]
     if steps and min(steps) < FEW_STEPS:
         found.append(
             f"The attack took only {min(steps)} steps; one of {FEW_STEPS} or more would break more images."
@@ -164,7 +152,7 @@ def _classifiers(records: Sequence[RobustnessRecord]) -> list[Markdown]:
 
 def _attacks(records: Sequence[RobustnessRecord]) -> list[dict[str, Markdown]]:
     """Every attack once: its label and space, and its other constants in a table to unfold."""
-    labels, found = attack_labels(records), {}
+    labels, found = attack_names(records), {}
     for record in records:
         said = {"name", "norm", "eps", "eps_text", "num_steps", "step_size", "restarts", "space"}
         if record.attack.get("loss") != "ce":

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..evaluation.records import RobustnessRecord
 from ..reports.markdown import plain
-from ..reports.tables import attack_key, attack_labels, attack_short
+from ..reports.tables import attack_key, attack_names, attack_short
 from .facts import CardFacts
 
 TASK = "zero-shot-image-classification"
@@ -21,7 +21,7 @@ def card_metadata(facts: CardFacts, name: str, base_model: str | None, datasets:
         name: public name of the model.
         base_model, datasets: ids on the Hub only.
     """
-    labels = attack_labels(facts.records, attack_short)
+    labels = attack_names(facts.records, attack_short)
     results = [r for record in facts.records for r in _eval_results(record, labels[attack_key(record)])]
     tags = ["hf_hierrobust", "adversarial-robustness", facts.objective, *facts.tags]
     return ModelCardData(

@@ -32,7 +32,7 @@ def attack_short(attack: Mapping[str, Any]) -> str:
     return f"{attack['name']}{steps} {attack['norm']}:{attack['eps_text']} {attack['space']}"
 
 
-def attack_labels(
+def attack_names(
     records: Sequence[RobustnessRecord], name: Callable[[Mapping[str, Any]], str] = attack_label
 ) -> dict[str, str]:
     """Name of each attack of some records, by `attack_key`; equal names of unequal attacks are numbered."""
@@ -77,7 +77,7 @@ def records_table(
         raise ValueError("records is empty; a table needs at least one record.")
     if interval not in ("brackets", "plusminus"):
         raise ValueError(f"interval={interval!r} is unknown; choose 'brackets' or 'plusminus'.")
-    labels = attack_labels(records)
+    labels = attack_names(records)
     columns = _COLUMNS | {"Attack": lambda record: labels[attack_key(record)]}
     shown, shared = [], []
     for title, value_of in columns.items():

@@ -111,9 +111,10 @@ def _draw_examples(run: Run, path: Path) -> None:
     """Four images that the attack breaks and two that resist it, as far as there are such."""
     data, attack = run.eval_sets[0], _strongest(run)
     names, template = run.class_set.class_names, run.training_args.template
-    states = encode_prompts(run.model, run.processor.tokenizer, [template.replace("{}", n) for n in names])
+    prompts = [template.replace("{}", name) for name in names]
+    states = encode_prompts(run.model, run.processor.tokenizer, prompts)
     pipeline = PixelPipeline(run.processor.image_processor, attack.threat.space)
-    classifier = ZeroShotClassifier(run.model, pipeline, states)
+    classifier = ZeroShotClassifier(run.model, pipeline, states, prompts=prompts)
     pixels, labels = _some_images(run, data)
     result = attack(classifier, pixels, labels)
     with torch.no_grad():

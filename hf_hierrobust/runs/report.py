@@ -75,11 +75,9 @@ def describe(
     warnings: Sequence[str] = (),
 ) -> None:
     """Write the card, with the figures that are there; cards of later pushes say the same."""
-    facts = card_facts_of(run)
-    facts["warnings"] += warnings
     drawn = [f"figures/{name}" for name in FIGURES if run.args.figures]
     figures = [name for name in drawn if (run.output_dir / name).is_file()]
-    trainer.describe(**facts, records=records, figures=figures)
+    trainer.describe(**card_facts_of(run), records=records, figures=figures, warnings=warnings)
     trainer.create_model_card()
 
 
@@ -96,13 +94,8 @@ def tree_files(run: Run) -> dict:
 def card_facts_of(run: Run) -> dict:
     """What a card says of a run beside its training and its measurements."""
     args = run.args
-    shared = [data for data in run.eval_sets if data.shared_with_training]
     return {
         "datasets": [args.card_dataset or args.train_name],
         "licence": args.card_license,
         "class_names": run.class_set.class_names,
-        "warnings": [
-            f"{data.shared_with_training} of the evaluated images of {data.name} were trained on."
-            for data in shared
-        ],
     }

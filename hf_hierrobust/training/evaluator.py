@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import Attack
-from ..classifiers import ZeroShotClassifier
+from ..classifiers import ZeroShotClassifier, merge_twins
 from ..evaluation import Job, run_jobs
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
@@ -55,10 +55,12 @@ class RobustEvaluator:
         """Classifiers of the current weights, random starts from the beginning."""
         self._batches = 0
         states = self.text.current_states(self.model)
-        self._jobs = [self._job(states[rows], to_node) for rows, to_node in self.levels]
+        self._jobs = [self._job(states, rows, to_node) for rows, to_node in self.levels]
 
-    def _job(self, states: Tensor, to_node: Tensor) -> Job:
-        classifier = ZeroShotClassifier(self.model, self.pipeline, states)
+    def _job(self, states: Tensor, rows: Tensor, to_node: Tensor) -> Job:
+        prompts = [self.text.prompts[row] for row in rows.tolist()]
+        classifier = ZeroShotClassifier(self.model, self.pipeline, states[rows], prompts=prompts)
+        classifier, to_node = merge_twins(classifier, prompts, to_node)
         search = classifier.with_autocast(self.search) if self.search else None
         return Job(classifier=classifier, attacks=self.attacks, to_class=to_node, search=search)
 

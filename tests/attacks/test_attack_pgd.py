@@ -111,8 +111,8 @@ def test_restarts_work_on_the_survivors_only(net, images, labels, seeded):
     options = {"eps": 2 / 255, "num_steps": 2, "early_stop": False}
     survivors = int(PGD(**options)(net, images, labels, generator=seeded()).robust_correct.sum())
     PGD(**options, restarts=2)(model, images, labels, generator=seeded())
-    # Clean; two steps and the verdict on the last iterate; two steps; the frame's own verdict.
-    assert seen == [48, 42, 42, 42, survivors, survivors, 42] and 0 < survivors < 42
+    # Clean, asked twice more, two steps and the last iterate's verdict, two steps, the frame's verdict.
+    assert seen == [48, 8, 8, 42, 42, 42, survivors, survivors, 42] and 0 < survivors < 42
 
 
 class TestLinearModel:

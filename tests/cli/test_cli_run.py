@@ -99,7 +99,9 @@ def resumed(config, tmp_path_factory) -> tuple[Path, str]:
 
 def accuracies(folder: Path) -> list[tuple]:
     records = load_records(folder / "results.json")
-    return [(r.level, r.classifier, r.clean_accuracy, r.robust_accuracy, r.sample_ids) for r in records]
+    return [
+        (r.level, r.classifier, r.clean_accuracy, r.robust_accuracy, r.sample_ids["sha256"]) for r in records
+    ]
 
 
 def test_a_killed_and_resumed_run_ends_where_an_uninterrupted_one_does(resumed, config, tmp_path):

@@ -48,10 +48,17 @@ def run_folder(tiny_clip_dir, tmp_path):
     shutil.copytree(tiny_clip_dir, folder)
     save_file({"log_curvature": torch.zeros(1)}, folder / "hier_head.safetensors")
     config = json.loads((folder / "config.json").read_text())
+    config["_name_or_path"] = "/home/hf_secret/models/clip"
     config["hier_robust"] = {"trees": [{"name": "label", "hash": "0", "sizes": [1]}]}
     (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["name_or_path"] = "C:\\Users\\hf_secret\\clip"
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     (folder / "label.tree.json").write_text('{"paths": {"cat": ["animal"]}}')
-    save_records(folder / "results.json", [make_record()])
+    record = make_record()
+    save_records(
+        folder / "results.json", [make_record(attack=record.attack | {"weights": "/home/hf_secret/a.pt"})]
+    )
     (folder / "figures").mkdir()
     Image.new("RGB", (4, 4)).save(folder / "figures" / "before_after.png")
     write_card(folder, make_facts(repo_id="tester/robust-clip", figures=("figures/before_after.png",)))

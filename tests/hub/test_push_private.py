@@ -10,8 +10,8 @@ import yaml
 from safetensors.torch import save_file
 from test_hub_card import make_facts
 
-from hf_hierrobust.hub import remove_card, render_card, write_card
-from hf_hierrobust.readme import BEGIN, END, merge, own_text, split_header
+from hf_hierrobust.hub import render_card, write_card
+from hf_hierrobust.readme import BEGIN, END, merge, own_text, split_header, without_card
 from hf_hierrobust.uploads import FILES, public_files, without_paths
 
 OWN = "---\nlicense: cc-by-4.0\ntags:\n- mine\ncustom: 1\n---\n# My own words\n\nKeep *this*.\n"
@@ -142,15 +142,11 @@ def test_kind17_a_card_written_again_replaces_only_itself(tmp_path):
 
 def test_kind21_a_removed_card_leaves_the_owners_text_only(tmp_path):
     path = tmp_path / "README.md"
-    remove_card(tmp_path)
     write_card(tmp_path, make_facts())
-    remove_card(tmp_path)
-    assert not path.exists(), "nobody else wrote in it"
+    assert without_card(path.read_text()) == "", "nobody else wrote in it"
+    assert without_card(OWN) == OWN, "a README without our card is not touched"
     path.write_text(OWN)
-    remove_card(tmp_path)
-    assert path.read_text() == OWN, "a README without our card is not touched"
     write_card(tmp_path, make_facts())
-    remove_card(tmp_path)
-    header, body = split_header(path.read_text())
+    header, body = split_header(without_card(path.read_text()))
     assert body.strip() == "# My own words\n\nKeep *this*."
     assert not {"model-index", "metrics", "base_model", "datasets"} & set(header) and header["custom"] == 1

@@ -119,6 +119,8 @@ def test_it_trains_on_the_captions_of_the_data(tiny_clip_dir, tmp_path):
     seen = []
 
     class Spy(MMCoA):
+        name = "spy"
+
         def loss(self, views, targets):
             seen.append(views[0].caption_features.detach())
             return super().loss(views, targets)

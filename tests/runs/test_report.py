@@ -12,7 +12,7 @@ from hf_hierrobust.cli.train import main
 from hf_hierrobust.evaluation import load_records
 from hf_hierrobust.runs import figures
 from hf_hierrobust.runs.figures import spread
-from hf_hierrobust.runs.report import check_report
+from hf_hierrobust.runs.report import check_report, tree_files
 from hf_hierrobust.runs.train import build_trainer
 
 
@@ -69,6 +69,18 @@ def test_kind23_what_a_card_cannot_state_stops_the_run_before_it_trains(command,
 def test_kind23_fields_of_the_card_are_checked_with_the_arguments(command, changes, message):
     with pytest.raises(ValueError, match=message):
         load(command, **changes)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/passwd", "a/b", "..", ".env", "x\\y", "nul\x00", "ü" * 300]
+)
+def test_kind18_trees_are_written_into_the_output_directory_only(command, name):
+    run = load(command)
+    tree = run.forest.trees[0]
+    object.__setattr__(tree, "name", name)  # past the check of names, as a plug-in could
+    (file,) = tree_files(run)
+    assert (run.output_dir / file).resolve().parent == run.output_dir.resolve()
+    assert not file.startswith(".") and file.isascii() and len(file) < 120 and file.endswith(".tree.json")
 
 
 def test_kind33_examples_go_round_the_classes():

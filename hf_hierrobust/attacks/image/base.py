@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ...classifiers.freezing import frozen
+from ...classifiers.steadiness import check_steady
 from ...registry import Registry
 from ..base import PixelAttack, attackable, check_labels, refuse_nan
 from .criteria import misclassified
@@ -68,6 +69,8 @@ class Attack(PixelAttack):
     ) -> AttackResult:
         """Attack a batch: images that are right when clean; the rest is returned as it came.
 
+        A classifier that answers the same image differently is named in a warning (`check_steady`).
+
         Args:
             classifier: pixels (B, C, H, W) in [0, 1] -> logits (B, K). Its verdicts, in its own precision and
                 without a surrounding autocast, decide.
@@ -96,6 +99,7 @@ class Attack(PixelAttack):
         victim = Victim(classifier, search)
         # A surrounding autocast would reach the verdicts; a search brings its own.
         with frozen(classifier, search), torch.autocast(pixels.device.type, enabled=False):
+            logits = None
             if clean_correct is None:
                 with torch.no_grad():
                     logits = victim.classifier(pixels)
@@ -103,6 +107,7 @@ class Attack(PixelAttack):
                 # An arg-max over NaN is a verdict about nothing.
                 refuse_nan(logits, "the model's logits are NaN")
                 clean_correct = ~misclassified(logits, labels)
+            check_steady(victim.classifier, pixels, logits, owner=classifier)
             clean = clean_correct
             adversarial, robust, rows = pixels.clone(), clean.clone(), clean.nonzero()[:, 0]
             if len(rows):
