@@ -13,7 +13,7 @@ from ..evaluation import RobustnessRecord, load_records, save_records, with_base
 from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from ..training.argument_checks import check_writable
-from ..training.leftovers import model_files
+from ..training.leftovers import WEIGHTS, model_files
 from ..training.run_state import RunState
 from ..training.settings import data_facts, digest_of
 from ..training.starting import check_can_train
