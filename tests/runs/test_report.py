@@ -107,6 +107,6 @@ def test_kind23_a_torn_evaluation_image_is_found_before_the_training(command, tm
     rows[5]["image"] = {"bytes": rows[5]["image"]["bytes"][:-200], "path": None}
     torn = datasets.Dataset.from_list(rows, features=images.features)
     torn.to_parquet(str(tmp_path / "torn.parquet"))
-    with pytest.raises(ValueError, match="row 5 of .*torn.parquet"):
+    with pytest.raises(ValueError, match=r"row 5 of .*torn\.parquet"):
         run = load(command, eval_file=tmp_path / "torn.parquet", eval_base="false")
         check_report(run, build_trainer(run))
