@@ -91,6 +91,7 @@ def render_card(facts: CardFacts) -> str:
         versions=list(dict.fromkeys(_items(record.versions) for record in facts.records)),
         masking=masking_sentence(facts.records),
         classifiers=_classifiers(facts.records),
+        only_cosine={record.classifier for record in facts.records} == {"cosine"},
         attacks=_attacks(facts.records),
         figures=[_figure(path) for path in facts.figures],
         threat_model=_without_directories(facts.threat_model),

@@ -70,7 +70,7 @@ def plot_before_after(
     heights = [group * len(panel) for panel in panels]
     extra = f"; {left_out} more records in results.json" if left_out else ""
     height = sum(heights) + 0.32 * len(panels) + 0.85
-    figure = new_figure(7.2, height, title, setting_of(rows) + "; 95 % Wilson intervals" + extra)
+    figure = new_figure(7.2, height, title, setting_of(rows) + "; 95% Wilson intervals" + extra)
     grid = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes, panel in zip(grid, panels):
         _draw_level(axes, [rows[i] for i in panel], series, group)

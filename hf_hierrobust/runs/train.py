@@ -13,7 +13,7 @@ from ..evaluation import RobustnessRecord, load_records, save_records, with_base
 from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from ..training.argument_checks import check_writable
-from ..training.leftovers import model_files
+from ..training.leftovers import WEIGHTS, model_files
 from ..training.run_state import RunState
 from ..training.settings import data_facts, digest_of
 from ..training.starting import check_can_train
@@ -60,6 +60,8 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train()
     if not state.reached("trained"):
+        if trainer.is_world_process_zero():
+            state.announce(run.output_dir, [WEIGHTS])  # until they are known to be whole, written again
         trainer.save_model(_internal_call=True)  # pushed is what was measured, at the end
         trainer.save_state()
         if trainer.is_world_process_zero():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from ..attacks import TextAttack, TrainingAttack
@@ -144,6 +144,22 @@ def card_facts(
 def _change_sentence(change: Mapping) -> str:
     words = describe_differences(change["changed"], shown=len(change["changed"]))
     return f"The first {change['step']} steps were trained under other settings ({words})."
+
+
+def with_card_options(facts: CardFacts, options: Mapping[str, Any]) -> CardFacts:
+    """Facts changed by the options that `Trainer.create_model_card` takes.
+
+    Raises:
+        TypeError: an option that has no place on our card, or is none.
+    """
+    names = {"license": "licence", "finetuned_from": "base_model", "dataset": "datasets"}
+    known = {**names, "language": "language", "tags": "tags", "model_name": "model_name"}
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"the card has no place for {', '.join(unknown)}; it takes {', '.join(known)}")
+    found = {known[name]: value for name, value in options.items() if value is not None}
+    for name in {"datasets", "tags"} & set(found):
+        found[name] = (found[name],) if isinstance(found[name], str) else tuple(found[name])
+    return replace(facts, **found)
 
 
 def usual_options(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import logging
 
 from ..modeling.side_files import PROMPT_FILE, SIDE_FILE
-from .leftovers import checkpoints, left_by_a_run
+from .leftovers import WEIGHTS, checkpoints, left_by_a_run
 from .run_state import RUN_FILE, read_run_state
 from .seals import SEAL_FILE, SealError, check_files, read_seal, seal
 from .settings import IN_OPTIMIZER_STATE, describe_differences, differences
@@ -203,10 +203,11 @@ def _refuse_lost_work(output_dir: Path) -> None:
             f"its weights, if whole, can start a new run (model_name_or_path={str(path)!r}, another "
             "output_dir), --overwrite_output_dir true starts this one again"
         )
-    if state is None and (output_dir / "model.safetensors").exists():
+    unfinished = state is not None and state.files.get(WEIGHTS, ()) is None  # killed while saving the end
+    if (output_dir / WEIGHTS).exists() and not unfinished:
         raise OutputDirError(
-            f"output_dir={str(output_dir)!r} already holds a run without a whole checkpoint to resume from, "
-            f"and without {RUN_FILE}: --overwrite_output_dir true replaces it, or choose another directory"
+            f"output_dir={str(output_dir)!r} already holds a run, its weights, without a whole checkpoint to "
+            "resume from: --overwrite_output_dir true replaces it, or choose another directory"
         )
 
 

@@ -20,6 +20,7 @@ from .seals import SEAL_FILE, SealError, read_seal
 logger = logging.get_logger(__name__)
 
 SET_ASIDE = "set_aside"
+WEIGHTS = "model.safetensors"
 
 # Marks of a run: whoever finds one of these starts no other run there. ``run.json`` alone says that nothing
 # was trained yet.

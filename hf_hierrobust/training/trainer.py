@@ -22,7 +22,7 @@ from . import images, intake
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
-from .card import TrainingFacts, card_facts, recipe, usual_options
+from .card import TrainingFacts, card_facts, recipe, usual_options, with_card_options
 from .checkpoints import non_finite_loss
 from .hooks import CheckpointHooks
 from .launch import announce
@@ -311,20 +311,17 @@ class RobustCLIPTrainer(CheckpointHooks):
         facts = {"class_names": self.class_set.class_names, **(self._described or {})}
         return card_facts(self.args, self.facts(), **facts)
 
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Write our card into README.md of the output directory; what its owner wrote there stays."""
+    def create_model_card(self, **options) -> None:
+        """Write our card into README.md of the output directory; ``options`` as of `Trainer`."""
+        facts = with_card_options(self.card(), options)
         if self.is_world_process_zero():
-            path = write_card(self.args.output_dir, self.card())
-            self.model.card_text = path.read_text(encoding="utf-8")
+            self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
 
-    def push_to_hub(self, commit_message: str = "End of training", token: str | None = None, **kwargs):
-        """Upload the stock checkpoint, the head, the card and the results to ``args.hub_model_id``.
-
-        Optimizer states, checkpoints and pickles stay here; see `hub.push_folder` for errors.
-        """
+    def push_to_hub(self, commit_message="Robust CLIP", blocking=True, token=None, revision=None, **card):
+        """Upload checkpoint, head, card (with the options ``card``) and results; see `hub.push_folder`."""
         self.save_model(_internal_call=True)
+        self.create_model_card(**card)
         if not self.is_world_process_zero():
             return None
-        self.create_model_card()
         self._finish_current_push()
-        return push_result(self.args, commit_message=commit_message, token=token, **kwargs)
+        return push_result(self.args, commit_message, blocking, token, revision)

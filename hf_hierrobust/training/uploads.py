@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi
@@ -35,12 +36,20 @@ def push_progress(
     return jobs
 
 
-def push_result(args: TrainingArguments, *, token: str | None = None, **options) -> CommitInfo:
-    """Upload the output directory; ``args`` say where unless ``options`` of `push_folder` do."""
-    said = {"private": args.hub_private_repo, "revision": args.hub_revision}
-    repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
-    options = {name: value for name, value in options.items() if name != "blocking"}
-    return push_folder(args.output_dir, repo_id, token=token or args.hub_token, **said | options)
+def push_result(
+    args: TrainingArguments, message: str, blocking: bool, token: str | None, revision: str | None
+) -> CommitInfo | Future[CommitInfo]:
+    """Upload the output directory; without ``blocking`` in the background."""
+    push = partial(
+        push_folder,
+        args.output_dir,
+        args.hub_model_id or Path(args.output_dir).absolute().name,
+        private=args.hub_private_repo,
+        revision=revision or args.hub_revision,
+        token=token or args.hub_token,
+        commit_message=message,
+    )
+    return push() if blocking else HfApi().run_as_future(push)
 
 
 def wants_push(args: TrainingArguments, pushes: PushInProgress | None) -> bool:

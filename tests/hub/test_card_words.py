@@ -47,6 +47,7 @@ def test_kind34_the_classifiers_are_explained_and_stock_loading_gives_cosine():
     assert "- **cosine**: cosine similarity" in body and "- **rollup**: probabilities of the leaves" in body
     assert "- **hyperbolic**: distance in the Poincaré ball" in body and "**path" not in body
     assert "Stock `transformers` scores by cosine only" in body
+    assert "That is what stock `transformers` does" in body_of(records=[record()])
 
 
 def test_kind33_a_base_by_another_classifier_is_marked_in_the_table():

@@ -184,3 +184,21 @@ def test_kind12_a_checkpoint_of_elsewhere_does_not_clear_the_directory(
     make_trainer(tiny_clip_dir, other, tree=tiny_tree, **OPTIONS | {"max_steps": 1}).train()
     with pytest.raises(OutputDirError, match="already holds a run"):
         prepare_output_dir(other, resume=str(killed / "checkpoint-2"))
+
+
+def test_kind12_weights_that_python_saved_are_not_trained_over(tiny_clip_dir, tmp_path):
+    """No checkpoints, but `save_model` at the end: a resume would start at 0 and write over them."""
+    trainer = make_trainer(tiny_clip_dir, tmp_path)
+    trainer.train()
+    trainer.save_model()
+    before = (tmp_path / "model.safetensors").read_bytes()
+    for resume in (True, None):
+        with pytest.raises(OutputDirError, match="already holds a run"):
+            make_trainer(tiny_clip_dir, tmp_path, seed=8).train(resume_from_checkpoint=resume)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_kind12_a_training_without_any_weights_on_disk_may_simply_start_again(tiny_clip_dir, tmp_path):
+    """``run.json`` alone is no run that anything could be lost of."""
+    for _ in range(2):
+        make_trainer(tiny_clip_dir, tmp_path).train()

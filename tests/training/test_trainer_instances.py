@@ -265,6 +265,20 @@ def test_the_card_states_optimizer_adapters_and_every_tree(tiny_clip_dir, tiny_t
     assert not facts.visual_prompt and not facts.trees
 
 
+def test_kind10_trainers_own_card_options_count_or_are_refused(tiny_clip_dir, tmp_path):
+    trainer = make_trainer(tiny_clip_dir, tmp_path)
+    trainer.create_model_card(
+        license="mit", tags="mine", finetuned_from="org/base", dataset=["org/a", "org/b"]
+    )
+    header = (tmp_path / "README.md").read_text().split("---\n")[1]
+    for line in ("license: mit", "- mine", "base_model: org/base", "- org/a", "- org/b"):
+        assert line in header
+    with pytest.raises(TypeError, match="no place for dataset_tags, tasks; it takes license"):
+        trainer.create_model_card(tasks="x", dataset_tags="y")
+    with pytest.raises(ValueError, match="'gpl-9' is no licence that the Hub knows: did you mean"):
+        trainer.create_model_card(license="gpl-9")
+
+
 def test_an_attack_that_cannot_start_is_refused(tiny_clip_dir, tmp_path):
     """FARE's loss is least, and flat, at the clean image: a zero start would train on nothing."""
     zero = {"random_start": "zero"}
