@@ -69,8 +69,8 @@ def check_early(command: str, values: Mapping) -> RunArguments:
         check_template("template", training["template"])
     read_switch(training.get("bf16"), "bf16")
     _check_numbers(training)
-    check_combinations(command, args, training)
     _check_files(command, args, training)
+    check_combinations(command, args, training)
     check_contents(args, training)
     return args
 

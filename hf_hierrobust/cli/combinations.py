@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..files import read_json
 from ..options import json_mapping
 from ..runs.arguments import RunArguments
+from .options import all_options, registered_class
 from .values import UsageError
 
 
@@ -22,6 +24,8 @@ def check_combinations(command: str, args: RunArguments, training: Mapping) -> N
     """
     _check_adapters(training)
     _check_prompts(args)
+    if command == "train":
+        _check_objective(training)
     names = args.classifiers
     if names and training.get("tree") is None and all("rollup" in name for name in names):
         raise UsageError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
@@ -52,12 +56,52 @@ def check_contents(args: RunArguments, training: Mapping) -> None:
             raise UsageError(
                 f"{name}={str(path)!r} is not a whole parquet file: it is torn or something else"
             )
+    _check_columns(args)
     folder = Path(args.model_name_or_path).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UsageError(
             f"model_name_or_path={args.model_name_or_path!r} holds no checkpoint (no config.json there): "
             "give the folder of a saved model, or a Hub id"
         )
+
+
+def _check_objective(training: Mapping) -> None:
+    """Options of the objective by name; a tree and captions only where it is plain who needs them."""
+    name = str(training.get("objective", all_options()["objective"].default))
+    read = registered_class("objectives", name)
+    if read is None:  # a plug-in's
+        return
+    known, line = read
+    for key in json_mapping(training.get("objective_args"), "objective_args"):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UsageError(f"objective_args: {key!r} is no option{hint}; {name!r} takes {', '.join(known)}")
+    if "TreeObjective" in line and training.get("tree") is None:
+        raise UsageError(f"objective={name!r} needs a class tree: pass tree='cifar100' or a JSON file")
+    if not line & {"Composed", "MMCoA"} and (training.get("text_attack") or training.get("text_attack_args")):
+        raise UsageError(
+            f"text_attack: {name!r} trains on no attacked captions: leave it out, or train mmcoa or "
+            "hier_mmcoa"
+        )
+
+
+def _check_columns(args: RunArguments) -> None:
+    """Named columns are columns of the parquet files."""
+    for source in (args.train_file, args.eval_file):
+        path = Path(source or "")
+        named = {"image_column": args.image_column, "label_column": args.label_column}
+        if path.suffix != ".parquet" or not path.is_file() or not any(named.values()):
+            continue
+        from pyarrow.parquet import read_schema
+
+        columns = read_schema(path).names
+        for option, column in named.items():
+            if column is not None and column not in columns:
+                raise UsageError(
+                    f"{option}={column!r} is not a column of {str(path)!r}: it has "
+                    f"{', '.join(map(repr, columns[:20]))}"
+                )
 
 
 def _check_adapters(training: Mapping) -> None:

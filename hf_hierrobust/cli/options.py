@@ -156,6 +156,48 @@ def shipped(folder: str) -> list[str]:
     return sorted(path.stem for path in (PACKAGE / folder).glob("*.json"))
 
 
+@lru_cache
+def registered_class(folder: str, name: str) -> tuple[list[str], set[str]] | None:
+    """Options and ancestors of the class that is registered under a name; None if it cannot be read.
+
+    Args:
+        folder: of the registry, e.g. ``objectives``.
+    """
+    classes = {
+        node.name: node
+        for path in (PACKAGE / folder).glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = next((c for c in classes.values() if _registered_name(c) == name), None)
+    line = [found] if found is not None else []
+    for node in line:  # grows: the bases of each class come after it
+        line += [classes[b] for b in map(ast.unparse, node.bases) if b in classes and classes[b] not in line]
+    if not line or any(ast.unparse(base) not in classes for node in line for base in node.bases):
+        return None
+    parts = [part for node in reversed(line) for part in node.body]
+    if any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in parts):
+        return None
+    names = [
+        part.target.id
+        for part in parts
+        if isinstance(part, ast.AnnAssign)
+        and not ast.unparse(part.annotation).startswith("ClassVar")
+        and "init=False" not in ast.unparse(part)
+    ]
+    return names, {node.name for node in line}
+
+
+def _registered_name(node: ast.ClassDef) -> str | None:
+    if not any(ast.unparse(mark).endswith(".register") for mark in node.decorator_list):
+        return None
+    for line in node.body:
+        target = line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
+        if isinstance(target, ast.Name) and target.id == "name":
+            return ast.literal_eval(line.value)
+    return None
+
+
 def trees() -> list[str]:
     """Names of the built-in trees and forests."""
     path = PACKAGE / "hierarchy/builtin.py"
@@ -176,20 +218,13 @@ def _suites() -> list[str]:
 
 
 def _registered_in(folder: str) -> tuple[str, ...]:
-    names = []
-    for path in sorted((PACKAGE / folder).glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if not isinstance(node, ast.ClassDef):
-                continue
-            if not any(ast.unparse(mark).endswith(".register") for mark in node.decorator_list):
-                continue
-            for line in node.body:
-                target = (
-                    line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
-                )
-                if isinstance(target, ast.Name) and target.id == "name":
-                    names.append(ast.literal_eval(line.value))
-    return tuple(sorted(names))
+    nodes = [
+        node
+        for path in (PACKAGE / folder).glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    return tuple(sorted(name for name in map(_registered_name, nodes) if name is not None))
 
 
 def _fields(path: Path, class_name: str, origin: str) -> list[Option]:

@@ -23,6 +23,7 @@ from hf_hierrobust.cli.options import (
     options_of,
     refused,
     registered,
+    registered_class,
     trees,
 )
 from hf_hierrobust.cli.values import UsageError
@@ -143,3 +144,10 @@ def test_kind10_what_the_table_calls_refused_is_refused(name, tmp_path):
     values = {"dataset_name": "glyphs", "output_dir": str(tmp_path / "out"), name: value}
     with pytest.raises(UsageError, match=rf"{name}.* cannot be used: "):
         check_early("train", values)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_options_of_objectives_are_read_as_they_are(name):
+    read = registered_class("objectives", name)
+    if read is not None:  # else its options are checked when it is built
+        assert set(read[0]) == {f.name for f in fields(OBJECTIVES.get(name)) if f.init}
