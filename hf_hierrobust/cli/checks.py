@@ -11,6 +11,7 @@ from ..naming import MACHINE_PATH, check_template
 from ..options import read_switch
 from ..runs.arguments import RunArguments
 from ..threat import ThreatModel, parse_eps
+from .combinations import check_combinations, check_contents
 from .options import all_options, refused, registered, shipped, trees
 from .values import UsageError, split_values
 
@@ -68,7 +69,9 @@ def check_early(command: str, values: Mapping) -> RunArguments:
         check_template("template", training["template"])
     read_switch(training.get("bf16"), "bf16")
     _check_numbers(training)
+    check_combinations(command, args, training)
     _check_files(command, args, training)
+    check_contents(args, training)
     return args
 
 

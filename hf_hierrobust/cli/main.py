@@ -10,6 +10,7 @@ from importlib import import_module
 
 from ..progress import say
 from .help import SUMMARY, help_text
+from .plugins import load_plugins
 from .values import one_line, read_values
 
 COMMANDS = tuple(SUMMARY)
@@ -65,6 +66,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, defaults: dict 
         from .checks import check_early
 
         check_early(command, values)
+        load_plugins(values.get("plugins"))
         say("loading torch and transformers")
         import_module(f".{command}", __package__).run(values)
     except USER_ERRORS as error:

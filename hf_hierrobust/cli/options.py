@@ -86,7 +86,8 @@ class Option:
     @property
     def choices(self) -> tuple[str, ...] | None:
         """Values of a type that transformers enumerates, else None."""
-        return _enumerations().get(self.annotation.split("|")[0].strip())
+        name = "SchedulerType" if self.name == "lr_scheduler_type" else self.annotation.split("|")[0].strip()
+        return _enumerations().get(name)
 
 
 @lru_cache(maxsize=1)

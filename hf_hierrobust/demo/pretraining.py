@@ -34,7 +34,7 @@ class PretrainRecipe:
     """Constants of the contrastive pretraining; together with the data they name the cached folder."""
 
     seed: int = 0
-    epochs: int = 4
+    epochs: int = 5
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05

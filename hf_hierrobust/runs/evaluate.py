@@ -35,6 +35,8 @@ from ..hierarchy import Forest, TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
 from ..naming import public_name, source_name
+from ..options import read_switch
+from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import class_set_for, model_forest, processor_for
 from .run import Run
@@ -60,7 +62,7 @@ def evaluate(
     dataset_name: str | None = None,
     model_name: str | None = None,
     batch_size: int = 250,
-    bf16_search: bool = False,
+    bf16_search: bool | str = "auto",
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -92,7 +94,8 @@ def evaluate(
         split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
             it.
         dataset_name, model_name: what the records call them.
-        bf16_search: search attacks under bf16 autocast; verdicts stay fp32.
+        bf16_search: search attacks under bf16 autocast; verdicts stay fp32. ``"auto"``: for a dual encoder
+            where the machine has bf16 instructions, for other networks never.
         device: by default where the model is; a checkpoint goes to the accelerator if there is one.
         seed: of random starts.
         progress: draw one bar over everything, with the time left.
@@ -109,7 +112,7 @@ def evaluate(
         if space == "model":
             logger.warning(reason)
         plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
-    options = {"batch_size": batch_size, "bf16_search": bf16_search}
+    options = {"batch_size": batch_size, "bf16_search": read_switch(bf16_search, "bf16_search") is True}
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers}
         if given := [name for name, value in unused.items() if value is not None]:
@@ -135,6 +138,7 @@ def evaluate(
     if device is None and loads and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     model = model if device is None else model.to(device)
+    options["bf16_search"] = resolve_bf16(bf16_search, "bf16_search", model.device.type)
     facts = getattr(model.config, "hier_robust", None) or {}
     template = template or facts.get("template")
     classes = data.classes(class_set, tree)

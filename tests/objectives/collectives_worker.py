@@ -61,6 +61,7 @@ def step(name: str, rows: slice) -> dict:
     for side in ENCODED:
         setattr(batch, side, getattr(batch, side).detach()[rows] @ encoder)
     batch.original_attacked = batch.original_attacked.detach()
+    batch.original_captions = batch.original_captions.detach()[rows]  # the original is another encoder
     loss = sum(objective.loss([batch.view()], batch.targets()).values())
     encoder_gradient, scale_gradient = torch.autograd.grad(loss, [encoder, batch.scale], retain_graph=True)
     inner = objective.inner_loss(batch.view(nodes=True), batch.targets())

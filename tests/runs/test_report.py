@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import datasets
 import pytest
 import yaml
+from tiny_data import make_images
 from tiny_files import load
 
 from hf_hierrobust.cli.train import main
@@ -97,3 +99,14 @@ def test_kind22_a_finished_run_started_again_keeps_what_its_card_says(command):
     main(argv)
     assert (out / "README.md").read_text() == card and "What was measured" in card
     assert (out / "results.json").read_text() == records
+
+
+def test_kind23_a_torn_evaluation_image_is_found_before_the_training(command, tmp_path):
+    images = make_images(8, seed=1)
+    rows = [dict(row) for row in images.cast_column("image", datasets.Image(decode=False))]
+    rows[5]["image"] = {"bytes": rows[5]["image"]["bytes"][:-200], "path": None}
+    torn = datasets.Dataset.from_list(rows, features=images.features)
+    torn.to_parquet(str(tmp_path / "torn.parquet"))
+    with pytest.raises(ValueError, match=r"row 5 of .*torn\.parquet"):
+        run = load(command, eval_file=tmp_path / "torn.parquet", eval_base="false")
+        check_report(run, build_trainer(run))

@@ -1,0 +1,91 @@
+"""Options that do not fit together, or a file that is not what it is called: known without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..files import read_json
+from ..options import json_mapping
+from ..runs.arguments import RunArguments
+from .values import UsageError
+
+
+def check_combinations(command: str, args: RunArguments, training: Mapping) -> None:
+    """Refuse what would be refused seconds later.
+
+    Args:
+        training: values of the training arguments that were given.
+
+    Raises:
+        ValueError: in one sentence, the first that does not fit.
+    """
+    _check_adapters(training)
+    _check_prompts(args)
+    names = args.classifiers
+    if names and training.get("tree") is None and all("rollup" in name for name in names):
+        raise UsageError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
+    taken = {"threat", "eps", "norm"} & json_mapping(training.get("attack_args"), "attack_args").keys()
+    if taken:
+        raise UsageError(
+            f"attack_args: {', '.join(sorted(taken))} is set by the arguments norm, eps and threat_space; "
+            "leave it out"
+        )
+    if command == "train" and args.dataset_name is None and args.train_file is None:
+        raise UsageError(f"no training data: give train_file beside eval_file={args.eval_file!r}")
+
+
+def check_contents(args: RunArguments, training: Mapping) -> None:
+    """Look into the files that are there: a few bytes of each, and JSON whole.
+
+    Raises:
+        ValueError: a parquet file or a JSON file that is none, a folder without a checkpoint.
+    """
+    trees = training.get("tree")
+    trees = trees.split(",") if isinstance(trees, str) else []
+    for source in (*trees, args.class_set or ""):
+        if source.endswith(".json") and Path(source).is_file():
+            read_json(source)
+    for name in ("train_file", "eval_file"):
+        path = Path(getattr(args, name) or "")
+        if path.suffix == ".parquet" and path.is_file() and not _is_parquet(path):
+            raise UsageError(
+                f"{name}={str(path)!r} is not a whole parquet file: it is torn or something else"
+            )
+    folder = Path(args.model_name_or_path).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UsageError(
+            f"model_name_or_path={args.model_name_or_path!r} holds no checkpoint (no config.json there): "
+            "give the folder of a saved model, or a Hub id"
+        )
+
+
+def _check_adapters(training: Mapping) -> None:
+    rank, alpha = training.get("lora_r"), training.get("lora_alpha")
+    towers = training.get("lora_towers")
+    if rank is None and (alpha is not None or training.get("lora_dropout") or towers):
+        raise UsageError("lora_alpha, lora_dropout and lora_towers need lora_r, the adapters' rank")
+    if alpha is not None and not alpha > 0:
+        raise UsageError(f"lora_alpha={alpha} must be positive; by default it is twice the rank")
+    for tower in (towers or "").split(","):
+        if towers and tower.strip() not in ("vision", "text"):
+            raise UsageError(f"lora_towers={tower.strip()!r} is unknown: choose vision, text or vision,text")
+
+
+def _check_prompts(args: RunArguments) -> None:
+    if args.eval_text_attack is None:
+        if args.eval_text_attack_args:
+            raise UsageError("eval_text_attack_args are given but no eval_text_attack that takes them")
+    elif args.classifiers and "cosine" not in args.classifiers:
+        raise UsageError(
+            f"eval_text_attack={args.eval_text_attack!r} attacks the prompts of the classifier 'cosine', "
+            f"which eval_classifiers={args.eval_classifiers!r} leaves out: add it"
+        )
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - 4))
+        return start == stream.read(4) == b"PAR1"
