@@ -136,7 +136,8 @@ def test_kind10_many_options_at_once_train(tiny_clip_dir, tmp_path):
 def test_kind10_resume_from_checkpoint_as_an_argument_is_obeyed(tiny_clip_dir, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
     train(tiny_clip_dir, tmp_path, **options | {"max_steps": 1})
-    resumed = train(tiny_clip_dir, tmp_path, resume_from_checkpoint=True, **options)
+    changed = {"resume_from_checkpoint": True, "resume_with_changes": True}  # one step more than before
+    resumed = train(tiny_clip_dir, tmp_path, **options, **changed)
     assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2]
 
 

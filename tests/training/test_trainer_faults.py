@@ -32,7 +32,7 @@ class TestPredictions:
         states = encode_prompts(
             trainer.model, trainer.processing_class.tokenizer, trainer.step.views.text.prompts
         )
-        (classifier, _), *_ = trainer.evaluator._classifiers
+        classifier = trainer.evaluator._jobs[0].classifier
         torch.testing.assert_close(classifier.text_states, states)
 
     def test_kind08_predict_and_evaluate_say_the_same(self, tiny_clip_dir, tmp_path):
