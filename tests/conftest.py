@@ -6,7 +6,9 @@ from pathlib import Path
 
 import datasets
 import pytest
+from calibrated_clip import clip, found  # noqa: F401
 from cli_fixtures import command, data_dir  # noqa: F401
+from source_files import folder, load  # noqa: F401
 from tiny_data import PATHS, make_images, make_tiny_clip, make_tiny_siglip
 
 

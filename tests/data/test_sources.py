@@ -7,77 +7,23 @@ import json
 import tarfile
 
 import datasets as hf
-import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
+from source_files import CAPTIONS, check, listed, png
 
 from hf_hierrobust.data import (
     ClassSet,
-    ImagePathError,
     MissingColumnError,
-    PixelDataset,
     PixelStream,
     SameSourceError,
     UnreadableImageError,
     as_images,
     check_sources_differ,
     class_set_of,
-    load_images,
     mixed_sizes,
     shared_images,
     threat_space_for,
 )
-
-CAPTIONS = ["a cat, asleep", "a dog", "the same cat"]
-LABELS = ["cat", "dog", "cat"]
-
-
-def png(grey: int, size=(4, 4)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (grey,) * 3).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def load(tmp_path):
-    return lambda source, **options: load_images(source, cache_dir=str(tmp_path / "cache"), **options)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Three images in ``pets/images``."""
-    (tmp_path / "pets" / "images").mkdir(parents=True)
-    for number in range(3):
-        (tmp_path / "pets" / "images" / f"{number}.png").write_bytes(png(10 * number))
-    return tmp_path / "pets"
-
-
-def listed(folder, kind: str, column="file_name", paths=None, **more):
-    """A file that names the images of ``folder``."""
-    paths = [f"images/{i}.png" for i in range(3)] if paths is None else paths
-    table = pd.DataFrame(
-        {column: paths, "label": LABELS[: len(paths)], "caption": CAPTIONS[: len(paths)], **more}
-    )
-    path = folder / f"list.{kind}"
-    if kind == "parquet":
-        table.to_parquet(path)
-    elif kind == "json":
-        table.to_json(path, orient="records")
-    elif kind == "jsonl":
-        table.to_json(path, orient="records", lines=True)
-    else:
-        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
-    return path
-
-
-def check(view, captions=True):
-    assert [np.asarray(view[i]["image"])[0, 0, 0] for i in range(3)] == [0, 10, 20]
-    assert view.labels.tolist() == [0, 1, 0] and view.class_set.class_names == ("cat", "dog")
-    assert view.captions == (CAPTIONS if captions else None)
-
-
-# ---- kind 31: sources ----
 
 
 @pytest.mark.parametrize("column", ["file_name", "image", "path"])
@@ -157,110 +103,6 @@ def test_kind31_images_of_different_sizes_choose_the_models_space(tmp_path):
 
 
 # ---- kind 19: paths and sizes ----
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("../secret.png", "outside its folder"),
-        ("{outside}/secret.png", "outside its folder"),
-        ("images/../../secret.png", "outside its folder"),
-        ("images/link.png", "outside its folder"),
-        ("link/secret.png", "outside its folder"),
-        ("http://127.0.0.1:9/x.png", "on a network"),
-        ("hf://datasets/a/b/x.png", "on a network"),
-        ("file:///etc/x.png", "on a network"),
-        ("zip://x.png::http://127.0.0.1:9/x.zip", "on a network"),
-        ("images/9.png", "does not exist"),
-    ],
-)
-def test_kind19_paths_are_followed_inside_the_datas_folder_only(folder, load, kind, path, words, streaming):
-    outside = folder.parent
-    (outside / "secret.png").write_bytes(png(99))
-    (folder / "images" / "link.png").symlink_to(outside / "secret.png")
-    (folder / "link").symlink_to(outside)
-    file = listed(folder, kind, paths=["images/0.png", path.format(outside=outside)])
-    with pytest.raises(ImagePathError, match=rf"row 1 of .*list\.{kind}' names the image .* {words}"):
-        load(file, streaming=streaming)
-
-
-@pytest.mark.parametrize("path", ["{outside}/secret.png", "http://127.0.0.1:9/x.png"])
-def test_kind19_paths_beside_bytes_are_never_followed(folder, load, path):
-    """A parquet file whose cells mostly hold bytes, and one a path."""
-    (folder.parent / "secret.png").write_bytes(png(99))
-    cells = [{"bytes": png(0), "path": "http://127.0.0.1:9/ok.png"}]
-    cells.append({"bytes": None, "path": path.format(outside=folder.parent)})
-    pd.DataFrame({"image": cells, "label": ["cat"] * 2}).to_parquet(folder / "mixed.parquet")
-    words = "paths in a file are not followed"
-    for dataset in (
-        load(folder / "mixed.parquet"),
-        hf.load_dataset(
-            "parquet", data_files=str(folder / "mixed.parquet"), split="train", cache_dir=str(folder / "c")
-        ),
-    ):
-        view = as_images(dataset, labelled=None)
-        assert view[0]["image"].size == (4, 4)
-        with pytest.raises(UnreadableImageError, match=rf"row 1 of .*{words}"):
-            view[1]
-        with pytest.raises(UnreadableImageError, match=words):
-            view.size_of(1)
-    with pytest.raises(UnreadableImageError, match=rf"row 1 of mixed\.parquet .*{words}"):
-        list(PixelStream(load(folder / "mixed.parquet", streaming=True)))
-    forged = hf.Dataset.from_dict({"image": cells, "label": [0, 0]})
-    forged.info.builder_name = "imagefolder"
-    forged.save_to_disk(str(folder / "saved"))
-    with pytest.raises(UnreadableImageError, match=words):
-        PixelDataset(load(folder / "saved"))[1]
-
-
-def test_kind19_a_dataset_made_in_python_may_name_its_own_files(folder):
-    paths = [str(folder / "images" / f"{i}.png") for i in range(3)]
-    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["cat", "dog"])})
-    data = hf.Dataset.from_dict({"image": paths, "label": [0, 1, 0]}, features=features)
-    check(as_images(data), captions=False)
-    with pytest.raises(UnreadableImageError, match="lies on a network"):
-        as_images(
-            hf.Dataset.from_dict({"image": ["https://127.0.0.1:9/x.png"], "label": [0]}, features=features)
-        )[0]
-
-
-def header(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims a size."""
-    data = bytearray(png(0))
-    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    import zlib
-
-    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    return bytes(data)
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [
-        ((60_000, 60_000), "more pixels than the allowed"),
-        ((12_000, 9_000), "more than the allowed"),
-        ((1, 5_000), "200 times as long"),
-    ],
-)
-def test_kind19_hostile_image_sizes_meet_limits_and_one_line(size, words):
-    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["cat"])})
-    data = hf.Dataset.from_dict(
-        {"image": [{"bytes": header(*size), "path": None}], "label": [0]}, features=features
-    )
-    view = as_images(data, name="pets")
-    for read in (lambda: view[0], lambda: view.size_of(0)):
-        with pytest.raises(
-            UnreadableImageError,
-            match=rf"row 0 of pets is not a readable image: .*{words}",
-        ) as error:
-            read()
-        assert "\n" not in str(error.value)
-
-
-# ---- kind 15: lists of images ----
 
 
 def test_kind15_a_column_of_lists_of_images_is_one_sentence(tmp_path, load):
@@ -373,21 +215,3 @@ def test_errors_about_data_are_one_line_that_names_the_file(folder, load, name, 
     with pytest.raises(ValueError, match=words) as error:
         load(folder / name)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('{"file_name": "9.png", "label": "cat"}', r"row 0 of source .*9\.png', which does not exist"),
-        ('{"file_name": "../../x.png", "label": "cat"}', "Invalid metadata file_name"),
-        ('{"file_name": "http://127.0.0.1:9/x.png", "label": "cat"}', "Invalid metadata file_name"),
-        ('{"file_name": ', "cannot be opened: JSON parse error"),
-    ],
-)
-def test_kind19_metadata_of_a_folder_names_its_own_images_only(tmp_path, load, line, words):
-    (tmp_path / "m" / "train").mkdir(parents=True)
-    (tmp_path / "m" / "train" / "0.png").write_bytes(png(0))
-    (tmp_path / "x.png").write_bytes(png(0))
-    (tmp_path / "m" / "train" / "metadata.jsonl").write_text(line + "\n")
-    with pytest.raises(ValueError, match=words):
-        load(tmp_path / "m")
