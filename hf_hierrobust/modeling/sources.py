@@ -32,7 +32,7 @@ def dual_encoder_type(name_or_path, **hub) -> str:
     """The checkpoint's model type, one of `MODEL_TYPES`.
 
     Raises:
-        FileNotFoundError: a local path without a checkpoint.
+        FileNotFoundError: a local path without a checkpoint, or an id that the Hub does not give.
         ValueError: it is of another type, which is named.
     """
     path = Path(name_or_path).expanduser() / hub.get("subfolder", "")
@@ -41,7 +41,14 @@ def dual_encoder_type(name_or_path, **hub) -> str:
             f"model_name_or_path={str(name_or_path)!r} holds no checkpoint (no config.json there): give the "
             "folder of a saved model, or a Hub id"
         )
-    model_type = AutoConfig.from_pretrained(name_or_path, **hub).model_type
+    try:
+        model_type = AutoConfig.from_pretrained(name_or_path, **hub).model_type
+    except OSError as error:  # several sentences about the Hub that name no argument
+        why = str(error).splitlines()[0].rstrip(".")
+        raise FileNotFoundError(
+            f"model_name_or_path={str(name_or_path)!r} is no folder with a checkpoint, and not to be had from "
+            f"the Hub ({why}): give the folder of a saved model, or the id of a repository that can be reached"
+        ) from error
     if model_type not in MODEL_TYPES:
         raise ValueError(
             f"model_name_or_path={str(name_or_path)!r} is a {model_type!r} checkpoint, not a dual encoder of "

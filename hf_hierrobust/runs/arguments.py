@@ -183,8 +183,8 @@ class RunArguments:
     def _check_sources(self) -> None:
         if self.dataset_name is None and self.eval_file is None and self.holdout is None:
             raise ValueError(
-                "no data: give dataset_name (Hub id, folder or 'glyphs'), or eval_file and train_file, or "
-                "train_file and holdout"
+                "no data: give dataset_name (Hub id, folder or 'glyphs') or eval_file; to train on files, "
+                "train_file beside eval_file or holdout"
             )
         if self.dataset_name is not None and self.train_file and (self.eval_file or self.holdout is not None):
             raise ValueError(

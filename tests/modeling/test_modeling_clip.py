@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, BertConfig, CLIPModel
 
-from hf_hierrobust.modeling import CorruptSideFileError, RobustCLIPModel, encode_prompts
+from hf_hierrobust.modeling import CorruptSideFileError, RobustCLIPModel, encode_prompts, load_robust_model
 
 SIDE_FILE = "hier_head.safetensors"
 PROMPTS = ["this is a photo of a cat", "oak", "this is a photo of a rose animal"]
@@ -284,3 +284,12 @@ def test_push_passes_the_hub_options_on(model, tmp_path, monkeypatch):
         ("me/model", {"token": None}),
     ]
     assert (tmp_path / "name" / SIDE_FILE).is_file()
+
+
+def test_kind26_a_checkpoint_that_is_nowhere_is_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        FileNotFoundError, match="model_name_or_path='nobody/nothing' is no folder with a"
+    ) as e:
+        load_robust_model("nobody/nothing", local_files_only=True)
+    assert "\n" not in str(e.value)
