@@ -80,6 +80,12 @@ def open_source(
         if dataset.info.builder_name in ("csv", "json"):  # a folder of lists: its images lie beside them
             dataset = hf.load_dataset(str(path), config, split=split, cache_dir=cache_dir)
             return with_own_paths(dataset, str(path / "*"), image_column)
+    except (ConnectionError, hf.exceptions.DatasetNotFoundError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise FileNotFoundError(
+            f"{describe(source)} is no file or folder here, and not to be had from the Hub ({why}): give a "
+            "path, or the id of a data set that can be reached"
+        ) from error
     except (ValueError, hf.exceptions.DatasetGenerationError) as error:
         raise _split_error(error, source, split) from error
     if dataset.info.builder_name == "imagefolder" and not streaming:

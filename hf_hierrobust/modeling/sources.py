@@ -46,8 +46,8 @@ def dual_encoder_type(name_or_path, **hub) -> str:
     except OSError as error:  # several sentences about the Hub that name no argument
         why = str(error).splitlines()[0].rstrip(".")
         raise FileNotFoundError(
-            f"model_name_or_path={str(name_or_path)!r} is no folder with a checkpoint, and not to be had from "
-            f"the Hub ({why}): give the folder of a saved model, or the id of a repository that can be reached"
+            f"model_name_or_path={str(name_or_path)!r} is no folder with a checkpoint, and not to be had "
+            f"from the Hub ({why}): give the folder of a saved model, or the id of one that can be reached"
         ) from error
     if model_type not in MODEL_TYPES:
         raise ValueError(

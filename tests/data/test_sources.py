@@ -20,6 +20,7 @@ from hf_hierrobust.data import (
     as_images,
     check_sources_differ,
     class_set_of,
+    load_images,
     mixed_sizes,
     shared_images,
     threat_space_for,
@@ -214,4 +215,11 @@ def test_errors_about_data_are_one_line_that_names_the_file(folder, load, name, 
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=words) as error:
         load(folder / name)
+    assert "\n" not in str(error.value)
+
+
+def test_kind26_data_that_are_nowhere_are_named(monkeypatch):
+    monkeypatch.setattr(hf.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="source 'nobody/nothing' is no file or folder here") as error:
+        load_images("nobody/nothing")
     assert "\n" not in str(error.value)
