@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_tables import PGD, make_record
+from example_records import PGD, make_record
 
 from hf_hierrobust.reports.masking import masking_sentence
 
