@@ -39,16 +39,6 @@ def is_side_key(key: str) -> bool:
     return key.startswith(tuple(_FILE_OF))
 
 
-def expected_files(facts: dict) -> tuple[str, ...]:
-    """Files beside the stock weights of a checkpoint with these ``config.hier_robust`` facts."""
-    files = [SIDE_FILE]
-    if "visual_prompt" in facts:
-        files.append(PROMPT_FILE)
-    if "adapter" in facts:
-        files += [f"{ADAPTER_DIR}/{name}" for name in ADAPTER_FILES]
-    return tuple(files)
-
-
 def without_side_keys(load_result, model: PreTrainedModel):
     """A result of ``load_state_dict`` without what is read after the stock weights: side files and adapters.
 
