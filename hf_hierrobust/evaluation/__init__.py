@@ -5,7 +5,8 @@ from .hf_metric import hierarchical_accuracy
 from .measure import Target, evaluate_model, measure
 from .plan import AttackPlan, EvaluationSet, build_attacks
 from .records import RobustnessRecord, load_records, save_records
-from .runner import Job, Outcome, attack_classifier, judge, run_jobs
+from .runner import Job, attack_classifier, judge, run_jobs
+from .verdicts import Outcome
 
 __all__ = [
     "AttackPlan",

@@ -22,8 +22,9 @@ from .doubts import checks, per_class
 from .flags import pack_flags
 from .plan import AttackPlan, EvaluationSet, attack_labels, describe_attacks
 from .records import RobustnessRecord, describe_samples
-from .runner import Job, Outcome, run_jobs
+from .runner import Job, Progress, run_jobs
 from .text_attacks import attacked_prompts, both, prompt_classifier, text_only
+from .verdicts import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +137,11 @@ def measure(
     records = []
     with tqdm(total=steps, desc=progress, disable=progress is None, unit="image", smoothing=0.1) as bar:
 
-        def advance(job: Job, count: int, robust: float) -> None:
-            bar.set_postfix_str(f"{job.title}, robust {robust:.3f}", refresh=False)
-            bar.update(count)
+        def advance(now: Progress) -> None:
+            found = f"clean {now.clean:.3f}, robust {now.robust:.3f}"
+            left = f"{bar.total - bar.n - now.images:,} images left"
+            bar.set_postfix_str(f"{now.job.title}, {now.stage}: {found}, {left}", refresh=False)
+            bar.update(now.images)
 
         for target in targets:
             outcomes, samples = {}, {}
