@@ -160,7 +160,7 @@ class RobustnessRecord:
 
     @property
     def direct(self) -> bool:
-        """The classifier itself under its own attack: no transfer, no target, no defence, no attacked text."""
+        """The classifier itself under its own attack: no transfer, target, defence or attacked text."""
         special = {"target", "text_attack", "text"} & set(self.attack)
         return self.crafted_level is None and self.defence is None and not special
 

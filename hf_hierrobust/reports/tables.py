@@ -37,7 +37,7 @@ def attack_short(attack: Mapping[str, Any]) -> str:
 
 
 def scored_by(record: RobustnessRecord | Mapping[str, Any]) -> str:
-    """The classifier whose verdicts count, with the defence around it and the level attacked instead of it."""
+    """The classifier whose verdicts count, with its defence, and the level attacked in its stead."""
     entries = record if isinstance(record, Mapping) else vars(record)
     name = entries["classifier"]
     if defence := entries.get("defence"):
