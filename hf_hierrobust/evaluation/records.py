@@ -1,21 +1,19 @@
-"""Robustness records: one measured accuracy with everything needed to read, repeat or doubt it, as JSON."""
+"""Robustness records: one measured accuracy with everything needed to read, repeat or doubt it."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ..files import FileFormatError, read_json, write_atomically
 from .record_checks import (
     check_flags,
     check_identity,
+    check_intervals,
     checked_accuracies,
     checked_attack,
     checked_base,
@@ -27,12 +25,7 @@ __all__ = [
     "RobustnessRecord",
     "describe_samples",
     "environment_versions",
-    "load_records",
-    "save_records",
 ]
-
-SCHEMA = "hf_hierrobust.robustness_records"
-SCHEMA_VERSION = 1
 
 
 class RecordFormatError(ValueError):
@@ -130,6 +123,7 @@ class RobustnessRecord:
         check_identity(vars(self))
         object.__setattr__(self, "attack", checked_attack(self.attack))
         intervals = checked_accuracies(self.clean_accuracy, self.robust_accuracy, self.num_samples, "")
+        check_intervals(self.intervals, intervals)
         object.__setattr__(self, "intervals", intervals)
         if self.flags is not None:
             check_flags(self.flags, self.clean_accuracy, self.robust_accuracy, self.num_samples)
@@ -155,38 +149,3 @@ class RobustnessRecord:
         if missing or unknown:
             raise RecordFormatError(f"record lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
         return cls(**entries)
-
-
-def save_records(path: str | Path, records: Iterable[RobustnessRecord]) -> None:
-    """Write records as one JSON file; a crash in between leaves the previous file whole."""
-    document = {"schema": SCHEMA, "version": SCHEMA_VERSION, "records": [r.to_dict() for r in records]}
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text)
-
-
-def load_records(path: str | Path) -> list[RobustnessRecord]:
-    """Read what `save_records` wrote, validating every record again.
-
-    Raises:
-        RecordFormatError: broken JSON, another schema or version, or an invalid record (with its index).
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    try:
-        document = read_json(path)
-    except FileFormatError as error:
-        raise RecordFormatError(f"{error}; it may have been cut off.") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    version = document.get("version") if isinstance(document, dict) else None
-    if (schema, version) != (SCHEMA, SCHEMA_VERSION) or not isinstance(document.get("records"), list):
-        raise RecordFormatError(
-            f"{path.name} has schema {schema!r} version {version!r}; "
-            f"this release reads {SCHEMA!r} version {SCHEMA_VERSION} with a list 'records'."
-        )
-    records = []
-    for index, entries in enumerate(document["records"]):
-        try:
-            records.append(RobustnessRecord.from_dict(entries))
-        except (ValueError, TypeError) as error:
-            raise RecordFormatError(f"{path.name}, record {index}: {error}") from error
-    return records
