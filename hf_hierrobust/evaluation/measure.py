@@ -38,6 +38,7 @@ class Target:
         prompted: the leaves' cosine classifier with attacked prompts, where these are measured too.
         text_seconds: that the attack on the prompts took.
         pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
+        depth: of the tree, where the model has a calibrated head.
     """
 
     data: EvaluationSet
@@ -46,10 +47,16 @@ class Target:
     prompted: LevelClassifier | None = None
     text_seconds: float = 0.0
     pipeline: PixelPipeline | None = None
+    depth: TreeDepth | None = None
 
     def paired(self, one: LevelClassifier) -> bool:
         """Whether a classifier is also measured with attacked prompts."""
         return self.prompted is not None and (one.level, one.name) == (0, "cosine")
+
+    def says_depth(self, one: LevelClassifier) -> bool:
+        """Whether a classifier's records say where its level lies: -kappa d's or, without it, the cosine's."""
+        names = [other.name for other in self.found]
+        return self.depth is not None and one.name == ("hyperbolic" if "hyperbolic" in names else "cosine")
 
 
 def evaluate_model(
@@ -173,7 +180,7 @@ def _target(
     """The classifiers of a model on one set, with attacked prompts where the plan asks for them."""
     pipeline, tokenizer = PixelPipeline(processor.image_processor), processor.tokenizer
     class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
-    found = level_classifiers(model, pipeline, tokenizer, class_set, data.tree, names=names)
+    found, depth = level_classifiers(model, pipeline, tokenizer, class_set, data.tree, names=names), None
     leaf = next((one for one in found if (one.level, one.name) == (0, "cosine")), None)
     if plan.text_attack is None or leaf is None:
         return Target(data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import FileFormatError, read_json, write_atomically
+from .depth_checks import check_depth
 from .record_checks import (
     check_flags,
     check_identity,
@@ -91,6 +92,9 @@ class RobustnessRecord:
             "none seen" or "suspected: …".
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
+        depth: of a tree's level in the ball of a calibrated head: norms and edges of its texts, margins of
+            -kappa d and their bound, see `depth.TreeDepth.facts`. It stands with the classifier "hyperbolic"
+            or, where that was not attacked, with "cosine".
 
     Raises:
         ValueError: a value contradicts another one or its own meaning; the message names the field.
@@ -123,6 +127,7 @@ class RobustnessRecord:
     cost: dict[str, float] | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] | None = None
+    depth: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -133,6 +138,8 @@ class RobustnessRecord:
         object.__setattr__(self, "intervals", intervals)
         if self.flags is not None:
             check_flags(self.flags, self.clean_accuracy, self.robust_accuracy, self.num_samples)
+        if self.depth is not None:
+            check_depth(self.depth, vars(self))
         if self.base is not None:
             object.__setattr__(self, "base", checked_base(self.base, self.num_samples))
 
