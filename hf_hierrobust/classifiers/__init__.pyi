@@ -9,5 +9,6 @@ from .levels import (
 )
 from .network import network_classifiers as network_classifiers
 from .rollup import SuperclassView as SuperclassView, roll_up as roll_up
+from .shared import Parts as Parts, parts_of as parts_of, shared_logits as shared_logits
 from .steadiness import UnsteadyClassifierWarning as UnsteadyClassifierWarning
 from .zero_shot import ZeroShotClassifier as ZeroShotClassifier

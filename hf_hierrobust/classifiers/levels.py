@@ -14,6 +14,7 @@ from ..geometry import Polar
 from ..hierarchy import LabelTree, node_names
 from ..modeling import PixelPipeline, RobustDualEncoder, encode_prompts
 from .rollup import roll_up
+from .shared import Parts, parts_of
 from .zero_shot import ZeroShotClassifier
 
 USUAL_CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic")
@@ -62,18 +63,16 @@ class _Derived:
     def __call__(self, pixels: Tensor) -> Tensor:
         return self._derive(self._base(pixels))
 
-    def features(self, pixels: Tensor) -> Tensor:
-        return self._base.features(pixels)
-
-    def logits_of(self, features: Tensor) -> Tensor:
-        return self._derive(self._base.logits_of(features))
-
     @property
     def points(self) -> Polar:
         return self._base.points
 
     def with_autocast(self, dtype: torch.dtype | None) -> _Derived:
         return _Derived(self._base.with_autocast(dtype), self._derive)
+
+    def parts(self) -> Parts:
+        key, stem, head = parts_of(self._base)
+        return Parts(key, stem, lambda found: self._derive(head(found)))
 
 
 def level_prompts(class_set: ClassSet, tree: LabelTree | None, template: str | None) -> list[list[list[str]]]:

@@ -36,9 +36,11 @@ def check_steady(
     Args:
         classifier: frozen, pixels -> logits (B, K).
         pixels, logits: a clean batch and the answers to it, if known.
-        owner: whom to remember as asked, where ``classifier`` is a wrapper made for this call.
+        owner: whom to remember as asked, where ``classifier`` is a wrapper made for this call; its own
+            ``owner``, if it has one.
     """
     owner = classifier if owner is None else owner
+    owner = getattr(owner, "owner", owner)
     if _ASKED.get(id(owner)) is owner:
         return
     with contextlib.suppress(TypeError):  # what takes no weak reference is asked each time

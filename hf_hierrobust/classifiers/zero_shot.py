@@ -14,6 +14,7 @@ from ..geometry import Polar
 from ..modeling.dual_encoder import RobustDualEncoder
 from ..modeling.pixels import PixelPipeline
 from ..modeling.text_checks import check_distinct
+from .shared import Parts
 
 Score = Literal["cosine", "hyperbolic"]
 
@@ -94,10 +95,15 @@ class ZeroShotClassifier:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1] to logits (B, N), fp32."""
-        return self.logits_of(self.features(pixels))
+        return self.scores(self.features(pixels))
 
-    def logits_of(self, features: Tensor) -> Tensor:
-        """Image embeddings (B, D), as of `features`, to logits (B, N), fp32."""
+    def parts(self) -> Parts:
+        """See `parts_of`: classifiers of one model and pipeline share their embeddings."""
+        key = ("embeddings", id(self.module), id(self.pipeline), self.autocast)
+        return Parts(key, self.features, self.scores)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Image embeddings (B, D) of `features` to logits (B, N), fp32."""
         if self.score == "cosine":
             logits = torch.nn.functional.normalize(features, dim=-1) @ self._text.T
             return logits if self._offset is None else logits + self._offset

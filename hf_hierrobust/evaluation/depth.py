@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..classifiers.levels import LevelClassifier
+from ..classifiers import parts_of
+from ..classifiers.levels import LevelClassifier, level_classifiers
+from ..data import ClassSet
 from ..geometry import (
     classification_margin,
     edge_order,
@@ -23,9 +25,34 @@ from ..geometry import (
     simplex_margins,
 )
 from ..hierarchy import LabelTree
+from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.hier_head import HierHead
 
 QUANTILES = (0.1, 0.5, 0.9)
+
+
+def classifiers_and_depth(
+    model: RobustDualEncoder,
+    pipeline: PixelPipeline,
+    tokenizer,
+    class_set: ClassSet,
+    tree: LabelTree | None,
+    names: Sequence[str] | None = None,
+) -> tuple[list[LevelClassifier], TreeDepth | None]:
+    """`level_classifiers` of the given names; and the depth of the tree, if the head is calibrated."""
+    if tree is None or tree.depth == 0 or not model.hier_head.calibrated:
+        return level_classifiers(model, pipeline, tokenizer, class_set, tree, names=names), None
+    asked = [*names, "hyperbolic"] if names else None
+    found = level_classifiers(model, pipeline, tokenizer, class_set, tree, names=asked)
+    recipe = (getattr(model.config, "hier_robust", None) or {}).get("objective_args") or {}
+    depth = TreeDepth(
+        model.hier_head,
+        tree.align(class_set.class_names),
+        [one for one in found if one.name == "hyperbolic"],
+        recipe.get("gap_margin"),
+        told_by="cosine" if names and "hyperbolic" not in names else "hyperbolic",
+    )
+    return [one for one in found if not names or one.name in names], depth
 
 
 class TreeDepth:
@@ -36,6 +63,8 @@ class TreeDepth:
         tree: aligned with the classes.
         classifiers: the classifier ``hyperbolic`` of each level, leaves first.
         gap_margin: by which training wanted parents' norms below their children's; None where it did not.
+        told_by: the classifier whose records tell depth: "hyperbolic" or, where that one is not attacked,
+            "cosine".
 
     Attributes:
         norms: (K_l,) of each level.
@@ -47,39 +76,48 @@ class TreeDepth:
         tree: LabelTree,
         classifiers: Sequence[LevelClassifier],
         gap_margin: float | None = None,
+        told_by: str = "hyperbolic",
     ):
-        self.head, self.tree, self.classifiers, self.gap_margin = head, tree, classifiers, gap_margin
+        self.head, self.tree, self.classifiers = head, tree, classifiers
+        self.gap_margin, self.told_by = gap_margin, told_by
         self.norms = [self._norm(one.classifier.points.radius).cpu() for one in classifiers]
         edges = [tree.edges(level) for level in range(tree.depth)]
         self._orders = edge_order(self.norms, edges, gap_margin or 0.0)
         self._medians = level_medians(self.norms, edges)
 
-    def probe(self, level: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Pixels and their classes (B,) at a level -> (B, 2): margin of -kappa d, norm beyond the text's.
+    def probe(self, one: LevelClassifier) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Pixels and their classes (B,) -> (B, 2), for a job of this classifier; None if it tells no depth.
 
-        The margin is the score of the true class minus the best other one's; NaN where there is no other.
-        The second is the norm of the image minus that of its own node's text.
+        First the margin of -kappa d at its level, the true class's score minus the best other one's, NaN
+        where there is no other; then the norm of the image minus that of its own node's text.
         """
-        one = self.classifiers[level]
-        own = torch.zeros(int(one.to_node.max()) + 1)
-        own[one.to_node] = self.norms[level][self.tree.ancestors(level)].float()
+        if one.name != self.told_by:
+            return None
+        level, own = self.classifiers[one.level], torch.zeros(int(one.to_node.max()) + 1)
+        _, stem, scores = parts_of(level.classifier)
+        own[one.to_node] = self.norms[one.level][self.tree.ancestors(one.level)].float()
 
         def measure(pixels: Tensor, labels: Tensor) -> Tensor:
-            features = one.classifier.features(pixels)
+            features = stem(pixels)
             image = self._norm(self.head.lift(self.head.image_tangent(features)).radius)
             margin = torch.full_like(image, math.nan)
             if len(own) > 1:
-                margin = classification_margin(one.classifier.logits_of(features), labels)
+                margin = classification_margin(scores(features), labels)
             return torch.stack([margin, image - own.to(image.device)[labels]], dim=1)
 
         return measure
 
-    def facts(self, level: int, clean: Tensor, attacked: Tensor | None = None) -> dict[str, Any]:
-        """The entry ``depth`` of a record of this level.
+    def facts(self, one: LevelClassifier, notes: tuple[Tensor, Tensor] | None) -> dict[str, Any] | None:
+        """The entry ``depth`` of a record of this classifier; None if it tells none.
 
         Args:
-            clean, attacked: (N, 2) of all images, from the level's probe.
+            notes: (N, 2) of all images when clean and when attacked, from the probe.
         """
+        if one.name != self.told_by or notes is None:
+            return None
+        level, clean = one.level, notes[0]
+        # Pixels that the cosine was attacked by are no attack on -kappa d.
+        attacked = notes[1] if one.name == "hyperbolic" else None
         curvature, kappa = self.head.constants["curvature"], float(self.head.kappa)
         root, norms = math.sqrt(curvature), self.norms[level].double()
         middle, largest = self._medians[level], float(norms.max())

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..adapters.fingerprints import weights_hash
-from ..classifiers.levels import LevelClassifier, level_classifiers
+from ..classifiers.levels import LevelClassifier
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.kernels import fast_kernels
 from ..naming import level_name, public_name
+from .depth import TreeDepth, classifiers_and_depth
 from .doubts import checks, per_class
 from .flags import pack_flags
 from .plan import AttackPlan, EvaluationSet, attack_labels, describe_attacks
@@ -52,11 +53,6 @@ class Target:
     def paired(self, one: LevelClassifier) -> bool:
         """Whether a classifier is also measured with attacked prompts."""
         return self.prompted is not None and (one.level, one.name) == (0, "cosine")
-
-    def says_depth(self, one: LevelClassifier) -> bool:
-        """Whether a classifier's records say where its level lies: -kappa d's or, without it, the cosine's."""
-        names = [other.name for other in self.found]
-        return self.depth is not None and one.name == ("hyperbolic" if "hyperbolic" in names else "cosine")
 
 
 def evaluate_model(
@@ -180,22 +176,18 @@ def _target(
     """The classifiers of a model on one set, with attacked prompts where the plan asks for them."""
     pipeline, tokenizer = PixelPipeline(processor.image_processor), processor.tokenizer
     class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
-    found, depth = level_classifiers(model, pipeline, tokenizer, class_set, data.tree, names=names), None
+    found, depth = classifiers_and_depth(model, pipeline, tokenizer, class_set, data.tree, names)
     leaf = next((one for one in found if (one.level, one.name) == (0, "cosine")), None)
+    target = Target(
+        data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline, depth=depth
+    )
     if plan.text_attack is None or leaf is None:
-        return Target(data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline)
+        return target
     start = time.perf_counter()
     prompts = attacked_prompts(model, tokenizer, class_set, class_set.templates, plan.text_attack)
     attacked = prompt_classifier(model, pipeline, tokenizer, prompts)
     prompted = replace(leaf, classifier=attacked, search=attacked.with_autocast(torch.bfloat16))
-    return Target(
-        data=data,
-        found=found,
-        templates_hash=class_set.templates_hash,
-        prompted=prompted,
-        text_seconds=time.perf_counter() - start,
-        pipeline=pipeline,
-    )
+    return replace(target, prompted=prompted, text_seconds=time.perf_counter() - start)
 
 
 def _keys(target: Target, budgets: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
@@ -219,6 +211,7 @@ def _job(
         to_class=one.to_node,
         search=one.search if bf16_search else None,
         title=title,
+        probe=None if prompted or target.depth is None else target.depth.probe(one),
     )
 
 
@@ -266,7 +259,8 @@ def _records(
         labels = attack_labels(attacks)
         for index, one in enumerate(target.found):
             outcome = outcomes[budget, index, False]
-            records.append(_record(one, outcome, common | {"attack": image}, labels))
+            depth = None if target.depth is None else target.depth.facts(one, outcome.notes)
+            records.append(_record(one, outcome, common | {"attack": image, "depth": depth}, labels))
             if not target.paired(one):
                 continue
             pair = outcomes[budget, index, True]
