@@ -15,14 +15,14 @@ class FileFormatError(ValueError):
     """A file does not hold what its format promises, or more than anyone would write; one line says which."""
 
 
-def write_atomically(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text; a crash in between leaves the previous file whole. Parent folders are made."""
+def write_atomically(path: str | Path, content: str | bytes) -> Path:
+    """Write text, as UTF-8, or bytes; a crash in between leaves the previous file whole. Parents are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
