@@ -50,6 +50,14 @@ def check_identity(entries: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={value!r} must be a non-empty string.")
     for name in ("model", "dataset"):
         check_public(name, entries[name])
+    for name in ("model_hash", "tree", "tree_hash", "templates_hash"):
+        if entries[name] is not None and not isinstance(entries[name], str):
+            raise ValueError(f"{name}={entries[name]!r} must be text or None.")
+    for name in ("attack", "sample_ids", "intervals", "versions", "checks"):
+        if not isinstance(entries[name], Mapping):
+            raise ValueError(f"{name}={entries[name]!r} must be an object.")
+    if isinstance(entries["seed"], bool) or not isinstance(entries["seed"], int):
+        raise ValueError(f"seed={entries['seed']!r} must be an integer.")
     for name, least in (("num_classes", 1), ("level", 0), ("num_samples", 1)):
         value = entries[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -123,6 +131,16 @@ def checked_accuracies(clean: float, robust: float, n: int, prefix: str) -> dict
             "count an image as robust only if it is also right when clean."
         )
     return intervals
+
+
+def check_intervals(given: Mapping[str, Any], computed: Mapping[str, list[float]]) -> None:
+    """Refuse intervals that do not follow from the counts; a record without any is given them."""
+    for kind, bounds in computed.items():
+        if given and (
+            len(given.get(kind) or ()) != 2
+            or any(not math.isclose(a, b, abs_tol=1e-6) for a, b in zip(given[kind], bounds))
+        ):
+            raise ValueError(f"intervals.{kind}={given.get(kind)} is not the Wilson interval {bounds}.")
 
 
 def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -> None:

@@ -28,6 +28,8 @@ class Job:
         to_class: (C,) class of each label, e.g. a tree's ancestors at some level; None: the labels.
         search: cheaper callable for gradients, such as the same model under bf16.
         title: what a progress bar calls it.
+        probe: pixels (B, 3, H, W) and their classes (B,) -> (B, P) numbers, which are noted of every image
+            when clean and as the attacks leave it.
     """
 
     classifier: Callable[[Tensor], Tensor]
@@ -35,6 +37,7 @@ class Job:
     to_class: Tensor | None = None
     search: Callable[[Tensor], Tensor] | None = None
     title: str = ""
+    probe: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class Progress(NamedTuple):
@@ -165,8 +168,9 @@ def _stage(
     if not before:
         if _classes(job) not in judged:
             judged[_classes(job)] = judge(job.classifier, pixels, labels).cpu()
-        count, seconds = len(pixels), time.perf_counter() - start
-        return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds)
+        notes, count = _notes(job, pixels, labels), len(pixels)
+        seconds = time.perf_counter() - start
+        return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds, notes=notes)
     number, flags = len(before) - 1, before[-1].flags.clone()
     rows = flags.nonzero()[:, 0]
     generator = torch.Generator(pixels.device).manual_seed(seed + 1_000_003 * batch + 7919 * number)
@@ -180,7 +184,10 @@ def _stage(
         clean_correct=torch.ones(len(rows), dtype=torch.bool, device=pixels.device),
     )
     flags[rows] = result.robust_correct.cpu()
-    count = len(rows)
+    notes, count = before[-1].notes, len(rows)
+    if notes is not None:
+        found = dict(zip(rows.tolist(), _notes(job, result.adversarial, labels[places])))
+        notes = [found.get(row, former) for row, former in enumerate(notes)]
     return Stage(
         batch,
         index,
@@ -191,7 +198,16 @@ def _stage(
         forwards=result.cost.forwards * count,
         backwards=result.cost.backwards * count,
         seconds=time.perf_counter() - start,
+        notes=notes,
     )
+
+
+def _notes(job: Job, pixels: Tensor, labels: Tensor) -> list[list[float]] | None:
+    """What the job's probe says of each image, under the conditions of `judge`."""
+    if job.probe is None:
+        return None
+    with frozen(job.classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        return job.probe(pixels, labels).tolist()
 
 
 @dataclass
