@@ -9,6 +9,7 @@ from .image.fab import FAB, TargetedFAB
 from .image.pgd import PGD
 from .image.square import Square
 from .image.superclass import SuperclassAttack
+from .image.superclass_target import SuperclassTarget
 from .image.victim import Cost, Victim
 from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
@@ -46,6 +47,7 @@ __all__ = [
     "PromptCrossEntropy",
     "Square",
     "SuperclassAttack",
+    "SuperclassTarget",
     "SynonymAttack",
     "TargetedAPGD",
     "TargetedFAB",

@@ -4,8 +4,10 @@ from .compare import compare, with_base
 from .hf_metric import hierarchical_accuracy
 from .measure import Target, evaluate_model, measure
 from .plan import AttackPlan, EvaluationSet, build_attacks
-from .records import RobustnessRecord, load_records, save_records
-from .runner import Job, Outcome, attack_classifier, judge, run_jobs
+from .record_files import load_records, save_records
+from .records import RobustnessRecord
+from .runner import Job, attack_classifier, judge, run_jobs
+from .verdicts import Outcome
 
 __all__ = [
     "AttackPlan",

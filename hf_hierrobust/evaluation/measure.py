@@ -14,16 +14,18 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..adapters.fingerprints import weights_hash
-from ..classifiers.levels import LevelClassifier, level_classifiers
+from ..classifiers.levels import LevelClassifier
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.kernels import fast_kernels
 from ..naming import level_name, public_name
+from .depth import TreeDepth, classifiers_and_depth
 from .doubts import checks, per_class
 from .flags import pack_flags
 from .plan import AttackPlan, EvaluationSet, attack_labels, describe_attacks
 from .records import RobustnessRecord, describe_samples
-from .runner import Job, Outcome, run_jobs
+from .runner import Job, Progress, run_jobs
 from .text_attacks import attacked_prompts, both, prompt_classifier, text_only
+from .verdicts import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class Target:
         prompted: the leaves' cosine classifier with attacked prompts, where these are measured too.
         text_seconds: that the attack on the prompts took.
         pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
+        depth: of the tree, where the model has a calibrated head.
     """
 
     data: EvaluationSet
@@ -45,6 +48,7 @@ class Target:
     prompted: LevelClassifier | None = None
     text_seconds: float = 0.0
     pipeline: PixelPipeline | None = None
+    depth: TreeDepth | None = None
 
     def paired(self, one: LevelClassifier) -> bool:
         """Whether a classifier is also measured with attacked prompts."""
@@ -136,9 +140,11 @@ def measure(
     records = []
     with tqdm(total=steps, desc=progress, disable=progress is None, unit="image", smoothing=0.1) as bar:
 
-        def advance(job: Job, count: int, robust: float) -> None:
-            bar.set_postfix_str(f"{job.title}, robust {robust:.3f}", refresh=False)
-            bar.update(count)
+        def advance(now: Progress) -> None:
+            found = f"clean {now.clean:.3f}, robust {now.robust:.3f}"
+            left = f"{bar.total - bar.n - now.images:,} images left"
+            bar.set_postfix_str(f"{now.job.title}, {now.stage}: {found}, {left}", refresh=False)
+            bar.update(now.images)
 
         for target in targets:
             outcomes, samples = {}, {}
@@ -170,22 +176,18 @@ def _target(
     """The classifiers of a model on one set, with attacked prompts where the plan asks for them."""
     pipeline, tokenizer = PixelPipeline(processor.image_processor), processor.tokenizer
     class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
-    found = level_classifiers(model, pipeline, tokenizer, class_set, data.tree, names=names)
+    found, depth = classifiers_and_depth(model, pipeline, tokenizer, class_set, data.tree, names)
     leaf = next((one for one in found if (one.level, one.name) == (0, "cosine")), None)
+    target = Target(
+        data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline, depth=depth
+    )
     if plan.text_attack is None or leaf is None:
-        return Target(data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline)
+        return target
     start = time.perf_counter()
     prompts = attacked_prompts(model, tokenizer, class_set, class_set.templates, plan.text_attack)
     attacked = prompt_classifier(model, pipeline, tokenizer, prompts)
     prompted = replace(leaf, classifier=attacked, search=attacked.with_autocast(torch.bfloat16))
-    return Target(
-        data=data,
-        found=found,
-        templates_hash=class_set.templates_hash,
-        prompted=prompted,
-        text_seconds=time.perf_counter() - start,
-        pipeline=pipeline,
-    )
+    return replace(target, prompted=prompted, text_seconds=time.perf_counter() - start)
 
 
 def _keys(target: Target, budgets: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
@@ -209,6 +211,7 @@ def _job(
         to_class=one.to_node,
         search=one.search if bf16_search else None,
         title=title,
+        probe=None if prompted or target.depth is None else target.depth.probe(one),
     )
 
 
@@ -256,7 +259,8 @@ def _records(
         labels = attack_labels(attacks)
         for index, one in enumerate(target.found):
             outcome = outcomes[budget, index, False]
-            records.append(_record(one, outcome, common | {"attack": image}, labels))
+            depth = None if target.depth is None else target.depth.facts(one, outcome.notes)
+            records.append(_record(one, outcome, common | {"attack": image, "depth": depth}, labels))
             if not target.paired(one):
                 continue
             pair = outcomes[budget, index, True]

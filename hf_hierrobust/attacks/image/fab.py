@@ -23,9 +23,9 @@ from .victim import Victim
 class FAB(Attack):
     """Walks along linearised decision boundaries, drawn towards the clean image, and keeps the closest point.
 
-    An image comes back as its closest misclassified point; where that lies outside the ball, the frame
-    projects it. All K - 1 boundaries are linearised at each step, with a backward pass each: with many
-    classes use `TargetedFAB`.
+    An image comes back as its closest misclassified point, or where the walk ended; what lies outside the
+    ball is projected and judged by the frame. All K - 1 boundaries are linearised at each step, with a
+    backward pass each: with many classes use `TargetedFAB`.
 
     Args:
         eps, norm, space: see `PixelAttack`; ``eps`` is what ends the search, not what it looks for.
@@ -118,6 +118,8 @@ class FAB(Attack):
                 rows, x, clean, truth, others = (v[stay] for v in (rows, x, clean, truth, others))
                 if len(rows) == 0:
                     return
+        nowhere = size[rows].isinf()
+        found[rows[nowhere]] = x[nowhere]
 
     def _boundary(self, victim: Victim, x: Tensor, labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """``z_c - z_y`` (B,) and its gradient (B, C, H, W) for the class with the nearest boundary."""
