@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..adapters.fingerprints import weights_hash
 from ..classifiers.levels import LevelClassifier
 from ..modeling import PixelPipeline, RobustDualEncoder
-from ..modeling.kernels import fast_kernels
+from ..modeling.kernels import attack_kernels
 from ..naming import level_name, public_name
 from .depth import TreeDepth, classifiers_and_depth
 from .doubts import checks, per_class
@@ -102,7 +102,7 @@ def evaluate_model(
         "model_hash": weights_hash(model),
         "seed": seed,
     }
-    with fast_kernels(model, dtype):
+    with attack_kernels(model, dtype):
         return measure(
             targets,
             plan,
