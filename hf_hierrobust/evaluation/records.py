@@ -28,11 +28,14 @@ __all__ = [
     "describe_samples",
     "environment_versions",
     "load_records",
+    "records_hash",
     "save_records",
 ]
 
 SCHEMA = "hf_hierrobust.robustness_records"
 SCHEMA_VERSION = 1
+VOLATILE = frozenset({"created", "wall_seconds"})
+"""Fields that say when and how long something was measured; all others are the same when it is repeated."""
 
 
 class RecordFormatError(ValueError):
@@ -155,6 +158,12 @@ class RobustnessRecord:
         if missing or unknown:
             raise RecordFormatError(f"record lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
         return cls(**entries)
+
+
+def records_hash(records: Iterable[RobustnessRecord]) -> str:
+    """SHA-256 of what records measured, in their order: of everything but the fields of `VOLATILE`."""
+    entries = [{k: v for k, v in r.to_dict().items() if k not in VOLATILE} for r in records]
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def save_records(path: str | Path, records: Iterable[RobustnessRecord]) -> None:
