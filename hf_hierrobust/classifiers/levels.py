@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import ClassSet
+from ..geometry import Polar
 from ..hierarchy import LabelTree, node_names
 from ..modeling import PixelPipeline, RobustDualEncoder, encode_prompts
 from .rollup import roll_up
@@ -61,6 +62,10 @@ class _Derived:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return self._derive(self._base(pixels))
+
+    @property
+    def points(self) -> Polar:
+        return self._base.points
 
     def with_autocast(self, dtype: torch.dtype | None) -> _Derived:
         return _Derived(self._base.with_autocast(dtype), self._derive)

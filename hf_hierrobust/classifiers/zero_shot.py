@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..geometry import Polar
 from ..modeling.dual_encoder import RobustDualEncoder
 from ..modeling.pixels import PixelPipeline
 from ..modeling.text_checks import check_distinct
@@ -72,6 +73,13 @@ class ZeroShotClassifier:
     def space(self) -> str:
         """Threat space of the pixels that the pipeline takes."""
         return self.pipeline.space
+
+    @property
+    def points(self) -> Polar:
+        """The classes' texts in the ball, of a hyperbolic score: directions (N, D) and radii (N,)."""
+        if self.score != "hyperbolic":
+            raise AttributeError(f"a classifier with score={self.score!r} has no points in the ball")
+        return self._text
 
     def with_autocast(self, dtype: torch.dtype | None) -> ZeroShotClassifier:
         """The same classifier with its image tower under autocast."""

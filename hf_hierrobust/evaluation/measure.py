@@ -188,6 +188,7 @@ def _job(
         to_class=one.to_node,
         search=one.search if bf16_search else None,
         title=title,
+        probe=None if prompted or target.depth is None else target.depth.probe(one),
     )
 
 
@@ -212,7 +213,8 @@ def _records(
         labels = attack_labels(attacks)
         for index, one in enumerate(target.found):
             outcome = outcomes[budget, index, False]
-            records.append(_record(one, outcome, common | {"attack": image}, labels))
+            depth = None if target.depth is None else target.depth.facts(one, outcome.notes)
+            records.append(_record(one, outcome, common | {"attack": image, "depth": depth}, labels))
             if not target.paired(one):
                 continue
             pair = outcomes[budget, index, True]

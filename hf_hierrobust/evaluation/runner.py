@@ -29,6 +29,8 @@ class Job:
         to_class: (C,) class of each label, e.g. a tree's ancestors at some level; None: the labels.
         search: cheaper callable for gradients, such as the same model under bf16.
         title: what a progress bar calls it.
+        probe: pixels (B, 3, H, W) and their classes (B,) -> (B, P) numbers, which are noted of every image
+            when clean and as the attacks leave it.
     """
 
     classifier: Callable[[Tensor], Tensor]
@@ -36,6 +38,7 @@ class Job:
     to_class: Tensor | None = None
     search: Callable[[Tensor], Tensor] | None = None
     title: str = ""
+    probe: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 DONE, KNOWN = "done", "of an earlier start"
@@ -169,8 +172,9 @@ def _stage(
         if _classes(job) not in judged:
             with _drawing_from(_start_seed(seed, batch, CLEAN), place):
                 judged[_classes(job)] = judge(job.classifier, pixels, labels).cpu()
-        count, seconds = len(pixels), time.perf_counter() - start
-        return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds)
+        notes, count = _notes(job, pixels, labels), len(pixels)
+        seconds = time.perf_counter() - start
+        return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds, notes=notes)
     number, flags = len(before) - 1, before[-1].flags.clone()
     rows = flags.nonzero()[:, 0].to(place)
     generator = torch.Generator(place).manual_seed(_start_seed(seed, batch, number))
@@ -184,7 +188,10 @@ def _stage(
             clean_correct=torch.ones(len(rows), dtype=torch.bool, device=place),
         )
     flags[rows.cpu()] = result.robust_correct.cpu()
-    count = len(rows)
+    notes, count = before[-1].notes, len(rows)
+    if notes is not None:
+        found = dict(zip(rows.tolist(), _notes(job, result.adversarial, labels[rows])))
+        notes = [found.get(row, former) for row, former in enumerate(notes)]
     return Stage(
         batch,
         index,
@@ -195,7 +202,16 @@ def _stage(
         forwards=result.cost.forwards * count,
         backwards=result.cost.backwards * count,
         seconds=time.perf_counter() - start,
+        notes=notes,
     )
+
+
+def _notes(job: Job, pixels: Tensor, labels: Tensor) -> list[list[float]] | None:
+    """What the job's probe says of each image, under the conditions of `judge`."""
+    if job.probe is None:
+        return None
+    with frozen(job.classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        return job.probe(pixels, labels).tolist()
 
 
 def _start_seed(seed: int, batch: int, attack: int) -> int:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ..classifiers.levels import LevelClassifier, level_classifiers
+from ..classifiers.levels import LevelClassifier
 from ..digests import digest_of
 from ..modeling import PixelPipeline, RobustDualEncoder
+from .depth import TreeDepth, classifiers_and_depth
 from .identity import answers, model_facts, set_facts
 from .images import Batches
 from .plan import AttackPlan, EvaluationSet
@@ -29,6 +30,7 @@ class Target:
         text_seconds: that the attack on the prompts took.
         identity: what the classifiers' answers depend on beside weights, see `model_facts`.
         pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
+        depth: of the tree, where the model has a calibrated head.
     """
 
     data: EvaluationSet
@@ -38,6 +40,7 @@ class Target:
     text_seconds: float = 0.0
     identity: Mapping = field(default_factory=dict)
     pipeline: PixelPipeline | None = None
+    depth: TreeDepth | None = None
 
     def set_space(self, space: str) -> None:
         """Say in which threat space the next pixels come."""
@@ -60,7 +63,7 @@ def model_target(
     """The classifiers of a model on one set, with attacked prompts where the plan asks for them."""
     pipeline, tokenizer = PixelPipeline(processor.image_processor), processor.tokenizer
     class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
-    found = level_classifiers(model, pipeline, tokenizer, class_set, data.tree, names=names)
+    found, depth = classifiers_and_depth(model, pipeline, tokenizer, class_set, data.tree, names)
     leaf = next((one for one in found if (one.level, one.name) == (0, "cosine")), None)
     target = Target(
         data=data,
@@ -68,6 +71,7 @@ def model_target(
         templates_hash=class_set.templates_hash,
         identity=model_facts(model, processor, class_set, data.tree),
         pipeline=pipeline,
+        depth=depth,
     )
     if plan.text_attack is None or leaf is None:
         return target

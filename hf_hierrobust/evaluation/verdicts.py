@@ -29,6 +29,8 @@ class Outcome(NamedTuple):
         zero_gradient: fraction of those whose first gradient was exactly zero.
         cost: forwards and backwards per image, the clean forward included.
         seconds: of work, summed over processes and over the starts of an evaluation that was resumed.
+        notes: of a job with a probe, its numbers (N, P) on the clean images and on what the last attack that
+            saw them made of them.
     """
 
     clean: Tensor
@@ -38,6 +40,7 @@ class Outcome(NamedTuple):
     zero_gradient: tuple[float, ...]
     cost: Cost
     seconds: float
+    notes: tuple[Tensor, Tensor] | None = None
 
 
 class LineError(ValueError):
@@ -56,6 +59,7 @@ class Stage:
         zero: how many of those had an exactly zero first gradient.
         forwards, backwards: images passed, in all.
         seconds: of work.
+        notes: P numbers for each image, of a job with a probe.
     """
 
     batch: int
@@ -67,6 +71,7 @@ class Stage:
     forwards: float = 0.0
     backwards: float = 0.0
     seconds: float = 0.0
+    notes: list[list[float]] | None = None
 
     def follows(self, before: Stage) -> bool:
         """Whether this attack saw what the stage before left standing."""
@@ -116,7 +121,8 @@ def outcome_of(stages: Iterable[Stage], num_attacks: int) -> Outcome:
     if not ordered:
         raise ValueError("batches is empty: there is nothing to evaluate")
     clean = torch.cat([stage.flags for stage in ordered if stage.attack == CLEAN])
-    robust = torch.cat(list({stage.batch: stage.flags for stage in ordered}.values()))
+    last = list({stage.batch: stage for stage in ordered}.values())
+    robust = torch.cat([stage.flags for stage in last])
     attacked, standing, zero = ([0] * num_attacks for _ in range(3))
     for stage in ordered:
         if stage.attack != CLEAN:
@@ -133,7 +139,15 @@ def outcome_of(stages: Iterable[Stage], num_attacks: int) -> Outcome:
         tuple(value / max(seen, 1) for value, seen in zip(zero, attacked)),
         cost,
         sum(stage.seconds for stage in ordered),
+        _noted([stage for stage in ordered if stage.attack == CLEAN], last),
     )
+
+
+def _noted(clean: list[Stage], last: list[Stage]) -> tuple[Tensor, Tensor] | None:
+    if any(stage.notes is None for stage in (*clean, *last)):
+        return None
+    before, after = (torch.tensor([row for stage in part for row in stage.notes]) for part in (clean, last))
+    return before, after
 
 
 class StageLog:

@@ -77,24 +77,18 @@ def smallest_step(medians: Sequence[float]) -> float | None:
     return min((lower - upper for lower, upper in pairwise(medians)), default=None)
 
 
-def image_depth(image_norms: Tensor, leaf_norms: Tensor, labels: Tensor) -> ImageDepth:
+def image_depth(beyond: Tensor) -> ImageDepth:
     """How far beyond their own leaves' texts images lie.
 
     Args:
-        image_norms: (N,).
-        leaf_norms: (K,), of the leaves' texts.
-        labels: (N,) leaf of each image.
+        beyond: (N,) norm of each image minus that of its leaf's text.
 
     Raises:
-        ValueError: no images, or not one label an image.
+        ValueError: no images.
     """
-    if image_norms.ndim != 1 or not len(image_norms) or image_norms.shape != labels.shape:
-        raise ValueError(
-            f"image_norms has shape {tuple(image_norms.shape)} and labels {tuple(labels.shape)}: give one "
-            "norm and one label for each of at least one image"
-        )
-    beyond = image_norms.double() - leaf_norms.double()[labels]
-    return ImageDepth(float(beyond.quantile(0.5)), float((beyond >= 0).double().mean()))
+    if beyond.ndim != 1 or not len(beyond):
+        raise ValueError(f"beyond has shape {tuple(beyond.shape)}: give one number for each of >= 1 images")
+    return ImageDepth(float(beyond.double().quantile(0.5)), float((beyond >= 0).double().mean()))
 
 
 def _check(norms: Sequence[Tensor], edges: Edges) -> None:

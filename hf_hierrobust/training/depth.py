@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..geometry import edge_order, level_medians
+from ..geometry import edge_order, image_depth, level_medians
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 
@@ -61,7 +61,7 @@ class DepthMetrics:
         found = {"edges_in_order": sum(o.in_order for o in orders) / sum(o.edges for o in orders)}
         for level, median in enumerate(level_medians(self._norms, self._edges)):
             found[f"depth_level{level}"] = median
-        return found | {"image_depth": float(beyond.double().quantile(0.5))}
+        return found | {"image_depth": image_depth(beyond).median}
 
     def _norm(self, tangent: Tensor) -> Tensor:
         head = self.model.hier_head

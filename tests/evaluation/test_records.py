@@ -14,13 +14,12 @@ from example_records import PGD, make_record
 
 from hf_hierrobust.evaluation.flags import pack_flags, unpack_flags
 from hf_hierrobust.evaluation.metrics import wilson_interval
+from hf_hierrobust.evaluation.record_files import load_records, save_records
 from hf_hierrobust.evaluation.records import (
     RecordFormatError,
     RobustnessRecord,
     describe_samples,
     environment_versions,
-    load_records,
-    save_records,
 )
 from hf_hierrobust.naming import public_name
 from hf_hierrobust.threat import format_eps
