@@ -31,7 +31,7 @@ def check_steady(
 ) -> None:
     """Ask a few images twice more and warn, with the difference, if the answers are not the same.
 
-    Each classifier is asked once, when it is first attacked.
+    Each classifier is asked once, when it is first attacked; one that says it is ``random`` is not.
 
     Args:
         classifier: frozen, pixels -> logits (B, K).
@@ -41,7 +41,7 @@ def check_steady(
     """
     owner = classifier if owner is None else owner
     owner = getattr(owner, "owner", owner)
-    if _ASKED.get(id(owner)) is owner:
+    if _ASKED.get(id(owner)) is owner or getattr(owner, "random", False):
         return
     with contextlib.suppress(TypeError):  # what takes no weak reference is asked each time
         _ASKED[id(owner)] = owner
