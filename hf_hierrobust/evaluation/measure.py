@@ -14,7 +14,7 @@ from ..modeling import RobustDualEncoder
 from ..modeling.kernels import fast_kernels
 from ..naming import level_name, public_name
 from .doubts import checks
-from .flags import pack_flags
+from .flags import class_counts, pack_flags
 from .identity import plan_facts, run_facts
 from .images import Batches
 from .plan import AttackPlan, EvaluationSet, attack_labels, describe_attacks
@@ -214,21 +214,26 @@ def _records(
         for index, one in enumerate(target.found):
             outcome = outcomes[budget, index, False]
             depth = None if target.depth is None else target.depth.facts(one, outcome.notes)
-            records.append(_record(one, outcome, common | {"attack": image, "depth": depth}, labels))
+            records.append(_record(one, outcome, common | {"attack": image, "depth": depth}, labels, data))
             if not target.paired(one):
                 continue
             pair = outcomes[budget, index, True]
             if budget == 0:  # without pixels there is no budget
                 words = {"attack": plan.describe_text(None, space)}
                 alone = text_only(outcome.clean, pair, target.text_seconds)
-                records.append(_record(one, alone, common | words, ["text"]))
+                records.append(_record(one, alone, common | words, ["text"], data))
             joint = {"attack": plan.describe_text(image, space)}
-            records.append(_record(one, both(outcome, pair), common | joint, [*labels, "text_first"]))
+            records.append(_record(one, both(outcome, pair), common | joint, [*labels, "text_first"], data))
     return records
 
 
-def _record(one: LevelClassifier, outcome: Outcome, common: dict, labels: Sequence[str]) -> RobustnessRecord:
-    count = len(outcome.clean)
+def _record(
+    one: LevelClassifier, outcome: Outcome, common: dict, labels: Sequence[str], data: EvaluationSet
+) -> RobustnessRecord:
+    count, classes = len(outcome.clean), None
+    if one.level == 0:
+        truth = data.images.labels[data.rows]
+        classes = class_counts(data.class_set.class_names, truth, outcome.clean, outcome.robust)
     return RobustnessRecord(
         **common,
         num_classes=int(one.to_node.max()) + 1,
@@ -242,4 +247,5 @@ def _record(one: LevelClassifier, outcome: Outcome, common: dict, labels: Sequen
         cost={name: round(value, 2) for name, value in outcome.cost._asdict().items()},
         flags={"clean": pack_flags(outcome.clean), "robust": pack_flags(outcome.robust)},
         checks=checks(outcome, labels),
+        classes=classes,
     )
