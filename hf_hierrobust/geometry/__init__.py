@@ -13,6 +13,7 @@ from .margins import (
     robust_radius,
     simplex_margins,
 )
+from .placement import place_levels
 from .polar import Polar
 from .precision import full_precision
 
@@ -23,6 +24,7 @@ __all__ = [
     "euclidean_margin",
     "full_precision",
     "hyperbolic_margin",
+    "place_levels",
     "poincare",
     "polar",
     "robust_radius",
