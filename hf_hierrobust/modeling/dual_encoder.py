@@ -79,7 +79,9 @@ class RobustDualEncoder:
         self.card_text: str | None = None
         facts = getattr(config, CONFIG_KEY, None) or {}
         stored = ("text_levels", *HierHead.CONSTANTS)
-        self.hier_head = HierHead(self.embedding_dim, **{name: facts[name] for name in stored if name in facts})
+        self.hier_head = HierHead(
+            self.embedding_dim, **{name: facts[name] for name in stored if name in facts}
+        )
         self.visual_prompt: VisualPrompts | None = None
         if "visual_prompt" in facts:
             self.visual_prompt = VisualPrompts(config.vision_config, **facts["visual_prompt"])

@@ -243,7 +243,9 @@ class HierHead(nn.Module):
             self.log_image_scale.fill_(math.log((leaf_norm + margin) / images))
         self._match(image_features, text_features[leaves], labels, logit_scale)
 
-    def _match(self, image_features: Tensor, leaf_features: Tensor, labels: Tensor, logit_scale: float) -> None:
+    def _match(
+        self, image_features: Tensor, leaf_features: Tensor, labels: Tensor, logit_scale: float
+    ) -> None:
         images = self.lift(self.image_tangent(image_features).double())
         texts = self.lift(self.text_tangent(leaf_features).double())
         root = math.sqrt(self._curvature)

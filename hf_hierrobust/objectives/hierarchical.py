@@ -130,7 +130,9 @@ class TreeObjective(Objective):
         if levels is None:
             features = features[: self.num_classes]
         else:
-            edges = [edge for tree, rows in zip(self.forest, self.nodes.rows) for edge in text_edges(tree, rows)]
+            edges = [
+                edge for tree, rows in zip(self.forest, self.nodes.rows) for edge in text_edges(tree, rows)
+            ]
         logit_scale = float(view.logit_scale)
         head.calibrate(view.image_features, features, labels, logit_scale, levels, edges, self._start_margin)
 

@@ -8,7 +8,10 @@ import torch
 from hf_hierrobust.geometry import place_levels
 
 LEVELS = torch.tensor([0, 0, 0, 0, 1, 1, 2])
-EDGES = [(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5])), (torch.tensor([4, 5]), torch.tensor([6, 6]))]
+EDGES = [
+    (torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5])),
+    (torch.tensor([4, 5]), torch.tensor([6, 6])),
+]
 
 
 def in_order(norms, edges, margin=0.0) -> int:

@@ -32,9 +32,8 @@ def out_of_order(norms, forest, nodes) -> int:
 
 def trained(clip_dir, folder, tree, steps=12, **options):
     objective = HierRobust(**options)
-    trainer = make_trainer(
-        clip_dir, folder, tree=tree, objective=objective, max_steps=steps, learning_rate=0.2
-    )
+    cheap = {"num_steps": 1, "per_device_train_batch_size": 4, "max_steps": steps, "learning_rate": 0.2}
+    trainer = make_trainer(clip_dir, folder, tree=tree, objective=objective, **cheap)
     trainer.train()
     norms = norms_of(trainer.model, trainer.step.views.text.states, trainer.objective.text_levels)
     return trainer, norms
