@@ -5,6 +5,7 @@ from .image.base import ATTACKS, Attack, AttackResult
 from .image.criteria import cross_entropy, margin, misclassified
 from .image.pgd import PGD
 from .image.superclass import SuperclassAttack
+from .image.superclass_target import SuperclassTarget
 from .image.victim import Cost, Victim
 from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
@@ -38,6 +39,7 @@ __all__ = [
     "Perturbation",
     "PromptCrossEntropy",
     "SuperclassAttack",
+    "SuperclassTarget",
     "SynonymAttack",
     "TextAttack",
     "TextAttackResult",

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..data import ClassSet
+from ..geometry import Polar
 from ..hierarchy import LabelTree, node_names
 from ..modeling import PixelPipeline, RobustDualEncoder, encode_prompts
 from .rollup import roll_up
+from .shared import Parts, parts_of
 from .zero_shot import ZeroShotClassifier
 
 USUAL_CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic")
@@ -61,8 +63,16 @@ class _Derived:
     def __call__(self, pixels: Tensor) -> Tensor:
         return self._derive(self._base(pixels))
 
+    @property
+    def points(self) -> Polar:
+        return self._base.points
+
     def with_autocast(self, dtype: torch.dtype | None) -> _Derived:
         return _Derived(self._base.with_autocast(dtype), self._derive)
+
+    def parts(self) -> Parts:
+        key, stem, head = parts_of(self._base)
+        return Parts(key, stem, lambda found: self._derive(head(found)))
 
 
 def level_prompts(class_set: ClassSet, tree: LabelTree | None, template: str | None) -> list[list[list[str]]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..hierarchy import LabelTree
 from .classifier import read_logits
+from .shared import Parts, parts_of
 
 
 def roll_up(leaf_logits: Tensor, ancestors: Tensor, num_nodes: int) -> Tensor:
@@ -57,4 +58,17 @@ class SuperclassView:
         self.ancestors, self.num_nodes = tree.ancestors(level), len(tree.levels[level])
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return roll_up(read_logits(self.leaves(pixels), len(pixels)), self.ancestors, self.num_nodes)
+        return self._rolled(self.leaves(pixels), len(pixels))
+
+    def parts(self) -> Parts:
+        """See `parts_of`: the leaf classifier's own parts, rolled up."""
+        key, stem, head = parts_of(self.leaves)
+
+        def rolled(found):
+            logits = head(found)
+            return self._rolled(logits, len(logits))
+
+        return Parts(key, stem, rolled)
+
+    def _rolled(self, logits: Tensor, num_images: int) -> Tensor:
+        return roll_up(read_logits(logits, num_images), self.ancestors, self.num_nodes)

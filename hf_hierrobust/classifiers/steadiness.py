@@ -31,15 +31,17 @@ def check_steady(
 ) -> None:
     """Ask a few images twice more and warn, with the difference, if the answers are not the same.
 
-    Each classifier is asked once, when it is first attacked.
+    Each classifier is asked once, when it is first attacked; one that says it is ``random`` is not.
 
     Args:
         classifier: frozen, pixels -> logits (B, K).
         pixels, logits: a clean batch and the answers to it, if known.
-        owner: whom to remember as asked, where ``classifier`` is a wrapper made for this call.
+        owner: whom to remember as asked, where ``classifier`` is a wrapper made for this call; its own
+            ``owner``, if it has one.
     """
     owner = classifier if owner is None else owner
-    if _ASKED.get(id(owner)) is owner:
+    owner = getattr(owner, "owner", owner)
+    if _ASKED.get(id(owner)) is owner or getattr(owner, "random", False):
         return
     with contextlib.suppress(TypeError):  # what takes no weak reference is asked each time
         _ASKED[id(owner)] = owner

@@ -10,9 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..geometry import Polar
 from ..modeling.dual_encoder import RobustDualEncoder
 from ..modeling.pixels import PixelPipeline
 from ..modeling.text_checks import check_distinct
+from .shared import Parts
 
 Score = Literal["cosine", "hyperbolic"]
 
@@ -74,6 +76,13 @@ class ZeroShotClassifier:
         """Threat space of the pixels that the pipeline takes."""
         return self.pipeline.space
 
+    @property
+    def points(self) -> Polar:
+        """The classes' texts in the ball, of a hyperbolic score: directions (N, D) and radii (N,)."""
+        if self.score != "hyperbolic":
+            raise AttributeError(f"a classifier with score={self.score!r} has no points in the ball")
+        return self._text
+
     def with_autocast(self, dtype: torch.dtype | None) -> ZeroShotClassifier:
         """The same classifier with its image tower under autocast."""
         other = copy.copy(self)
@@ -88,7 +97,15 @@ class ZeroShotClassifier:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1] to logits (B, N), fp32."""
-        features = self.features(pixels)
+        return self.scores(self.features(pixels))
+
+    def parts(self) -> Parts:
+        """See `parts_of`: classifiers of one model and pipeline share their embeddings."""
+        key = ("embeddings", id(self.module), id(self.pipeline), self.autocast)
+        return Parts(key, self.features, self.scores)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Image embeddings (B, D) of `features` to logits (B, N), fp32."""
         if self.score == "cosine":
             logits = torch.nn.functional.normalize(features, dim=-1) @ self._text.T
             return logits if self._offset is None else logits + self._offset

@@ -86,8 +86,7 @@ def _check_names(values: Mapping, plugins: bool) -> None:
     if values.get("class_set") is not None:
         _name_or_file("class_set", str(values["class_set"]), sets)
     for word in _words(values, "tree"):
-        if not word.startswith("generated:"):
-            _name_or_file("tree", word, [*trees(), "wordnet", "induced"])
+        check_tree("tree", word)
     pairs = values.get("zero_shot")
     pairs = (
         [f"{k}={v}" for k, v in pairs.items()] if isinstance(pairs, Mapping) else _words(values, "zero_shot")
@@ -99,6 +98,26 @@ def _check_names(values: Mapping, plugins: bool) -> None:
                 f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet"
             )
         _existing("zero_shot", source)
+
+
+def check_tree(name: str, word: str) -> None:
+    """One tree is built in, a file, or a word that builds one.
+
+    Raises:
+        UsageError: it is none of these; with the nearest name.
+    """
+    if not word.startswith("generated:"):
+        _name_or_file(name, word, [*trees(), "wordnet", "induced"])
+
+
+def check_attacks(name: str, text: str) -> None:
+    """Comma-separated names are attacks of an evaluation.
+
+    Raises:
+        UsageError: one of them is none; with the nearest name.
+    """
+    for word in filter(None, map(str.strip, text.split(","))):
+        _one_of(name, word, registered()["eval_attack"])
 
 
 def _words(values: Mapping, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from importlib import import_module
 
 from ..progress import say
 from .help import SUMMARY, help_text
+from .parser import PARSED, parser_of
 from .plugins import load_plugins
 from .values import one_line, read_values
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f": choose {' or '.join(COMMANDS)}"
+        hint = f": did you mean {near[0]!r}?" if near else f": choose one of {', '.join(COMMANDS)}"
         print(f"hf-hierrobust: error: {command!r} is no command{hint}", file=sys.stderr)
         raise SystemExit(2)
     run_command(command, argv[1:])
@@ -48,9 +50,10 @@ def run_command(command: str, argv: Sequence[str] | None = None, defaults: dict 
     """One command; an error of the user's is one sentence on stderr and exit status 2.
 
     Args:
-        command: "train" or "evaluate".
+        command: one of `COMMANDS`.
         argv: words after the command; None reads ``sys.argv``.
-        defaults: options that the calling script presets, weaker than config and flags.
+        defaults: options that the calling script presets, weaker than config and flags; of ``train`` and
+            ``evaluate``.
 
     Raises:
         SystemExit: 2, if the command line is refused. ``--debug`` shows the traceback as well.
@@ -59,9 +62,13 @@ def run_command(command: str, argv: Sequence[str] | None = None, defaults: dict 
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     if any(word in ("-h", "--help", "--help-all") for word in argv):
-        print(help_text(command, "--help-all" in argv))
+        own = command in PARSED
+        print(parser_of(command).format_help() if own else help_text(command, "--help-all" in argv))
         return
     try:
+        if command in PARSED:
+            parser_of(command).run(argv)
+            return
         values = read_values(command, argv, defaults)
         from .checks import check_early
 
@@ -69,6 +76,9 @@ def run_command(command: str, argv: Sequence[str] | None = None, defaults: dict 
         load_plugins(values.get("plugins"))
         say("loading torch and transformers")
         import_module(f".{command}", __package__).run(values)
+    except BrokenPipeError:  # whoever read the output has seen enough; nothing is left to flush to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except USER_ERRORS as error:
         if debug:
             traceback.print_exc()

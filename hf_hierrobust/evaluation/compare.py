@@ -70,4 +70,5 @@ def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
     name = record.classifier if classifier is None else (classifier.removesuffix("-") or "cosine")
     images = (record.dataset, record.split, record.sample_ids["sha256"])
     classes = (record.class_set, record.tree_hash, record.templates_hash, record.level)
-    return (*images, *classes, name, json.dumps(record.attack, sort_keys=True))
+    defence = (record.defence or {}).get("name")
+    return (*images, *classes, name, record.crafted_level, defence, json.dumps(record.attack, sort_keys=True))

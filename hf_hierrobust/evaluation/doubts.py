@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .runner import Outcome
+from .verdicts import Outcome
 
 ZERO_GRADIENTS = 0.01
 """Fraction of all images above which exactly zero first gradients are suspicious."""

@@ -12,6 +12,10 @@ from ..threat import format_eps
 from .flags import unpack_flags
 from .metrics import wilson_interval
 
+TARGETS = ("within superclass", "outside superclass")
+DEFENDED = ("undefended_clean", "undefended_robust", "blind_robust", "adaptive_robust")
+VERDICTS = ("passed", "failed", "not applicable")
+
 
 def eps_text(norm: str, eps: float) -> str:
     """A budget the way papers write it: "4/255" for l-inf, "0.5" for other norms."""
@@ -46,6 +50,14 @@ def check_identity(entries: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={value!r} must be a non-empty string.")
     for name in ("model", "dataset"):
         check_public(name, entries[name])
+    for name in ("model_hash", "tree", "tree_hash", "templates_hash"):
+        if entries[name] is not None and not isinstance(entries[name], str):
+            raise ValueError(f"{name}={entries[name]!r} must be text or None.")
+    for name in ("attack", "sample_ids", "intervals", "versions", "checks"):
+        if not isinstance(entries[name], Mapping):
+            raise ValueError(f"{name}={entries[name]!r} must be an object.")
+    if isinstance(entries["seed"], bool) or not isinstance(entries["seed"], int):
+        raise ValueError(f"seed={entries['seed']!r} must be an integer.")
     for name, least in (("num_classes", 1), ("level", 0), ("num_samples", 1)):
         value = entries[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -80,6 +92,14 @@ def checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"attack lacks {sorted(missing)}; got {sorted(attack)}.")
     if attack["space"] not in ("native", "model"):
         raise ValueError(f"attack.space={attack['space']!r} is unknown; choose 'native' or 'model'.")
+    target, level = attack.get("target"), attack.get("target_level")
+    if (target is None) != (level is None) or target not in (None, *TARGETS):
+        raise ValueError(
+            f"attack.target={target!r} at attack.target_level={level!r}: give both, the first one of "
+            f"{', '.join(TARGETS)}"
+        )
+    if level is not None and (isinstance(level, bool) or not isinstance(level, int) or level < 1):
+        raise ValueError(f"attack.target_level={level!r} must be a superclass level, an integer >= 1.")
     eps = attack["eps"]
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or eps < 0:
         raise ValueError(f"attack.eps={eps!r} must be a number >= 0 on the pixel scale [0, 1], e.g. 4/255.")
@@ -113,6 +133,16 @@ def checked_accuracies(clean: float, robust: float, n: int, prefix: str) -> dict
     return intervals
 
 
+def check_intervals(given: Mapping[str, Any], computed: Mapping[str, list[float]]) -> None:
+    """Refuse intervals that do not follow from the counts; a record without any is given them."""
+    for kind, bounds in computed.items():
+        if given and (
+            len(given.get(kind) or ()) != 2
+            or any(not math.isclose(a, b, abs_tol=1e-6) for a, b in zip(given[kind], bounds))
+        ):
+            raise ValueError(f"intervals.{kind}={given.get(kind)} is not the Wilson interval {bounds}.")
+
+
 def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -> None:
     """Refuse verdicts per image that do not add up to the accuracies."""
     if set(flags) != {"clean", "robust"}:
@@ -124,6 +154,27 @@ def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -
                 f"flags[{kind!r}] says {right} of {n} images are right, {kind}_accuracy={value} says "
                 f"{round(value * n)}."
             )
+
+
+def check_classes(classes: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    """Refuse counts of the classes that do not add up to the accuracies."""
+    if set(classes) != {"names", "images", "clean", "robust"} or not all(
+        isinstance(values, list) and len(values) == len(classes["names"]) for values in classes.values()
+    ):
+        raise ValueError("classes must hold the lists names, images, clean and robust, of one length.")
+    count = entries["num_samples"]
+    wanted = {
+        "images": count,
+        "clean": round(entries["clean_accuracy"] * count),
+        "robust": round(entries["robust_accuracy"] * count),
+    }
+    for kind, total in wanted.items():
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in classes[kind]):
+            raise ValueError(f"classes.{kind} must hold whole numbers, none negative.")
+        if sum(classes[kind]) != total:
+            raise ValueError(f"classes.{kind} add up to {sum(classes[kind])}, not to {total} images.")
+    if any(not r <= c <= n for n, c, r in zip(classes["images"], classes["clean"], classes["robust"])):
+        raise ValueError("classes: a class has more images right under attack than clean, or than it has.")
 
 
 def checked_base(base: Mapping[str, Any], n: int) -> dict[str, Any]:
@@ -141,3 +192,59 @@ def checked_base(base: Mapping[str, Any], n: int) -> dict[str, Any]:
         check_public("base.model", base["model"])
     intervals = checked_accuracies(base["clean_accuracy"], base["robust_accuracy"], n, "base.")
     return {**base, "intervals": intervals}
+
+
+def check_transfer(entries: Mapping[str, Any]) -> None:
+    """Refuse a transfer that names one level only, or a rate that its accuracies contradict."""
+    crafted, judged = entries["crafted_level"], entries["judged_level"]
+    rate = entries["transfer_rate"]
+    if (crafted is None) != (judged is None):
+        raise ValueError(f"crafted_level={crafted} and judged_level={judged}: give both, or neither.")
+    if crafted is None:
+        if rate is not None:
+            raise ValueError(f"transfer_rate={rate} needs crafted_level and judged_level.")
+        return
+    for name, value in (("crafted_level", crafted), ("judged_level", judged)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name}={value!r} must be an integer >= 0, 0 for the leaves.")
+    if judged != entries["level"]:
+        raise ValueError(
+            f"judged_level={judged} differs from level={entries['level']}: it is the same level."
+        )
+    clean = entries["clean_accuracy"]
+    wanted = 1 - entries["robust_accuracy"] / clean if clean else None
+    if (rate is None) != (wanted is None) or (wanted is not None and abs(rate - wanted) > 1e-6):
+        raise ValueError(f"transfer_rate={rate} is not 1 - robust_accuracy / clean_accuracy = {wanted}.")
+
+
+def checked_defence(defence: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a defence's accuracies, each a count over the record's images, none below what both leave."""
+    missing = [name for name in ("name", "eot", *DEFENDED) if name not in defence]
+    if missing:
+        raise ValueError(f"defence lacks {missing}; got {sorted(defence)}.")
+    count, robust = entries["num_samples"], entries["robust_accuracy"]
+    checked_accuracies(
+        defence["undefended_clean"], defence["undefended_robust"], count, "defence.undefended_"
+    )
+    for name in ("blind_robust", "adaptive_robust"):
+        checked_accuracies(entries["clean_accuracy"], defence[name], count, f"defence.{name}: ")
+        if defence[name] * count < robust * count - 0.01:
+            raise ValueError(
+                f"defence.{name}={defence[name]} is below robust_accuracy={robust}, which counts the images "
+                "that both attacks leave."
+            )
+    return dict(defence)
+
+
+def check_diagnostics(checks: Mapping[str, Any]) -> None:
+    """Refuse diagnostics without a verdict, or failed ones that the masking verdict does not mention."""
+    failed = []
+    for name, found in (checks.get("diagnostics") or {}).items():
+        if not isinstance(found, Mapping) or found.get("verdict") not in VERDICTS:
+            raise ValueError(f"checks.diagnostics.{name}={found!r} needs a verdict of {', '.join(VERDICTS)}.")
+        if found["verdict"] == "failed":
+            failed.append(name)
+    if failed and not str(checks.get("masking")).startswith("suspected"):
+        raise ValueError(
+            f"checks.diagnostics failed ({', '.join(failed)}) but checks.masking says otherwise."
+        )

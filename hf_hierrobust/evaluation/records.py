@@ -1,4 +1,4 @@
-"""Robustness records: one measured accuracy with everything needed to read, repeat or doubt it, as JSON."""
+"""Robustness records: one measured accuracy with everything needed to read, repeat or doubt it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ..files import FileFormatError, read_json, write_atomically
+from .depth_checks import check_depth
 from .record_checks import (
+    check_classes,
+    check_diagnostics,
     check_flags,
     check_identity,
+    check_intervals,
+    check_transfer,
     checked_accuracies,
     checked_attack,
     checked_base,
+    checked_defence,
     to_plain,
 )
 
@@ -27,12 +31,11 @@ __all__ = [
     "RobustnessRecord",
     "describe_samples",
     "environment_versions",
-    "load_records",
-    "save_records",
+    "records_hash",
 ]
 
-SCHEMA = "hf_hierrobust.robustness_records"
-SCHEMA_VERSION = 1
+VOLATILE = frozenset({"created", "wall_seconds"})
+"""Fields that say when and how long something was measured; all others are the same when it is repeated."""
 
 
 class RecordFormatError(ValueError):
@@ -80,17 +83,33 @@ class RobustnessRecord:
         classifier: whose logits were attacked: "cosine", "hyperbolic", "rollup", "path" (OC-22).
         attack: constants: name, norm, eps (pixel scale), space ("native" | "model"), and where they exist
             step_size, num_steps, restarts, random_start, loss, resolution; `eps_text` ("4/255") is added.
+            With a `target` ("within superclass" | "outside superclass", at `target_level`) an image is broken
+            only if the prediction is one of the target's classes.
         sample_ids: see `describe_samples`; its count equals `num_samples`.
         intervals: {"clean": [low, high], "robust": [low, high]}, 95 % Wilson, computed from the counts.
+        crafted_level, judged_level: the adversarial images were made against the classifier of the first
+            level and shown to that of the second, which is `level`; None where both are the same one.
+        transfer_rate: of the images right at `judged_level` when clean, the fraction that is wrong there on
+            the adversarial image; None if no image is right.
+        defence: a test-time defence around the classifier: its constants, name first, `eot` (draws that the
+            adaptive attack averages over), and the fractions `undefended_clean`, `undefended_robust` (without
+            it), `blind_robust` (attacked as if it were not there) and `adaptive_robust` (attacked through
+            it). `robust_accuracy` counts the images that both attacks leave.
         base: the undefended base on the same images: clean_accuracy, robust_accuracy and, optionally, model;
             its intervals are added.
         created: ISO date and time, UTC by default.
         wall_seconds: duration of the measurement, in seconds.
         cost: {"forwards", "backwards"} of the classifier per image, attacks and verdicts together.
         checks: zero_gradient_fraction, robust_after_… for each attack, and the verdict ``masking``:
-            "none seen" or "suspected: …".
+            "none seen" or "suspected: …"; with ``diagnostics`` (`evaluation.diagnostics`) further checks by
+            name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
+        classes: of the leaf level: {"names", "images", "clean", "robust"}, of each of the classes the name,
+            the number of images and how many of them are right, clean and under attack (`class_counts`).
+        depth: of a tree's level in the ball of a calibrated head: norms and edges of its texts, margins of
+            -kappa d and their bound, see `depth.TreeDepth.facts`. It stands with the classifier "hyperbolic"
+            or, where that was not attacked, with "cosine".
 
     Raises:
         ValueError: a value contradicts another one or its own meaning; the message names the field.
@@ -115,6 +134,10 @@ class RobustnessRecord:
     tree: str | None = None
     tree_hash: str | None = None
     templates_hash: str | None = None
+    crafted_level: int | None = None
+    judged_level: int | None = None
+    transfer_rate: float | None = None
+    defence: dict[str, Any] | None = None
     intervals: dict[str, list[float]] = field(default_factory=dict)
     base: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=environment_versions)
@@ -123,6 +146,8 @@ class RobustnessRecord:
     cost: dict[str, float] | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] | None = None
+    classes: dict[str, list] | None = None
+    depth: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -130,11 +155,26 @@ class RobustnessRecord:
         check_identity(vars(self))
         object.__setattr__(self, "attack", checked_attack(self.attack))
         intervals = checked_accuracies(self.clean_accuracy, self.robust_accuracy, self.num_samples, "")
+        check_intervals(self.intervals, intervals)
         object.__setattr__(self, "intervals", intervals)
         if self.flags is not None:
             check_flags(self.flags, self.clean_accuracy, self.robust_accuracy, self.num_samples)
+        if self.classes is not None:
+            check_classes(self.classes, vars(self))
+        if self.depth is not None:
+            check_depth(self.depth, vars(self))
+        check_transfer(vars(self))
+        check_diagnostics(self.checks)
+        if self.defence is not None:
+            object.__setattr__(self, "defence", checked_defence(self.defence, vars(self)))
         if self.base is not None:
             object.__setattr__(self, "base", checked_base(self.base, self.num_samples))
+
+    @property
+    def direct(self) -> bool:
+        """The classifier itself under its own attack: no transfer, target, defence or attacked text."""
+        special = {"target", "text_attack", "text"} & set(self.attack)
+        return self.crafted_level is None and self.defence is None and not special
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON types; `from_dict` turns it back into an equal record."""
@@ -157,36 +197,7 @@ class RobustnessRecord:
         return cls(**entries)
 
 
-def save_records(path: str | Path, records: Iterable[RobustnessRecord]) -> None:
-    """Write records as one JSON file; a crash in between leaves the previous file whole."""
-    document = {"schema": SCHEMA, "version": SCHEMA_VERSION, "records": [r.to_dict() for r in records]}
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text)
-
-
-def load_records(path: str | Path) -> list[RobustnessRecord]:
-    """Read what `save_records` wrote, validating every record again.
-
-    Raises:
-        RecordFormatError: broken JSON, another schema or version, or an invalid record (with its index).
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    try:
-        document = read_json(path)
-    except FileFormatError as error:
-        raise RecordFormatError(f"{error}; it may have been cut off.") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    version = document.get("version") if isinstance(document, dict) else None
-    if (schema, version) != (SCHEMA, SCHEMA_VERSION) or not isinstance(document.get("records"), list):
-        raise RecordFormatError(
-            f"{path.name} has schema {schema!r} version {version!r}; "
-            f"this release reads {SCHEMA!r} version {SCHEMA_VERSION} with a list 'records'."
-        )
-    records = []
-    for index, entries in enumerate(document["records"]):
-        try:
-            records.append(RobustnessRecord.from_dict(entries))
-        except (ValueError, TypeError) as error:
-            raise RecordFormatError(f"{path.name}, record {index}: {error}") from error
-    return records
+def records_hash(records: Iterable[RobustnessRecord]) -> str:
+    """SHA-256 of what records measured, in their order: of everything but the fields of `VOLATILE`."""
+    entries = [{k: v for k, v in r.to_dict().items() if k not in VOLATILE} for r in records]
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()

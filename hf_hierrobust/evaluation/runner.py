@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, Cost, Victim, misclassified
+from ..attacks import Attack, Victim, misclassified
 from ..attacks.base import attackable, check_labels
 from ..classifiers import frozen
+from .plan import attack_labels
+from .shards import Shards
+from .verdicts import CLEAN, Outcome, Stage, StageLog, outcome_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class Job:
         to_class: (C,) class of each label, e.g. a tree's ancestors at some level; None: the labels.
         search: cheaper callable for gradients, such as the same model under bf16.
         title: what a progress bar calls it.
+        probe: pixels (B, 3, H, W) and their classes (B,) -> (B, P) numbers, which are noted of every image
+            when clean and as the attacks leave it.
     """
 
     classifier: Callable[[Tensor], Tensor]
@@ -32,27 +38,28 @@ class Job:
     to_class: Tensor | None = None
     search: Callable[[Tensor], Tensor] | None = None
     title: str = ""
+    probe: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-class Outcome(NamedTuple):
-    """Per-image verdicts of one job, in the order of the data.
+DONE, KNOWN = "done", "of an earlier start"
+"""What `Progress` says of a batch that is finished, now or before."""
+
+
+class Progress(NamedTuple):
+    """Where an evaluation is.
 
     Attributes:
-        clean, robust: (N,) bool; robust implies clean.
-        after: fraction of the N images that still stood after each attack, in their order.
-        attacked: fraction of the N images that each attack saw.
-        zero_gradient: fraction of those whose first gradient was exactly zero.
-        cost: forwards and backwards per image, the clean forward included.
-        seconds: wall time.
+        job: the one at work.
+        stage: ``"clean"`` or the name of the attack that starts now; `DONE` or `KNOWN` after a batch.
+        images: how many this job has just finished with.
+        clean, robust: its accuracies so far, on the images it has seen.
     """
 
-    clean: Tensor
-    robust: Tensor
-    after: tuple[float, ...]
-    attacked: tuple[float, ...]
-    zero_gradient: tuple[float, ...]
-    cost: Cost
-    seconds: float
+    job: Job
+    stage: str
+    images: int
+    clean: float
+    robust: float
 
 
 def judge(classifier: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
@@ -74,40 +81,52 @@ def run_jobs(
     *,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    advance: Callable[[Job, int, float], None] | None = None,
+    advance: Callable[[Progress], None] | None = None,
+    log: StageLog | None = None,
+    shards: Shards | None = None,
 ) -> list[Outcome]:
     """Run all jobs on each batch before the next one is read.
 
     The clean images are judged once for each classifier. Random starts are drawn anew for each batch and
-    attack, for the images still standing, from ``seed`` alone: the other jobs have no part in them.
+    attack, for the images still standing, from ``seed`` alone: the other jobs, what ran before, and how many
+    processes there are have no part in them.
 
     Args:
-        batches: ``{"pixels", "labels"}``, e.g. a DataLoader with `PixelCollator`.
-        advance: told after each job and batch: the job, the number of images, its robust accuracy so far.
+        batches: ``{"pixels", "labels"}``, e.g. a DataLoader with `PixelCollator`; with several processes
+            those of this one.
+        advance: told before each attack and after each job and batch.
+        log: where stages are noted, and found that an earlier start finished: they are not run again.
+        shards: the processes, each of which returns the outcomes of all batches; None is this one alone.
 
     Raises:
         NanError: see `judge`.
         ValueError: no batches.
     """
-    tallies = [_Tally(len(job.attacks)) for job in jobs]
-    for index, batch in enumerate(batches):
-        pixels, labels = attackable(batch["pixels"].to(device)), batch["labels"].to(device)
-        judged: dict[tuple[int, int], Tensor] = {}
-        for job, tally in zip(jobs, tallies):
-            start = time.perf_counter()
-            truth = labels
-            if job.to_class is not None:  # where -1 would pick the last class's
-                truth = job.to_class.to(device)[check_labels(labels, len(pixels), len(job.to_class), device)]
-            key = (id(job.classifier), id(job.to_class))
-            if key not in judged:
-                judged[key] = judge(job.classifier, pixels, truth)
-            _attack_batch(job, pixels, truth, judged[key], index, seed, tally)
-            tally.seconds += time.perf_counter() - start
+    log, shards, run = log or StageLog(), shards or Shards(), []
+    tallies = [_Tally() for _ in jobs]
+    for number, batch in zip(shards.numbers(), batches):
+        known = [log.of(number, index) for index in range(len(jobs))]
+        pixels = labels = None
+        judged = {_classes(job): stages[0].flags for job, stages in zip(jobs, known) if stages}
+        for index, (job, stages, tally) in enumerate(zip(jobs, known, tallies)):
+            fresh = not _finished(job, stages)
+            if fresh and pixels is None:
+                pixels, labels = attackable(batch["pixels"].to(device)), batch["labels"].to(device)
+            names = ["clean", *attack_labels(job.attacks)]
+            while not _finished(job, stages):
+                if advance is not None:
+                    advance(tally.progress(job, names[len(stages)], stages))
+                stages.append(_stage(job, pixels, labels, stages, number, index, seed, judged))
+                log.add(stages[-1])
+            run += stages
+            tally.add(stages)
             if advance is not None:
-                advance(job, len(labels), float(torch.cat(tally.robust).float().mean()))
-    if tallies and not tallies[0].clean:
-        raise ValueError("batches is empty: there is nothing to evaluate")
-    return [tally.outcome() for tally in tallies]
+                advance(tally.progress(job, DONE if fresh else KNOWN, images=len(stages[0].flags)))
+    found = [Stage.read(line)[1] for line in shards.gather([stage.line() for stage in run])]
+    return [
+        outcome_of((stage for stage in found if stage.job == index), len(job.attacks))
+        for index, job in enumerate(jobs)
+    ]
 
 
 def attack_classifier(
@@ -125,52 +144,105 @@ def attack_classifier(
     return run_jobs([job], batches, device=device, seed=seed)[0]
 
 
-def _attack_batch(
-    job: Job, pixels: Tensor, labels: Tensor, clean: Tensor, index: int, seed: int, tally: _Tally
-) -> None:
-    alive = clean.clone()
-    tally.forwards += len(clean)
-    for number, attack in enumerate(job.attacks):
-        rows = alive.nonzero()[:, 0]
-        if len(rows) == 0:
-            break  # nothing stands after the later attacks either
-        generator = torch.Generator(pixels.device).manual_seed(seed + 1_000_003 * index + 7919 * number)
-        result = attack(
+def _classes(job: Job) -> tuple[int, int]:
+    """Jobs that agree in this give the clean images the same verdicts."""
+    return id(job.classifier), id(job.to_class)
+
+
+def _finished(job: Job, stages: Sequence[Stage]) -> bool:
+    """Whether nothing is left to do on a batch: after all attacks, or when nothing stands."""
+    return bool(stages) and (len(stages) > len(job.attacks) or not stages[-1].flags.any())
+
+
+def _stage(
+    job: Job,
+    pixels: Tensor,
+    labels: Tensor,
+    before: Sequence[Stage],
+    batch: int,
+    index: int,
+    seed: int,
+    judged: dict[tuple[int, int], Tensor],
+) -> Stage:
+    """The next stage of a job on a batch: the clean images, or an attack on those that stand."""
+    start, place = time.perf_counter(), pixels.device
+    if job.to_class is not None:  # where -1 would pick the last class's
+        labels = job.to_class.to(place)[check_labels(labels, len(pixels), len(job.to_class), place)]
+    if not before:
+        if _classes(job) not in judged:
+            with _drawing_from(_start_seed(seed, batch, CLEAN), place):
+                judged[_classes(job)] = judge(job.classifier, pixels, labels).cpu()
+        notes, count = _notes(job, pixels, labels), len(pixels)
+        seconds = time.perf_counter() - start
+        return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds, notes=notes)
+    number, flags = len(before) - 1, before[-1].flags.clone()
+    rows = flags.nonzero()[:, 0].to(place)
+    generator = torch.Generator(place).manual_seed(_start_seed(seed, batch, number))
+    with _drawing_from(_start_seed(seed, batch, number), place):
+        result = job.attacks[number](
             job.classifier,
             pixels[rows],
             labels[rows],
             search=job.search,
             generator=generator,
-            clean_correct=alive[rows],
+            clean_correct=torch.ones(len(rows), dtype=torch.bool, device=place),
         )
-        alive[rows] = result.robust_correct
-        tally.attacked[number] += len(rows)
-        tally.standing[number] += int(alive.sum())
-        tally.zero[number] += result.zero_gradient * len(rows)
-        tally.forwards += result.cost.forwards * len(rows)
-        tally.backwards += result.cost.backwards * len(rows)
-    tally.clean.append(clean.cpu())
-    tally.robust.append(alive.cpu())
+    flags[rows.cpu()] = result.robust_correct.cpu()
+    notes, count = before[-1].notes, len(rows)
+    if notes is not None:
+        found = dict(zip(rows.tolist(), _notes(job, result.adversarial, labels[rows])))
+        notes = [found.get(row, former) for row, former in enumerate(notes)]
+    return Stage(
+        batch,
+        index,
+        number,
+        flags,
+        attacked=count,
+        zero=result.zero_gradient * count,
+        forwards=result.cost.forwards * count,
+        backwards=result.cost.backwards * count,
+        seconds=time.perf_counter() - start,
+        notes=notes,
+    )
+
+
+def _notes(job: Job, pixels: Tensor, labels: Tensor) -> list[list[float]] | None:
+    """What the job's probe says of each image, under the conditions of `judge`."""
+    if job.probe is None:
+        return None
+    with frozen(job.classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        return job.probe(pixels, labels).tolist()
+
+
+def _start_seed(seed: int, batch: int, attack: int) -> int:
+    return seed + 1_000_003 * batch + 7919 * attack
+
+
+@contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """What a classifier draws from the global generator depends on this seed alone."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass
 class _Tally:
-    """Counts of one job over the batches so far."""
+    """Images of one job that were right when clean, and that stand."""
 
-    num_attacks: int
-    clean: list[Tensor] = field(default_factory=list)
-    robust: list[Tensor] = field(default_factory=list)
-    forwards: float = 0.0
-    backwards: float = 0.0
-    seconds: float = 0.0
+    images: int = 0
+    clean: int = 0
+    robust: int = 0
 
-    def __post_init__(self):
-        self.attacked, self.standing, self.zero = ([0] * self.num_attacks for _ in range(3))
+    def add(self, stages: Sequence[Stage]) -> None:
+        self.images += len(stages[0].flags)
+        self.clean += int(stages[0].flags.sum())
+        self.robust += int(stages[-1].flags.sum())
 
-    def outcome(self) -> Outcome:
-        clean, robust = torch.cat(self.clean), torch.cat(self.robust)
-        count = len(clean)
-        after, attacked = (tuple(v / count for v in values) for values in (self.standing, self.attacked))
-        zero = tuple(zero / max(seen, 1) for zero, seen in zip(self.zero, self.attacked))
-        cost = Cost(self.forwards / count, self.backwards / count)
-        return Outcome(clean, robust, after, attacked, zero, cost, self.seconds)
+    def progress(self, job: Job, stage: str, stages: Sequence[Stage] = (), images: int = 0) -> Progress:
+        """The accuracies so far, with the stages of a batch at work."""
+        now = _Tally(self.images, self.clean, self.robust)
+        if stages:
+            now.add(stages)
+        count = max(now.images, 1)
+        return Progress(job, stage, images, now.clean / count, now.robust / count)

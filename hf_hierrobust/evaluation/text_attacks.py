@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..attacks import TextAttack
+from ..attacks import Cost, TextAttack
 from ..classifiers import ZeroShotClassifier
 from ..data import ClassSet
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder, encode_prompts
-from .runner import Cost, Outcome
+from .verdicts import Outcome
 
 
 def attacked_prompts(

@@ -1,10 +1,11 @@
-"""Hyperbolic geometry as pure functions: the Poincaré ball, its polar chart and the margins of Theorem 1.
+"""Hyperbolic geometry as pure functions: the Poincaré ball, its polar chart, the margins of Theorem 1, depth.
 
 The two charts share their function names, so they are used through their modules:
 ``from hf_hierrobust.geometry import polar``, then ``polar.pairwise_distance(...)``.
 """
 
 from . import poincare, polar
+from .depth import EdgeOrder, ImageDepth, edge_order, image_depth, level_medians, smallest_step
 from .margins import (
     SimplexMargins,
     classification_margin,
@@ -18,15 +19,21 @@ from .polar import Polar
 from .precision import full_precision
 
 __all__ = [
+    "EdgeOrder",
+    "ImageDepth",
     "Polar",
     "SimplexMargins",
     "classification_margin",
+    "edge_order",
     "euclidean_margin",
     "full_precision",
     "hyperbolic_margin",
+    "image_depth",
+    "level_medians",
     "place_levels",
     "poincare",
     "polar",
     "robust_radius",
     "simplex_margins",
+    "smallest_step",
 ]

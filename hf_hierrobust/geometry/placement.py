@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 IN_ORDER = 0.98
-"""Fraction of a level's edges that its scale puts in order; a few odd prompts must not drag a level inwards."""
+"""Fraction of a level's edges that its scale puts in order; a few odd prompts must not drag it inwards."""
 
 
 def place_levels(
@@ -21,8 +21,8 @@ def place_levels(
 ) -> Tensor:
     """One scale a level, at which parents lie nearer the centre than their children by a margin.
 
-    The leaves get the median norm ``leaf_norm``. Each level above takes the largest scale at which 98 % of the
-    edges into it are in order by the margin and its median lies below that of the level under it by the
+    The leaves get the median norm ``leaf_norm``. Each level above takes the largest scale at which 98 % of
+    the edges into it are in order by the margin and its median lies below that of the level under it by the
     margin, but no smaller one than puts its median at ``leaf_norm (1 - l / (L + 1))``: an equal share of the
     way to the centre for every level.
 

@@ -247,7 +247,7 @@ class LabelTree:
         return torch.tensor([key == self.levels[level + 1][p] for key, p in zip(self.levels[level], parent)])
 
     def own_levels(self, level: int) -> torch.Tensor:
-        """Lowest level at which each node of ``level`` stands: its own, or a lower one that padding repeats."""
+        """Lowest level at which each node of ``level`` stands: its own, or one that is repeated here."""
         lowest = {}
         for number, keys in enumerate(self.levels):
             for key in keys:

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..evaluation.records import RobustnessRecord
 from ..reports.markdown import plain
-from ..reports.tables import attack_key, attack_names, attack_short
+from ..reports.tables import attack_key, attack_names, attack_short, scored_by
 from .facts import CardFacts
 
 TASK = "zero-shot-image-classification"
@@ -52,7 +52,7 @@ def _eval_results(record: RobustnessRecord, attack: str) -> list[EvalResult]:
         "dataset_type": re.sub(r"[^\w./-]+", "-", plain(record.dataset)).strip("-.") or "images",
         "dataset_name": plain(record.dataset),
         "dataset_split": plain(record.split),
-        "dataset_config": plain(f"{level}; {record.classifier}; {attack}; seed {record.seed}"),
+        "dataset_config": plain(f"{level}; {scored_by(record)}; {attack}; seed {record.seed}"),
         "dataset_args": {"num_samples": record.num_samples},
         "metric_type": "accuracy",
     }

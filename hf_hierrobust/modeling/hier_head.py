@@ -108,7 +108,7 @@ class HierHead(nn.Module):
 
     @torch.no_grad()
     def grow(self, text_levels: int) -> None:
-        """Make room for the levels of a deeper tree; `calibrate` places them. Never fewer levels than before."""
+        """Make room for the levels of a deeper tree, which `calibrate` places; never fewer than before."""
         missing = text_levels - self.text_levels
         if missing > 0:
             scale = self.log_text_scale

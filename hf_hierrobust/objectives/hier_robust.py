@@ -135,7 +135,7 @@ class HierRobust(TreeObjective):
         return head.midpoints(images, nodes, len(tree.levels[level]), reduce)
 
     def _label_gap(self, norms: Tensor) -> Tensor:
-        """Parent text norm below child text norm by the margin, over a tree's edges (OC-12), summed over trees."""
+        """Parent text norm below child text norm by the margin, over edges (OC-12), summed over trees."""
         total = norms.new_zeros(())
         for tree, rows in zip(self.forest, self._rows(norms.device)):
             gaps = [norms[parent] - norms[child] for child, parent in self._edges(tree, rows)]

@@ -28,8 +28,8 @@ class TreeObjective(Objective):
         vic_factor: neighbourhood radius as a fraction of the initial median distance (OC-15).
         tangent_norm: median tangent norm of the leaves' texts at the start, in units of 1/sqrt(r); None keeps
             the scales 1/sqrt(D) (OC-5).
-        level_scales: one tangent scale a level for the texts, started in order of depth (OC-12); False has one
-            for all.
+        level_scales: one tangent scale a level for the texts, started in order of depth (OC-12); False
+            has one for all.
         gap_norm: which norms encode depth: ``"tangent"`` or, as printed, ``"ball"``, which saturates (OC-12).
         gap_margin: zeta_gap, by which levels lie apart, in units of 1/sqrt(r) (OC-15).
         train_text_projection: False freezes it (HierRobust trains it).

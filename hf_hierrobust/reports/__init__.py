@@ -6,6 +6,7 @@ from .curves import plot_curves
 from .examples import plot_examples
 from .masking import masking_sentence
 from .tables import attack_label, records_table
+from .transfer import plot_transfer
 
 __all__ = [
     "attack_label",
@@ -14,5 +15,6 @@ __all__ = [
     "plot_before_after",
     "plot_curves",
     "plot_examples",
+    "plot_transfer",
     "records_table",
 ]

@@ -22,7 +22,7 @@ from .figure_io import (
     save_png,
     shortened,
 )
-from .tables import attack_label, attack_short, borrowed_base
+from .tables import attack_label, attack_short, borrowed_base, scored_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,7 +144,7 @@ def _draw_level(axes: Axes, rows: Sequence[Mapping], series: Sequence[tuple], gr
 
 def _group_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Classifier of each record, and whatever else tells the records apart."""
-    lines = [[str(row["classifier"])] for row in rows]
+    lines = [[scored_by(row)] for row in rows]
     for key in ("dataset", "objective", "model"):
         if len({row[key] for row in rows}) > 1:
             for line, row in zip(lines, rows):

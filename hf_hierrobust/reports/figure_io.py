@@ -125,6 +125,22 @@ def save_png(figure: Figure, path: str | Path | None, max_bytes: int = MAX_PNG_B
     )
 
 
+def save_png_and_svg(figure: Figure, stem: str | Path) -> list[Path]:
+    """Write a figure as ``stem.png`` and ``stem.svg``; in the SVG text is drawn as outlines, for papers.
+
+    Raises:
+        ValueError: see `save_png`.
+    """
+    import matplotlib
+
+    files = [Path(f"{stem}{suffix}") for suffix in (".png", ".svg")]
+    save_png(figure, files[0])
+    # The same figure gives the same bytes: no date, and ids that do not depend on memory addresses.
+    with matplotlib.rc_context({"svg.hashsalt": "hf_hierrobust", "text.parse_math": False}):
+        figure.savefig(files[1], format="svg", metadata={"Date": None, "Creator": None})
+    return files
+
+
 def clean_frame(axes: Axes) -> None:
     """Drop the upper and right frame lines and set legible ticks."""
     axes.spines[["top", "right"]].set_visible(False)

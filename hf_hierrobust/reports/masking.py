@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ..evaluation.records import RobustnessRecord
-from .tables import attack_short
+from .tables import attack_short, scored_by
 
 
 def masking_sentence(records: Sequence[RobustnessRecord]) -> str:
@@ -21,7 +21,7 @@ def masking_sentence(records: Sequence[RobustnessRecord]) -> str:
     if not judged:
         return "Signs of gradient masking were not looked for." if records else ""
     signs = [
-        f"{r.dataset}, {r.level_name}, {r.classifier}, {attack_short(r.attack)}: "
+        f"{r.dataset}, {r.level_name}, {scored_by(r)}, {attack_short(r.attack)}: "
         f"{r.checks['masking'].removeprefix('suspected: ')}"
         for r in judged
         if r.checks["masking"].startswith("suspected")
@@ -43,9 +43,9 @@ def masking_sentence(records: Sequence[RobustnessRecord]) -> str:
 def _larger_budgets(records: Sequence[RobustnessRecord]) -> bool | None:
     """Whether accuracy never rises with the budget, all else equal; None with one budget only."""
     groups: dict[str, dict[float, float]] = defaultdict(dict)
-    for record in records:
+    for record in filter(lambda r: r.crafted_level is None, records):
         rest = {k: v for k, v in record.attack.items() if k not in ("eps", "eps_text", "step_size")}
-        same = (record.dataset, record.split, record.level, record.classifier, record.seed, rest)
+        same = (record.dataset, record.split, record.level, scored_by(record), record.seed, rest)
         groups[json.dumps(same, sort_keys=True)][record.attack["eps"]] = record.robust_accuracy
     several = [[found[eps] for eps in sorted(found)] for found in groups.values() if len(found) > 1]
     if not several:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..evaluation.record_checks import eps_text
 from ..evaluation.records import RobustnessRecord
+from ..naming import level_name
 from .markdown import Markdown, table, text
 
 
@@ -23,13 +24,26 @@ def attack_label(attack: Mapping[str, Any]) -> str:
         parts.append(f"step {eps_text(attack['norm'], attack['step_size'])}")
     if (attack.get("restarts") or 1) > 1:
         parts.append(f"{attack['restarts']} restarts")
+    if attack.get("target"):
+        parts.append(f"target {attack['target']}")
     return ", ".join(parts)
 
 
 def attack_short(attack: Mapping[str, Any]) -> str:
     """The least that names an attack: "pgd-20 linf:4/255 native"."""
     steps = f"-{attack['num_steps']}" if attack.get("num_steps") else ""
-    return f"{attack['name']}{steps} {attack['norm']}:{attack['eps_text']} {attack['space']}"
+    target = f" {attack['target']}" if attack.get("target") else ""
+    return f"{attack['name']}{steps}{target} {attack['norm']}:{attack['eps_text']} {attack['space']}"
+
+
+def scored_by(record: RobustnessRecord | Mapping[str, Any]) -> str:
+    """The classifier whose verdicts count, with its defence, and the level attacked in its stead."""
+    entries = record if isinstance(record, Mapping) else vars(record)
+    name = entries["classifier"]
+    if defence := entries.get("defence"):
+        name = f"{name} + {defence['name']}"
+    crafted = entries.get("crafted_level")
+    return name if crafted is None else f"{name}, crafted at {level_name(crafted)}"
 
 
 def attack_names(
@@ -113,7 +127,7 @@ _COLUMNS: dict[str, Callable[[RobustnessRecord], Any]] = {
     "Objective": lambda r: r.objective,
     "Dataset": lambda r: f"{r.dataset} ({r.split})",
     "Level": lambda r: f"{r.level_name} ({r.num_classes})",
-    "Classifier": lambda r: r.classifier,
+    "Classifier": scored_by,
     "Attack": lambda r: attack_label(r.attack),
     "Space": lambda r: r.attack["space"],
     "Seed": lambda r: r.seed,

@@ -89,7 +89,10 @@ def _main_records(records: Sequence[RobustnessRecord]) -> list[RobustnessRecord]
     return [
         r
         for r in records
-        if r.dataset == records[0].dataset and r.attack["eps"] == strongest and "path" not in r.classifier
+        if r.dataset == records[0].dataset
+        and r.attack["eps"] == strongest
+        and r.direct
+        and "path" not in r.classifier
     ]
 
 

@@ -9,13 +9,14 @@ from transformers import logging
 
 from ..adapters import visual_prompt_off
 from ..adapters.fingerprints import weights_hash
+from ..digests import digest_of
 from ..evaluation import RobustnessRecord, load_records, save_records, with_base
 from ..progress import say
 from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from ..training.argument_checks import check_writable
 from ..training.leftovers import WEIGHTS, model_files
 from ..training.run_state import RunState
-from ..training.settings import data_facts, digest_of
+from ..training.settings import data_facts
 from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .evaluate import evaluate_run

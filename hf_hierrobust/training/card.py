@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from ..attacks import TextAttack, TrainingAttack
+from ..digests import describe_differences
 from ..evaluation.records import RobustnessRecord
 from ..hierarchy import Forest, LabelTree
 from ..hub import CardFacts, TreeFacts
@@ -14,7 +15,6 @@ from ..naming import public_name
 from ..objectives import Objective
 from ..threat import ThreatModel
 from .arguments import RobustTrainingArguments
-from .settings import describe_differences
 
 _FOLDED = ("warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")
 """Training arguments that a card folds away where they stand at their defaults."""

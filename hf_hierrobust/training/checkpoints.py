@@ -10,11 +10,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import logging
 
+from ..digests import describe_differences, differences
 from ..modeling.side_files import PROMPT_FILE, SIDE_FILE
+from ..seals import SEAL_FILE, SealError, check_files, read_seal, seal
 from .leftovers import WEIGHTS, checkpoints, left_by_a_run
 from .run_state import RUN_FILE, read_run_state
-from .seals import SEAL_FILE, SealError, check_files, read_seal, seal
-from .settings import IN_OPTIMIZER_STATE, describe_differences, differences
+from .settings import IN_OPTIMIZER_STATE
 
 logger = logging.get_logger(__name__)
 

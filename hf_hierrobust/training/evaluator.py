@@ -11,13 +11,15 @@ from transformers.trainer_utils import EvalPrediction
 from ..attacks import Attack
 from ..classifiers import ZeroShotClassifier, merge_twins
 from ..evaluation import Job, run_jobs
+from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
+from .depth import DepthMetrics
 from .text_side import TextSide
 
 
 class RobustEvaluator:
-    """Attacks each level's classifier by cosine to its prompts.
+    """Attacks each level's classifier by cosine to its prompts; measures depth where the head is calibrated.
 
     `refresh` takes the text states of the current weights; between two of them nothing may train.
 
@@ -27,6 +29,7 @@ class RobustEvaluator:
         attacks: of which the worst case counts; none measures clean accuracy only.
         search: autocast type of the attacks' gradients; verdicts are always fp32. None is fp32.
         seed: of the attacks' random starts; every pass over the data draws the same.
+        tree: whose levels these are, if it is one's.
     """
 
     def __init__(
@@ -38,15 +41,17 @@ class RobustEvaluator:
         attacks: Sequence[Attack],
         search: torch.dtype | None = None,
         seed: int = 0,
+        tree: LabelTree | None = None,
     ):
         self.model, self.pipeline, self.text, self.levels = model, pipeline, text, levels
         self.attacks, self.search, self.seed = attacks, search, seed
         self._jobs: list[Job] = []
         self._batches = 0
+        self._depth = None if tree is None else DepthMetrics(model, pipeline, tree)
 
     @property
     def metric_names(self) -> list[str]:
-        """``leaf_clean_accuracy``, ``leaf_robust_accuracy``, ``superclass_clean_accuracy``, …"""
+        """``leaf_clean_accuracy``, ``leaf_robust_accuracy``, ``superclass_clean_accuracy``, …: the flags'."""
         kinds = ("clean", "robust") if self.attacks else ("clean",)
         levels = [level_name(level).replace(" ", "_") for level in range(len(self.levels))]
         return [f"{level}_{kind}_accuracy" for level in levels for kind in kinds]
@@ -56,6 +61,12 @@ class RobustEvaluator:
         self._batches = 0
         states = self.text.current_states(self.model)
         self._jobs = [self._job(states, rows, to_node) for rows, to_node in self.levels]
+        if self._measures_depth:
+            self._depth.refresh([states[rows] for rows, _ in self.levels])
+
+    @property
+    def _measures_depth(self) -> bool:
+        return self._depth is not None and self.model.hier_head.calibrated
 
     def _job(self, states: Tensor, rows: Tensor, to_node: Tensor) -> Job:
         prompts = [self.text.prompts[row] for row in rows.tolist()]
@@ -67,6 +78,8 @@ class RobustEvaluator:
     def flags(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """(B, len(metric_names)) in {0, 1}: right when clean and when attacked, level by level.
 
+        Where depth is measured a last column says how far beyond its leaf's text an image lies.
+
         Args:
             pixels: (B, 3, H, W) in [0, 1].
             labels: (B,) class indices.
@@ -77,8 +90,13 @@ class RobustEvaluator:
         flags = []
         for outcome in run_jobs(self._jobs, [batch], device=pixels.device, seed=seed):
             flags += [outcome.clean, outcome.robust] if self.attacks else [outcome.clean]
-        return torch.stack(flags, dim=1).float().to(pixels.device)
+        columns = torch.stack(flags, dim=1).float().to(pixels.device)
+        if self._measures_depth:
+            columns = torch.cat([columns, self._depth.beyond(pixels, labels)[:, None]], dim=1)
+        return columns
 
     def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The mean of every flag."""
-        return dict(zip(self.metric_names, prediction.predictions.mean(0).tolist()))
+        """The mean of every flag, and those of `DepthMetrics`."""
+        columns = torch.as_tensor(prediction.predictions)
+        found = dict(zip(self.metric_names, columns.mean(0).tolist()))
+        return found | (self._depth.metrics(columns[:, -1]) if self._measures_depth else {})

@@ -13,9 +13,9 @@ from ..files import write_atomically
 from ..modeling.side_files import ADAPTER_DIR, ADAPTER_FILES, PROMPT_FILE, SIDE_FILE
 from ..objectives import OBJECTIVES
 from ..readme import without_card
+from ..seals import SEAL_FILE, SealError, read_seal
 from ..uploads import README, public_files
 from .run_state import RUN_FILE, read_run_state
-from .seals import SEAL_FILE, SealError, read_seal
 
 logger = logging.get_logger(__name__)
 

@@ -116,6 +116,7 @@ def evaluator_for(
         attacks,
         search=torch.bfloat16 if args.bf16 else None,
         seed=args.seed + args.process_index,
+        tree=None if forest is None or len(levels) == 1 else forest.trees[0],
     )
 
 

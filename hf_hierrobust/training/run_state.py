@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import logging
 
-from .seals import SealError, check_files, measure, read_seal, seal
+from ..seals import SealError, check_files, measure, read_seal, seal
 
 logger = logging.get_logger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..adapters.fingerprints import weights_hash
+from ..digests import digest, plain
 
 if TYPE_CHECKING:
     from .arguments import RobustTrainingArguments
@@ -164,19 +164,6 @@ def training_settings(
     return plain({**own, **_flat(recipe), **facts})
 
 
-def differences(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, list]:
-    """``{name: [saved, asked]}`` of all settings that differ; None where one side lacks it."""
-    names = [*asked, *(name for name in saved if name not in asked)]
-    return {n: [saved.get(n), asked.get(n)] for n in names if saved.get(n) != asked.get(n)}
-
-
-def describe_differences(found: Mapping[str, list], shown: int = 6) -> str:
-    """``eps: '1/255' -> '2/255'; seed: 1 -> 2``."""
-    parts = [f"{name}: {_short(old)} -> {_short(new)}" for name, (old, new) in found.items()]
-    rest = f"; and {len(parts) - shown} more" if len(parts) > shown else ""
-    return "; ".join(parts[:shown]) + rest
-
-
 def data_facts(dataset) -> dict[str, Any]:
     """Which images, labels and captions a training reads: counts, and digests, of a few images only.
 
@@ -209,18 +196,6 @@ def _images_digest(dataset, sized: bool) -> str:
     return digest(*(np.ascontiguousarray(item["image"]).tobytes() for item in items))
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON would give it back: enumerations by value, tuples as lists, the unknown as text."""
-    value = getattr(value, "value", value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, (np.generic, torch.Tensor)):
-        return plain(value.tolist())
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Nested options by their full name, ``attack.num_steps``: differences then name one value."""
     flat = {}
@@ -230,21 +205,3 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def digest_of(value: Any) -> str:
-    """16 hexadecimal digits of a value, as JSON has it."""
-    return digest(json.dumps(plain(value), sort_keys=True).encode())
-
-
-def digest(*parts: bytes) -> str:
-    """16 hexadecimal digits of some bytes."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(len(part).to_bytes(8, "little") + part)
-    return found.hexdigest()[:16]
-
-
-def _short(value: Any, length: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 1] + "…"

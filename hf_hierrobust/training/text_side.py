@@ -49,8 +49,8 @@ class TextSide:
         """Arguments of the model's forward for these texts.
 
         Args:
-            deltas: perturbations (N, w) or (1, w) of the prompts' pooled states, which are appended, perturbed,
-                once for each; of a frozen trunk only.
+            deltas: perturbations (N, w) or (1, w) of the prompts' pooled states, which are appended,
+                perturbed, once for each; of a frozen trunk only.
         """
         if self.trains_trunk:
             found = text_inputs(core, self.tokenizer, texts)

@@ -9,7 +9,13 @@ from tiny_data import CLASSES, make_images
 from transformers import CLIPModel
 
 from hf_hierrobust.attacks import PGD
-from hf_hierrobust.classifiers import level_classifiers, modules_behind, roll_up
+from hf_hierrobust.classifiers import (
+    level_classifiers,
+    modules_behind,
+    network_classifiers,
+    roll_up,
+    shared_logits,
+)
 from hf_hierrobust.data import ClassSet
 from hf_hierrobust.evaluation import (
     attack_classifier,
@@ -140,3 +146,25 @@ def test_templates_are_averaged(clip):
 
 
 # ---- evaluate_model, with_base ----
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@torch.no_grad()
+def test_one_forward_of_the_image_tower_serves_all_scores_of_the_same_pixels(clip, found, monkeypatch, dtype):
+    model, _, pixels, _ = clip
+    classifiers = [c.classifier if dtype is None else c.search for c in found.values()]
+    apart = [classifier(pixels) for classifier in classifiers]
+    encode, calls = model.encode_image, []
+    monkeypatch.setattr(model, "encode_image", lambda x: calls.append(len(x)) or encode(x))
+    together = shared_logits([*classifiers, lambda x: x.mean((2, 3))], pixels)
+    assert len(found) == 10 and calls == [8]
+    assert all(map(torch.equal, apart, together)) and torch.equal(together[-1], pixels.mean((2, 3)))
+
+
+def test_a_network_is_rolled_up_from_one_forward():
+    calls = []
+    net = lambda x: calls.append(1) or x.flatten(1)[:, :4]  # noqa: E731
+    one, rolled = (c.classifier for c in network_classifiers(net, 4, TREE))
+    pixels = torch.rand(3, 3, 2, 2)
+    logits = shared_logits([one, rolled], pixels)
+    assert len(calls) == 1 and torch.equal(logits[1], roll_up(logits[0], TREE.ancestors(1), 2))

@@ -71,5 +71,5 @@ def test_each_levels_perturbation_moves_its_own_text(tiny_clip_dir, tiny_tree, t
 def test_a_trained_text_tower_has_no_fixed_states_to_perturb(tiny_clip_dir, tiny_tree, tmp_path):
     with pytest.raises(ValueError, match=r"text_perturbation='pooled'.*'hier_mmcoa'.*take 'tangent'"):
         pooled(tiny_clip_dir, tmp_path, tiny_tree, objective="hier_mmcoa")
-    with pytest.raises(ValueError, match="text_perturbation='pool' is unknown|text_perturbation='pool'"):
+    with pytest.raises(ValueError, match="text_perturbation='pool'"):
         UniversalHierarchicalAttack(text_perturbation="pool")

@@ -11,8 +11,8 @@ from tiny_runs import furthest, make_trainer, weights
 
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import LabelTree
+from hf_hierrobust.seals import read_seal
 from hf_hierrobust.training import ResumeError
-from hf_hierrobust.training.seals import read_seal
 
 OPTIONS = {
     "objective": "hier_robust",

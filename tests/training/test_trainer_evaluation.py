@@ -148,3 +148,40 @@ def test_kind07_nan_logits_stop_an_evaluation_beside_training(evaluated, evaluat
     )
     with pytest.raises(NanError, match="NaN for 1 of 2 images"):
         evaluator.flags(batch["pixels"], batch["labels"])
+
+
+def test_depth_metrics_are_those_of_a_loop_over_edges_and_images(evaluated, evaluation, tiny_tree):
+    """Norms after exp0 and log0 by numpy's own formula; the median of images by sorting."""
+    metrics, model, head = evaluated.evaluate(), evaluated.model, evaluated.model.hier_head
+    text, levels = evaluated.evaluator.text, evaluated.evaluator.levels
+    with torch.no_grad():
+        features = model.project_text(text.current_states(model))
+        norms = [float(head.text_tangent(features).norm(dim=1)[row]) for row in range(len(features))]
+        beyond = []
+        for item in evaluation:
+            pixels = evaluated.data_collator([item])["pixels"]
+            image = model.encode_image(evaluated.step.views.pipeline(pixels))
+            beyond.append(float(head.image_tangent(image).norm()) - norms[item["label"]])
+    leaves, upper = ([norms[row] for row in rows.tolist()] for rows, _ in levels)
+    parents = [tiny_tree.levels[1].index(tiny_tree.superclass(c, 1)) for c in CLASSES]
+    in_order = [upper[parent] < leaf for leaf, parent in zip(leaves, parents)]
+    assert metrics["eval_edges_in_order"] == pytest.approx(sum(in_order) / len(in_order))
+    for level, values in enumerate((leaves, upper)):
+        low, high = sorted(values)[(len(values) - 1) // 2], sorted(values)[len(values) // 2]
+        assert metrics[f"eval_depth_level{level}"] == pytest.approx((low + high) / 2, rel=1e-5)
+    assert metrics["eval_image_depth"] == pytest.approx(sorted(beyond)[len(beyond) // 2], abs=1e-5)
+
+
+def test_depth_is_measured_only_with_a_tree_and_a_calibrated_head(
+    evaluated, tiny_clip_dir, tiny_tree, tmp_path, evaluation
+):
+    def depth_of(metrics):
+        return [name for name in metrics if "depth" in name or "edges" in name]
+
+    options = {"objective": "tecoa", "evaluation": evaluation}
+    with_tree = make_trainer(tiny_clip_dir, tmp_path / "a", tree=Forest((tiny_tree,)), **options)
+    assert depth_of(with_tree.evaluate()) == [], "TeCoA leaves the head as it was"
+    without = make_trainer(tiny_clip_dir, tmp_path / "b", **options)
+    without.model.hier_head.kappa.fill_(1.0)
+    assert depth_of(without.evaluate()) == []
+    assert len(depth_of(evaluated.evaluate())) == 4

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import checkpoint_weights, furthest, make_trainer, weights
 
 from hf_hierrobust.hierarchy import Forest
+from hf_hierrobust.seals import read_seal
 from hf_hierrobust.training import (
     OutputDirError,
     last_good_checkpoint,
@@ -17,7 +18,6 @@ from hf_hierrobust.training import (
     remove_earlier_run,
 )
 from hf_hierrobust.training.checkpoints import seal_checkpoint
-from hf_hierrobust.training.seals import read_seal
 
 OPTIONS = {
     "objective": "hier_robust",

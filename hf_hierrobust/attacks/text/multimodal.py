@@ -18,7 +18,6 @@ from ...options import check_choice, check_numbers
 from ..base import attackable, check_labels
 from ..image.base import ATTACKS, Attack
 from ..image.pgd import PGD
-from ..image.victim import Victim
 from .base import TEXT_ATTACKS, TextAttack, check_texts
 from .encoder import TextEncoder
 from .scores import PromptCrossEntropy, coordinate_kl
@@ -209,13 +208,6 @@ class _Cosine:
         return _logits(self.encode_image(pixels), self.text, self.scale)
 
 
-class _Relentless(Victim):
-    """A victim that is never fooled: an attack works on every image to its last step."""
-
-    def fooled(self, x: Tensor, labels: Tensor, logits: Tensor | None = None) -> Tensor:
-        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-
-
 def _last_iterates(
     attack: Attack,
     classifier: ImageEncoder,
@@ -228,8 +220,8 @@ def _last_iterates(
     attack = replace(attack, restarts=1) if "restarts" in _options(attack) else attack
     found, zeros = [], []
     for _ in range(restarts):
-        victim = _Relentless(classifier)
-        found.append(attack.allowed(attack.run(victim, pixels, labels, generator), pixels))
+        iterate, victim = attack.to_the_end(classifier, pixels, labels, generator=generator)
+        found.append(iterate)
         zeros.append(victim.zero_gradient)
     return found, max(zeros)
 

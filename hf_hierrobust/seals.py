@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..files import write_atomically
+from .files import write_atomically
 
 SEAL_FILE = "checkpoint.json"
 SCHEMA = "hf_hierrobust.seal"
