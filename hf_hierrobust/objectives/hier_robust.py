@@ -30,7 +30,8 @@ class HierRobust(TreeObjective):
     Levels, scores, HNSA and the geometry of the ball have the options of `TreeObjective`.
 
     Args:
-        kappa_scale: multiplies the slope-matched ``kappa`` (OC-8).
+        kappa_scale: multiplies the scores, whose ``kappa`` has the slope of CLIP's logits (OC-8); None is 1/4
+            for distances and 1 for the cosine.
         pooling: images of levels above the leaves: ``"midpoint"``, one Einstein midpoint per present
             node (OC-7), or ``"none"``, every image by itself.
         level_reduction: ``"mean"`` or ``"sum"`` over the points of a level (OC-9).
@@ -54,7 +55,7 @@ class HierRobust(TreeObjective):
   year={2026}
 }"""
 
-    kappa_scale: float = 0.5
+    kappa_scale: float | None = None
     pooling: Literal["midpoint", "none"] = "midpoint"
     level_reduction: Literal["mean", "sum"] = "mean"
     sync_midpoints: bool = False
@@ -72,7 +73,8 @@ class HierRobust(TreeObjective):
         for name in ("level_reduction", "edge_reduction", "tree_reduction"):
             check_choice(self, name, ("mean", "sum"))
         check_flag(self, "sync_midpoints", "vic_hinge")
-        check_numbers(self, "kappa_scale", positive=True)
+        if self.kappa_scale is not None:
+            check_numbers(self, "kappa_scale", positive=True)
         check_numbers(self, "lambda_vic", "lambda_gap")
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
@@ -100,6 +102,12 @@ class HierRobust(TreeObjective):
         return {name: self._share * term for name, term in terms.items()}
 
     @property
+    def _scale(self) -> float:
+        if self.kappa_scale is not None:
+            return self.kappa_scale
+        return 1.0 if self.score == "cosine" else 0.25
+
+    @property
     def _share(self) -> float:
         return 1 / len(self.forest) if self.tree_reduction == "mean" else 1.0
 
@@ -114,7 +122,7 @@ class HierRobust(TreeObjective):
         """Cross-entropy of one level with HNSA negatives, -log p^l(v | u) over its points (OC-9)."""
         index, joined = self._competitors(tree, rows, level)
         texts = Polar(texts.direction[index], texts.radius[index])
-        scores, own = self._score(view, points, texts, self.kappa_scale), len(rows[level])
+        scores, own = self._score(view, points, texts, self._scale), len(rows[level])
         if joined is None:
             return masked_cross_entropy(scores, nodes, reduction=self.level_reduction)
         # The mask follows the true node, not the predicted one.

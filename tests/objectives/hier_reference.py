@@ -62,7 +62,7 @@ class Reference:
         logit_scale=1.0,
         hnsa="both",
         score="hyperbolic",
-        kappa_scale=1.0,
+        kappa_scale=None,
         pooling="midpoint",
         level_weights=None,
         gap_margin=0.02,
@@ -75,7 +75,9 @@ class Reference:
         self.texts = {name: exp0(v, r) for name, v in text_tangents.items()}
         self.labels, self.r, self.kappa, self.vic_radius = labels, r, kappa, vic_radius
         self.vic_factor, self.logit_scale, self.hnsa, self.score = vic_factor, logit_scale, hnsa, score
-        self.kappa_scale, self.pooling, self.level_weights = kappa_scale, pooling, level_weights
+        self.pooling, self.level_weights = pooling, level_weights
+        usual = 1.0 if score == "cosine" else 0.25
+        self.kappa_scale = usual if kappa_scale is None else kappa_scale
         self.gap_margin = gap_margin / math.sqrt(r)
         self.gap_norm, self.edge_reduction = gap_norm, edge_reduction
         self.intra_gap_reading, self.mask = intra_gap, mask

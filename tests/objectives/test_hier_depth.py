@@ -30,9 +30,9 @@ def out_of_order(norms, forest, nodes) -> int:
     )
 
 
-def trained(clip_dir, folder, tree, steps=12, **options):
+def trained(clip_dir, folder, tree, steps, **options):
     objective = HierRobust(**options)
-    cheap = {"num_steps": 1, "per_device_train_batch_size": 4, "max_steps": steps, "learning_rate": 0.2}
+    cheap = {"num_steps": 1, "per_device_train_batch_size": 4, "max_steps": steps, "learning_rate": 0.05}
     trainer = make_trainer(clip_dir, folder, tree=tree, objective=objective, **cheap)
     trainer.train()
     norms = norms_of(trainer.model, trainer.step.views.text.states, trainer.objective.text_levels)
@@ -52,14 +52,40 @@ def test_levels_start_in_order_and_stay_so(tiny_clip_dir, tmp_path, deep_tree):
     assert trainer.model.hier_head.text_levels == 3
 
 
-@pytest.mark.parametrize("reduction, wrong", [("sum", False), ("mean", True)])
-def test_the_sum_over_edges_puts_them_in_order_where_the_mean_does_not(
-    reduction, wrong, tiny_clip_dir, tmp_path, deep_tree
-):
-    """From one scale for all levels, so that only the loss can do it."""
-    options = {"level_scales": False, "edge_reduction": reduction, "lambda_gap": 2.0}
-    trainer, norms = trained(tiny_clip_dir, tmp_path, deep_tree, steps=25, **options)
-    assert (out_of_order(norms, trainer.forest, trainer.objective.nodes) > 0) == wrong
+def steps_on_a_fixed_batch(reduction: str, steps: int = 20) -> float:
+    """Fraction of edges in order after a few SGD steps on the text projection and the images.
+
+    24 classes in 8 kinds in 2 groups; at the start every parent lies 5 % farther out than its children, under
+    one scale for all levels, so that only the loss can put them in order.
+    """
+    paths = {f"c{i}": [f"k{i // 3}", f"g{i // 12}"] for i in range(24)}
+    objective = HierRobust(level_scales=False, edge_reduction=reduction)
+    objective.setup(tuple(paths), Forest((LabelTree.from_paths(paths, name="t"),)))
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(len(objective.nodes.names), 16, generator=generator, dtype=torch.float64)
+    states = 0.5 * torch.nn.functional.normalize(states, dim=1) * (1 + 0.05 * objective.nodes.levels[:, None])
+    labels = torch.arange(24).repeat(2)
+    noise = torch.randn(48, 16, generator=generator, dtype=torch.float64)
+    images = (states[labels] + 0.05 * noise).requires_grad_()
+    projection = torch.eye(16, dtype=torch.float64, requires_grad=True)
+    head = HierHead(16)
+    head.kappa.fill_(95.0)
+    head.vic_radius.fill_(1.0)
+    optimizer = torch.optim.SGD([projection, images], lr=5e-4, momentum=0.9)
+    for _ in range(steps):
+        texts = states @ projection
+        loss = sum(objective.loss([view_of(images, texts, head)], Targets(labels)).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    norms = (states @ projection).norm(dim=1)
+    edges = sum(len(child) for child, _ in text_edges(objective.forest.trees[0], objective.nodes.rows[0]))
+    return 1 - out_of_order(norms, objective.forest, objective.nodes) / edges
+
+
+def test_the_sum_over_edges_puts_them_in_order_where_the_mean_does_not():
+    assert steps_on_a_fixed_batch("sum") == 1
+    assert steps_on_a_fixed_batch("mean") < 0.9
 
 
 def test_calibration_places_images_and_levels_by_the_margin():
