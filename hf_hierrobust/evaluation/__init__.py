@@ -7,6 +7,7 @@ from .plan import AttackPlan, EvaluationSet, build_attacks
 from .record_files import load_records, save_records
 from .records import RobustnessRecord, records_hash
 from .runner import Job, attack_classifier, judge, run_jobs
+from .shards import Shards
 from .state import EvaluationState, StateError
 from .targets import Target
 from .verdicts import Outcome
@@ -18,6 +19,7 @@ __all__ = [
     "Job",
     "Outcome",
     "RobustnessRecord",
+    "Shards",
     "StateError",
     "Target",
     "attack_classifier",

@@ -11,7 +11,7 @@ import torch
 from ..adapters.fingerprints import weights_hash
 from ..classifiers.levels import LevelClassifier
 from ..modeling import RobustDualEncoder
-from ..modeling.kernels import fast_kernels
+from ..modeling.kernels import attack_kernels
 from ..naming import level_name, public_name
 from .doubts import checks
 from .flags import class_counts, pack_flags
@@ -79,7 +79,7 @@ def evaluate_model(
         "model_hash": weights_hash(model),
         "seed": seed,
     }
-    with fast_kernels(model, dtype):
+    with attack_kernels(model, dtype):
         return measure(
             targets,
             plan,
