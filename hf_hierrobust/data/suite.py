@@ -141,9 +141,8 @@ class SuiteSet:
         try:
             data, split = self._load(where)
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.name}: {error}; or name a local copy: {self.name}=path"
-            ) from error
+            why = str(error).rstrip(".")
+            raise FileNotFoundError(f"{self.name}: {why}; or name a local copy: {self.name}=path") from error
         names = names_of(data, name=where)
         if names is None and (file := self._listed_names(where)) is not None:
             names = _checked(file, data, where)

@@ -105,7 +105,16 @@ def test_other_data_than_the_samples_were_chosen_from_are_refused(models, sets, 
 
 
 def test_the_command_on_real_photos(shared_dir, tmp_path, capsys):
-    argv = ["suite", str(shared_dir / "models/clip-small"), "-o", str(tmp_path / "out"), "--samples", "10", "--num-steps", "1"]
+    argv = [
+        "suite",
+        str(shared_dir / "models/clip-small"),
+        "-o",
+        str(tmp_path / "out"),
+        "--samples",
+        "10",
+        "--num-steps",
+        "1",
+    ]
     data = shared_dir / "data"
     argv += ["--sets", f"cifar10={data}/cifar10/test.parquet,caltech101={data}/caltech101/test.parquet"]
     with pytest.warns(UserWarning, match="same prompt are counted as one"):
