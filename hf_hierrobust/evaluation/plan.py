@@ -13,6 +13,7 @@ from ..attacks import ATTACKS, Attack, TextAttack
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
 from ..threat import Norm, Space
+from .shards import Shards
 
 SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
     "pgd": (("pgd", {"loss": "ce"}), ("pgd", {"loss": "margin"})),
@@ -236,11 +237,21 @@ class EvaluationSet:
         """How they were chosen, in words."""
         return self._rows[1]
 
-    def loader(self, processor, space: str, batch_size: int) -> DataLoader:
+    def batches(self, batch_size: int) -> list[list[int]]:
+        """Rows of each batch, in their order; the last batch may be smaller."""
+        rows = self.rows
+        return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+    def loader(
+        self, processor, space: str, batch_size: int, shards: Shards | None = None, skip: int = 0
+    ) -> DataLoader:
         """Batches of the chosen images, in the order of their rows.
 
         Args:
             processor: of the model; only the space ``"model"`` needs it.
+            shards: the processes that share the batches; None is this one alone.
+            skip: how many of this process's batches to leave out at the beginning.
         """
         collator = PixelCollator(getattr(processor, "image_processor", processor), space)
-        return DataLoader(self.images.select(self.rows), batch_size=batch_size, collate_fn=collator)
+        mine = (shards or Shards()).mine(self.batches(batch_size))[skip:]
+        return DataLoader(self.images, batch_sampler=mine, collate_fn=collator)

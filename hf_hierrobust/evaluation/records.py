@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -29,7 +30,11 @@ __all__ = [
     "RobustnessRecord",
     "describe_samples",
     "environment_versions",
+    "records_hash",
 ]
+
+VOLATILE = frozenset({"created", "wall_seconds"})
+"""Fields that say when and how long something was measured; all others are the same when it is repeated."""
 
 
 class RecordFormatError(ValueError):
@@ -184,3 +189,9 @@ class RobustnessRecord:
         if missing or unknown:
             raise RecordFormatError(f"record lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
         return cls(**entries)
+
+
+def records_hash(records: Iterable[RobustnessRecord]) -> str:
+    """SHA-256 of what records measured, in their order: of everything but the fields of `VOLATILE`."""
+    entries = [{k: v for k, v in r.to_dict().items() if k not in VOLATILE} for r in records]
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
