@@ -3,6 +3,7 @@
 from .base import NanError, NoGradientError, check_pixels
 from .image.base import ATTACKS, Attack, AttackResult
 from .image.criteria import cross_entropy, margin, misclassified
+from .image.last_iterates import LastIterates
 from .image.pgd import PGD
 from .image.superclass import SuperclassAttack
 from .image.superclass_target import SuperclassTarget
@@ -10,6 +11,7 @@ from .image.victim import Cost, Victim
 from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
 from .text.gradient import GradientAttack
+from .text.joint import JointAttack
 from .text.multimodal import MultimodalAttack, MultimodalResult
 from .text.scores import LabelFreeScore, PromptCrossEntropy, coordinate_kl
 from .text.words import BertAttack, SynonymAttack
@@ -29,7 +31,9 @@ __all__ = [
     "EmbeddingAttackResult",
     "EmbeddingPGD",
     "GradientAttack",
+    "JointAttack",
     "LabelFreeScore",
+    "LastIterates",
     "LeafAttack",
     "MultimodalAttack",
     "MultimodalResult",

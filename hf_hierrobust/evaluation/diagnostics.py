@@ -1,7 +1,7 @@
 """Verdicts on whether a robust accuracy can be believed, each a function of a few measured facts.
 
-The signs are those of Athalye et al. (1802.00420) and Carlini et al. (1902.06705, section 3.2); `probes` measures
-the facts. Fractions are of the probed images that are right when clean, unless a name says otherwise.
+The signs are those of Athalye et al. (1802.00420) and Carlini et al. (1902.06705, section 3.2); `probes`
+measures the facts. Fractions are of the probed images that are right when clean.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .doubts import LATER_BREAKS, ZERO_GRADIENTS
 
 FLAT = 0.1
-"""Fraction of images with vanishing gradients, or with a softmax that is exactly one-hot, that is suspicious."""
+"""Suspicious fraction of images with vanishing gradients, or with a softmax that is exactly one-hot."""
 LARGEST_MULTIPLIER = 200.0
 """CLIP stops its logit multiplier at 100 and SigLIP learns 120: far above, the cross-entropy goes blind."""
 STANDING_AT_LARGE_EPS = 0.1

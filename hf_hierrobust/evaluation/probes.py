@@ -23,7 +23,7 @@ IMAGES = 64
 """Images that are probed, stratified by class."""
 LARGE_EPS = 0.5
 MORE_STEPS, QUERIES, DRAWS = 100, 300, 6
-"""Steps, or twice those of the reported attacks, black-box queries and noisy copies on what these left standing."""
+"""On what the reported attacks leave: steps, or twice their own; black-box queries; noisy copies."""
 
 Logits = Callable[[Tensor], Tensor]
 

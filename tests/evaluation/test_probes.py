@@ -185,7 +185,7 @@ def test_l2_budgets_are_probed_too():
 
 
 def test_nothing_right_when_clean_leaves_what_needs_no_label():
-    pixels, labels = images(8, seed=2)
+    pixels, _ = images(8, seed=2)
     net = trained("linear")
     with torch.no_grad():
         wrong = (net(pixels).argmax(1) + 1) % CLASSES
