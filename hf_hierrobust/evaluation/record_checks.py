@@ -156,6 +156,27 @@ def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -
             )
 
 
+def check_classes(classes: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    """Refuse counts of the classes that do not add up to the accuracies."""
+    if set(classes) != {"names", "images", "clean", "robust"} or not all(
+        isinstance(values, list) and len(values) == len(classes["names"]) for values in classes.values()
+    ):
+        raise ValueError("classes must hold the lists names, images, clean and robust, of one length.")
+    count = entries["num_samples"]
+    wanted = {
+        "images": count,
+        "clean": round(entries["clean_accuracy"] * count),
+        "robust": round(entries["robust_accuracy"] * count),
+    }
+    for kind, total in wanted.items():
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in classes[kind]):
+            raise ValueError(f"classes.{kind} must hold whole numbers, none negative.")
+        if sum(classes[kind]) != total:
+            raise ValueError(f"classes.{kind} add up to {sum(classes[kind])}, not to {total} images.")
+    if any(not r <= c <= n for n, c, r in zip(classes["images"], classes["clean"], classes["robust"])):
+        raise ValueError("classes: a class has more images right under attack than clean, or than it has.")
+
+
 def checked_base(base: Mapping[str, Any], n: int) -> dict[str, Any]:
     """The base's accuracies, measured on the same n images, with their intervals added."""
     missing = {"clean_accuracy", "robust_accuracy"} - set(base)

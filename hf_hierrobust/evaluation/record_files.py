@@ -140,7 +140,7 @@ def measurement(record: RobustnessRecord) -> str:
 
 _FOUND = frozenset(
     [
-        *("clean_accuracy", "robust_accuracy", "transfer_rate", "intervals", "flags", "per_class", "depth"),
+        *("clean_accuracy", "robust_accuracy", "transfer_rate", "intervals", "flags", "depth", "classes"),
         *("base", "versions", "created", "wall_seconds", "cost", "checks"),
     ]
 )

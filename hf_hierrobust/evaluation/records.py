@@ -13,6 +13,7 @@ from typing import Any
 
 from .depth_checks import check_depth
 from .record_checks import (
+    check_classes,
     check_diagnostics,
     check_flags,
     check_identity,
@@ -104,6 +105,8 @@ class RobustnessRecord:
             name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
+        classes: of the leaf level: {"names", "images", "clean", "robust"}, of each of the classes the name,
+            the number of images and how many of them are right, clean and under attack (`class_counts`).
         depth: of a tree's level in the ball of a calibrated head: norms and edges of its texts, margins of
             -kappa d and their bound, see `depth.TreeDepth.facts`. It stands with the classifier "hyperbolic"
             or, where that was not attacked, with "cosine".
@@ -143,6 +146,7 @@ class RobustnessRecord:
     cost: dict[str, float] | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] | None = None
+    classes: dict[str, list] | None = None
     depth: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -155,6 +159,8 @@ class RobustnessRecord:
         object.__setattr__(self, "intervals", intervals)
         if self.flags is not None:
             check_flags(self.flags, self.clean_accuracy, self.robust_accuracy, self.num_samples)
+        if self.classes is not None:
+            check_classes(self.classes, vars(self))
         if self.depth is not None:
             check_depth(self.depth, vars(self))
         check_transfer(vars(self))
