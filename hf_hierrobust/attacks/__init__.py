@@ -1,10 +1,14 @@
 """Attacks on any callable from pixels in [0, 1] to logits, on texts and on both; training perturbations."""
 
 from .base import NanError, NoGradientError, check_pixels
+from .image.apgd import APGD, TargetedAPGD
+from .image.auto_attack import AutoAttack
 from .image.base import ATTACKS, Attack, AttackResult
-from .image.criteria import cross_entropy, margin, misclassified
+from .image.criteria import cross_entropy, dlr, margin, misclassified, targeted_dlr
+from .image.fab import FAB, TargetedFAB
 from .image.last_iterates import LastIterates
 from .image.pgd import PGD
+from .image.square import Square
 from .image.superclass import SuperclassAttack
 from .image.superclass_target import SuperclassTarget
 from .image.victim import Cost, Victim
@@ -20,12 +24,15 @@ from .training.pgd import TrainingPGD
 from .training.universal import LeafAttack, PerLevelAttack, UniversalHierarchicalAttack
 
 __all__ = [
+    "APGD",
     "ATTACKS",
+    "FAB",
     "PGD",
     "TEXT_ATTACKS",
     "TRAINING_ATTACKS",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "BertAttack",
     "Cost",
     "EmbeddingAttackResult",
@@ -42,9 +49,12 @@ __all__ = [
     "PerLevelAttack",
     "Perturbation",
     "PromptCrossEntropy",
+    "Square",
     "SuperclassAttack",
     "SuperclassTarget",
     "SynonymAttack",
+    "TargetedAPGD",
+    "TargetedFAB",
     "TextAttack",
     "TextAttackResult",
     "TrainingAttack",
@@ -54,6 +64,8 @@ __all__ = [
     "check_pixels",
     "coordinate_kl",
     "cross_entropy",
+    "dlr",
     "margin",
     "misclassified",
+    "targeted_dlr",
 ]

@@ -150,7 +150,8 @@ class _Entries:
                 robust = robust & (pair.notes[1][:, 0].long() == one.to_node[self.classes])
                 # The clean prompts' own attack has no part in it.
                 own, labels = own._replace(after=(), attacked=(), zero_gradient=()), [order]
-                image = image | describe_joint(plan, self.budget, self.target.text)
+                image = {k: v for k, v in image.items() if k != "attacks"}
+                image |= describe_joint(plan, self.budget, self.target.text)
             attack = plan.describe_text(image, self.space, order)
             yield self._record(one, both(own, pair, robust), labels, attack=attack)
 
@@ -199,4 +200,4 @@ def describe_target(attacks: Sequence) -> dict:
 
 def describe_joint(plan: AttackPlan, budget: int, text: Tensor) -> dict:
     """Constants of the joint order's one attack, in place of the plan's."""
-    return {"attacks": None} | joint_attack(plan.budgets[budget], text).describe()
+    return joint_attack(plan.budgets[budget], text).describe()

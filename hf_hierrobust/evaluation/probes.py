@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks import PGD, Attack, Cost, Victim, margin
+from ..attacks import PGD, Attack, Cost, Square, Victim, margin
 from ..attacks.base import attackable
 from ..attacks.image.criteria import TIE
-from ..attacks.image.square import Square
 from ..classifiers import Averaged, as_classifier, frozen, modules_behind
 from ..threat import ThreatModel
 from . import diagnostics

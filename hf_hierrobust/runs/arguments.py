@@ -87,7 +87,8 @@ class RunArguments:
         metadata={
             "help": "Attacks of the evaluation, comma-separated; the worst case counts. 'pgd' is PGD on the "
             "cross-entropy, then on the margin of what still stands; 'pgd-ce' and 'pgd-margin' are one of "
-            "the two; any registered attack by its name."
+            "the two; 'autoattack' is AutoAttack, 'apgd-ce+t' its first two attacks; any registered attack "
+            "by its name."
         },
     )
     eval_num_steps: int | None = field(

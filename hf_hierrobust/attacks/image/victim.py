@@ -59,18 +59,19 @@ class Victim:
         """
         return self._forward(self.search, x)
 
-    def gradient(self, loss: Tensor, x: Tensor) -> Tensor:
+    def gradient(self, loss: Tensor, x: Tensor, retain_graph: bool = False) -> Tensor:
         """Gradient of the summed loss with respect to ``x``; nothing else gets one.
 
         Args:
             loss: one value per image, from `logits`.
             x: attacked pixels, or their perturbation, with ``requires_grad``.
+            retain_graph: True where another gradient of the same logits follows.
 
         Raises:
             NanError: NaN in any image's gradient.
             NoGradientError: autograd finds no way from the loss to ``x``.
         """
-        (gradient,) = input_gradients(loss, [x])
+        (gradient,) = input_gradients(loss, [x], retain_graph)
         self.backwards += len(x) * getattr(self.search.net, "draws", 1)
         if self._zero_gradient is None:
             self._zero_gradient = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
