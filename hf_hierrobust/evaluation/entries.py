@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,16 +27,19 @@ def records_of(
     samples: Mapping[str, dict],
     facts: Mapping,
     bf16_search: bool,
+    diagnosed: Mapping[tuple[int, int], Callable[[Mapping], dict]] | None = None,
 ) -> list[RobustnessRecord]:
     """Records of one set, by budget and classifier; then the transfer between its levels.
 
     Args:
         samples: ``sample_ids`` of each threat space.
         facts: ``model``, ``objective``, ``model_hash`` and ``seed`` of the records.
+        diagnosed: see `diagnose_target`.
     """
     records, dtype = [], {"search_dtype": "bfloat16" if bf16_search else "float32"}
     for budget, attacks in enumerate(plan.budgets):
-        entries = _Entries(plan, target, outcomes, samples, facts, budget, describe_attacks(attacks) | dtype)
+        image = describe_attacks(attacks) | dtype
+        entries = _Entries(plan, target, outcomes, samples, facts, budget, image, diagnosed or {})
         for index in range(len(target.found)):
             records += entries.of(index)
         if plan.transfer:
@@ -47,9 +50,10 @@ def records_of(
 class _Entries:
     """The records of one budget."""
 
-    def __init__(self, plan, target, outcomes, samples, facts, budget: int, image: dict):
+    def __init__(self, plan, target, outcomes, samples, facts, budget: int, image: dict, diagnosed):
         data = target.data
         self.plan, self.target, self.budget, self.image = plan, target, budget, image
+        self.diagnosed = diagnosed
         self.space = plan.budgets[budget][0].threat.space
         self.labels = attack_labels(plan.budgets[budget])
         self.outcomes = {
@@ -71,7 +75,10 @@ class _Entries:
         """All records of one classifier but its transfers."""
         one, own = self.target.found[index], self.outcomes[index, "own"]
         depth = None if self.target.depth is None else self.target.depth.facts(one, own.notes)
-        yield self._record(one, own, self.labels, depth=depth)
+        found = checks(own, self.labels)
+        if (budgeted := self.diagnosed.get((self.budget, index))) is not None:
+            found = budgeted(found)
+        yield self._record(one, own, self.labels, depth=depth, checks=found)
         for kind in self.plan.targets:
             if (outcome := self.outcomes.get((index, kind))) is not None:
                 job = job_of(self.plan, self.target, Key(self.budget, index, kind), bf16_search=False)
@@ -176,7 +183,7 @@ class _Entries:
         self, one: LevelClassifier, outcome: Outcome, labels: Sequence[str], **more
     ) -> RobustnessRecord:
         count = len(outcome.clean)
-        values = {"classifier": one.name, "attack": self.image} | more
+        values = {"classifier": one.name, "attack": self.image, "checks": checks(outcome, labels)} | more
         return RobustnessRecord(
             **self.common,
             **values,
@@ -189,7 +196,6 @@ class _Entries:
             wall_seconds=round(outcome.seconds, 1),
             cost={name: round(value, 2) for name, value in outcome.cost._asdict().items()},
             flags={"clean": pack_flags(outcome.clean), "robust": pack_flags(outcome.robust)},
-            checks=checks(outcome, labels),
         )
 
 

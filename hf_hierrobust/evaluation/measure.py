@@ -11,6 +11,7 @@ from ..adapters.fingerprints import weights_hash
 from ..modeling import RobustDualEncoder
 from ..modeling.kernels import fast_kernels
 from ..naming import public_name
+from .checkups import diagnose_target
 from .entries import records_of
 from .identity import plan_facts, run_facts
 from .images import Batches
@@ -153,7 +154,12 @@ def measure(
                 )
                 outcomes |= dict(zip(jobs, found))
                 samples[space] = images[space].describe()
-            records += records_of(plan, target, outcomes, samples, facts, bf16_search)
+            diagnosed = {}
+            if plan.checks:
+                diagnosed = diagnose_target(
+                    plan, target, processor=processor, device=device, seed=facts["seed"]
+                )
+            records += records_of(plan, target, outcomes, samples, facts, bf16_search, diagnosed)
     return records
 
 

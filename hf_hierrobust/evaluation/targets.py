@@ -35,6 +35,7 @@ class Target:
         identity: what the classifiers' answers depend on beside weights, see `model_facts`.
         pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
         depth: of the tree, where the model has a calibrated head.
+        multiplier: of the cosine, where there is one.
     """
 
     data: EvaluationSet
@@ -47,6 +48,7 @@ class Target:
     identity: Mapping = field(default_factory=dict)
     pipeline: PixelPipeline | None = None
     depth: TreeDepth | None = None
+    multiplier: float | None = None
 
     def set_space(self, space: str) -> None:
         """Say in which threat space the next pixels come."""
@@ -78,6 +80,7 @@ def model_target(
         identity=model_facts(model, processor, class_set, data.tree),
         pipeline=pipeline,
         depth=depth,
+        multiplier=float(model.logit_multiplier.detach()),
     )
     if plan.defence is not None:
         defended = {place: plan.defence.around(one.classifier) for place, one in enumerate(found)}

@@ -13,10 +13,12 @@ from tiny_runs import PhotoToPicture
 from hf_hierrobust.attacks import PGD, EmbeddingPGD, LastIterates, MultimodalAttack, SuperclassTarget
 from hf_hierrobust.classifiers import TTC, level_classifiers
 from hf_hierrobust.data import ClassSet, PixelDataset
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model
+from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model, probes
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.evaluation.text_attacks import attacked_text
 from hf_hierrobust.modeling import PixelPipeline, TextEncoder
+from hf_hierrobust.reports import masking_sentence, records_table
+from hf_hierrobust.reports.tables import DOUBT
 
 COUNT, EPS = 12, 24 / 255
 CLASS_SET = ClassSet.from_names(CLASSES, name="four", templates=("this is a photo of a {}",))
@@ -182,3 +184,35 @@ def test_plans_that_make_no_sense_are_refused():
     ):
         with pytest.raises(ValueError, match=words):
             AttackPlan.of("pgd", EPS, besides=besides)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_checks_are_stored_named_and_mark_the_number(clip, monkeypatch):
+    monkeypatch.setattr(probes, "MORE_STEPS", 10)
+    monkeypatch.setattr(probes, "QUERIES", 10)
+    names = ("cosine", "hyperbolic", "rollup")
+    records = measure(clip, {"checks": True}, attack="pgd", names=names)
+    for record in records:
+        found = record.checks["diagnostics"]
+        assert len(found) == 12 and record.checks["diagnosed"]["images"] == COUNT
+        assert record.checks["diagnosed"]["backwards"] >= 1
+        related = found["transfer_between_scores"]["verdict"]
+        assert (related == "not applicable") == (record.classifier == "rollup")
+    multiplier = records[0].checks["diagnostics"]["scale"]["multiplier"]
+    assert multiplier == pytest.approx(float(clip[0].logit_scale.exp()))
+    assert "multiplier" not in records[1].checks["diagnostics"]["scale"]
+    assert measure(clip, {}, attack="pgd", names=names)[0].checks.keys().isdisjoint(["diagnostics"])
+
+    class_set = replace(CLASS_SET, class_names=("cat", "cat", "oak", "rose"), duplicate_names=("cat",))
+    model, processor, *_ = clip
+    images = PixelDataset(make_images(COUNT))
+    images.label_names = None
+    twins = EvaluationSet(name="twins", dataset=images, class_set=class_set)
+    plan = AttackPlan.of("pgd-ce", EPS, num_steps=2, besides={"checks": True})
+    (record, _) = evaluate_model(model, processor, [twins], plan, model_name="m", progress=False)
+    assert record.checks["diagnostics"]["twins"]["merged"] == 1
+    assert "twins: 1 classes share the prompt" in record.checks["masking"]
+    table = records_table([record])
+    assert f"{DOUBT} |" in table and f"{DOUBT} Probably too high" in table
+    assert DOUBT not in records_table([replace(record, checks={"masking": "none seen"})])
+    assert "twins: 1 classes share" in masking_sentence([record])
