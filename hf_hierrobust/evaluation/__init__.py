@@ -8,6 +8,7 @@ from .record_files import load_records, save_records
 from .records import RobustnessRecord, records_hash
 from .runner import Job, attack_classifier, judge, run_jobs
 from .sets import EvaluationSet
+from .shards import Shards
 from .state import EvaluationState, StateError
 from .targets import Target
 from .verdicts import Outcome
@@ -19,6 +20,7 @@ __all__ = [
     "Job",
     "Outcome",
     "RobustnessRecord",
+    "Shards",
     "StateError",
     "Target",
     "attack_classifier",

@@ -9,7 +9,7 @@ import torch
 
 from ..adapters.fingerprints import weights_hash
 from ..modeling import RobustDualEncoder
-from ..modeling.kernels import fast_kernels
+from ..modeling.kernels import attack_kernels
 from ..naming import public_name
 from .checkups import diagnose_target
 from .entries import records_of
@@ -76,7 +76,7 @@ def evaluate_model(
         "model_hash": weights_hash(model),
         "seed": seed,
     }
-    with fast_kernels(model, dtype):
+    with attack_kernels(model, dtype):
         return measure(
             targets,
             plan,

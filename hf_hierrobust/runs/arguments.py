@@ -137,6 +137,13 @@ class RunArguments:
             "const": "true",
         },
     )
+    state_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the verdicts so far, where a killed evaluation goes on; by default 'state' "
+            "in output_dir (evaluate) or none (train)."
+        },
+    )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
     card_license: str | None = field(
         default=None,
