@@ -13,7 +13,14 @@ from tiny_runs import PhotoToPicture
 from hf_hierrobust.attacks import PGD, EmbeddingPGD, LastIterates, MultimodalAttack, SuperclassTarget
 from hf_hierrobust.classifiers import TTC, level_classifiers
 from hf_hierrobust.data import ClassSet, PixelDataset
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, evaluate_model, probes
+from hf_hierrobust.evaluation import (
+    AttackPlan,
+    EvaluationSet,
+    StateError,
+    evaluate_model,
+    probes,
+    records_hash,
+)
 from hf_hierrobust.evaluation.flags import unpack_flags
 from hf_hierrobust.evaluation.text_attacks import attacked_text
 from hf_hierrobust.modeling import PixelPipeline, TextEncoder
@@ -216,3 +223,27 @@ def test_checks_are_stored_named_and_mark_the_number(clip, monkeypatch):
     assert f"{DOUBT} |" in table and f"{DOUBT} Probably too high" in table
     assert DOUBT not in records_table([replace(record, checks={"masking": "none seen"})])
     assert "twins: 1 classes share" in masking_sentence([record])
+
+
+def test_an_interrupted_evaluation_of_every_kind_ends_with_the_same_records(clip, tmp_path):
+    besides = {
+        "transfer": True,
+        "targets": ("within", "outside"),
+        "defence": TTC(threshold=0.5),
+        "eot": 2,
+        "text_attack": PhotoToPicture(),
+        "text_orders": ("text_first", "independent", "joint"),
+    }
+    options = {"batch_size": 5, "names": ("cosine", "rollup")}
+    whole = measure(clip, besides, **options)
+    assert len(whole) == 3 + 8 + 2 + 3 + 4 and len({str(r.to_dict()) for r in whole}) == len(whole)
+    measure(clip, besides, state_dir=tmp_path / "state", **options)
+    (path,) = (tmp_path / "state").rglob("verdicts-*.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for place, line in enumerate(lines) if place % 3]  # of each job something is lost
+    path.write_text("".join(kept))
+    resumed = measure(clip, besides, state_dir=tmp_path / "state", **options)
+    assert records_hash(resumed) == records_hash(whole)
+    assert [r.cost for r in resumed] == [r.cost for r in whole]
+    with pytest.raises(StateError, match="targets"):
+        measure(clip, besides | {"targets": ("within",)}, state_dir=tmp_path / "state", **options)
