@@ -21,7 +21,7 @@ def run(values: Mapping) -> None:
         OutputDirError: ``output_dir`` holds results already, e.g. a run's, with its base beside it.
     """
     from ..evaluation import save_records
-    from ..reports import records_table
+    from ..reports import depth_table, records_table
     from ..runs.evaluate import evaluate_run
     from ..runs.load import load_run
     from ..training import OutputDirError
@@ -38,4 +38,4 @@ def run(values: Mapping) -> None:
     records = evaluate_run(run, run.model, args.model_name_or_path, facts.get("objective", "none"))
     target.parent.mkdir(parents=True, exist_ok=True)
     save_records(target, records)
-    print(records_table(records))
+    print("\n".join(filter(None, (records_table(records), depth_table(records)))))
