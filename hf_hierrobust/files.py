@@ -38,7 +38,15 @@ def read_json(path: str | Path) -> object:
         FileNotFoundError: there is no such file.
         FileFormatError: it is no JSON, repeats a key, nests too deeply or is larger than `MAX_JSON_BYTES`.
     """
-    text = _read(path, MAX_JSON_BYTES, "JSON")
+    return parse_json(_read(path, MAX_JSON_BYTES, "JSON"), path)
+
+
+def parse_json(text: str, path: str | Path) -> object:
+    """What a JSON text holds; ``path`` is what messages call it.
+
+    Raises:
+        FileFormatError: it is no JSON, repeats a key or nests too deeply.
+    """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         return _without_repeats(pairs, path)
@@ -51,6 +59,18 @@ def read_json(path: str | Path) -> object:
         raise FileFormatError(f"{path} nests too deeply to be read") from None
     except ValueError as error:  # json's own, or a number of thousands of digits
         raise FileFormatError(f"{path} is not JSON: {error}") from error
+
+
+def read_lines(path: str | Path, kind: str = "JSON lines") -> list[str]:
+    """The lines of a UTF-8 file with their ends, so that a torn last one can be told.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: it is no UTF-8 text, or larger than `MAX_JSON_BYTES`.
+    """
+    # Not splitlines: a JSON string may hold a separator of its own, such as U+2028.
+    *whole, last = _read(path, MAX_JSON_BYTES, kind).split("\n")
+    return [f"{line}\n" for line in whole] + ([last] if last else [])
 
 
 def read_yaml(path: str | Path) -> object:

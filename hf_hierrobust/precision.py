@@ -34,11 +34,13 @@ class Capability:
         device_type: "cpu", "cuda", "xpu", "mps", …
         name: for the announcement, e.g. "AVX2".
         native_bf16: whether it multiplies bf16 numbers itself; None is unknown.
+        onednn_fp32: whether oneDNN multiplies fp32 numbers faster than torch's default does, as exactly.
     """
 
     device_type: str
     name: str
     native_bf16: bool | None
+    onednn_fp32: bool = False
 
 
 class Precision(NamedTuple):
@@ -93,8 +95,17 @@ def _cpu_capability() -> Capability:
         return Capability("cpu", name, None)
     native = [flag for flag in ("amx_bf16", "avx512_bf16", "avx10_2") if flags.get(flag)]
     if native:
-        return Capability("cpu", f"{name} with {native[0].upper().replace('_', '-')}", True)
-    return Capability("cpu", f"{name} without bf16 instructions", False)
+        name = f"{name} with {native[0].upper().replace('_', '-')}"
+    else:
+        name = f"{name} without bf16 instructions"
+    return Capability("cpu", name, bool(native), _onednn_leads(flags))
+
+
+def _onednn_leads(flags: dict) -> bool:
+    """MKL reaches half of oneDNN's fp32 rate on AMD's AVX512; with AMX, oneDNN would round to bf16."""
+    amd = "AMD" in str(flags.get("cpu_name", ""))
+    rounds = any(flags.get(flag) for flag in ("amx_tile", "amx_bf16", "avx10_2"))
+    return amd and not rounds and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _processor_flags() -> dict | None:
@@ -130,6 +141,11 @@ def decide_precision(device_type: str | None = None, capability: Capability | No
         f"bf16 autocast on {capability.name}{how}",
         attention_kernel(capability.device_type, torch.bfloat16),
     )
+
+
+def prefers_onednn(device_type: str) -> bool:
+    """Whether fp32 matrix products should go to oneDNN on this device."""
+    return query_capability(device_type).onednn_fp32
 
 
 def attention_kernel(device_type: str, dtype: torch.dtype | None) -> str | None:

@@ -34,7 +34,7 @@ ARROWS = {
     "adapters": {"naming"},
     "data": {"files", "hierarchy", "naming"},
     "modeling": {"files", "geometry", "modes", "precision", "readme", "uploads", "adapters"},
-    "classifiers": {"modes", "geometry", "data", "hierarchy", "modeling"},
+    "classifiers": {"modes", "options", "threat", "geometry", "data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
     "evaluation": {

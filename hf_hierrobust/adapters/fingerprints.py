@@ -19,6 +19,17 @@ def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     }
 
 
+def content_hash(*modules: nn.Module) -> str:
+    """16 hexadecimal digits of every byte of all parameters and buffers, in their places."""
+    found = hashlib.sha256()
+    for module in modules:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            bits = tensor.detach().contiguous().cpu().flatten().view(torch.uint8)
+            found.update(bits.numpy())
+    return found.hexdigest()[:16]
+
+
 def weights_hash(model: nn.Module) -> str:
     """16 hexadecimal digits that tell which weights were measured, whatever their folder is called."""
     found = sorted(fingerprints(model.state_dict()).items())

@@ -1,11 +1,15 @@
 """Attacks on any callable from pixels in [0, 1] to logits, on texts and on both; training perturbations."""
 
 from .base import NanError, NoGradientError, check_pixels
+from .image.apgd import APGD, TargetedAPGD
+from .image.auto_attack import AutoAttack
 from .image.base import ATTACKS, Attack, AttackResult
-from .image.criteria import cross_entropy, margin, misclassified
+from .image.criteria import cross_entropy, dlr, margin, misclassified, targeted_dlr
+from .image.fab import FAB, TargetedFAB
 from .image.pgd import PGD
+from .image.square import Square
 from .image.superclass import SuperclassAttack
-from .image.targets import SuperclassTarget
+from .image.superclass_target import SuperclassTarget
 from .image.victim import Cost, Victim
 from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
@@ -18,12 +22,15 @@ from .training.pgd import TrainingPGD
 from .training.universal import LeafAttack, PerLevelAttack, UniversalHierarchicalAttack
 
 __all__ = [
+    "APGD",
     "ATTACKS",
+    "FAB",
     "PGD",
     "TEXT_ATTACKS",
     "TRAINING_ATTACKS",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "BertAttack",
     "Cost",
     "EmbeddingAttackResult",
@@ -38,9 +45,12 @@ __all__ = [
     "PerLevelAttack",
     "Perturbation",
     "PromptCrossEntropy",
+    "Square",
     "SuperclassAttack",
     "SuperclassTarget",
     "SynonymAttack",
+    "TargetedAPGD",
+    "TargetedFAB",
     "TextAttack",
     "TextAttackResult",
     "TrainingAttack",
@@ -50,6 +60,8 @@ __all__ = [
     "check_pixels",
     "coordinate_kl",
     "cross_entropy",
+    "dlr",
     "margin",
     "misclassified",
+    "targeted_dlr",
 ]

@@ -150,11 +150,12 @@ def refuse_nan(values: Tensor, what: str, many: str = "images", one: str = "imag
         )
 
 
-def input_gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def input_gradients(loss: Tensor, inputs: Sequence[Tensor], retain_graph: bool = False) -> tuple[Tensor, ...]:
     """Gradients of the summed loss; parameters' ``.grad`` stays untouched.
 
     Args:
         inputs: the pixels or their perturbation first, then what else is attacked.
+        retain_graph: True where the graph is used again.
 
     Raises:
         NanError: NaN in a gradient. Its sign is 0: the attack would stand still and the image pass for
@@ -162,7 +163,9 @@ def input_gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...
         NoGradientError: the loss does not depend on the pixels in a way that autograd can follow.
     """
     # Another input may be without influence, as the text is for a loss on images only.
-    found = torch.autograd.grad(loss.sum(), inputs, allow_unused=True) if loss.requires_grad else [None]
+    found = [None]
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss.sum(), inputs, retain_graph=retain_graph, allow_unused=True)
     if found[0] is None:
         raise NoGradientError(
             "no gradient leads from the attacked loss to the pixels: the model computes under torch.no_grad, "

@@ -49,5 +49,17 @@ def shared_logits(classifiers: Sequence[Callable[[Tensor], Tensor]], pixels: Ten
     return found
 
 
+def passes_of(classifier: object) -> tuple[int, int] | None:
+    """Images that a classifier's network passed forward and back so far, where it counts them itself.
+
+    One whose answer takes several passes has ``passes``; behind wrappers it is found as ``net`` or ``owner``.
+    """
+    while classifier is not None:
+        if (passes := getattr(classifier, "passes", None)) is not None:
+            return tuple(passes)
+        classifier = getattr(classifier, "net", None) or getattr(classifier, "owner", None)
+    return None
+
+
 def _same(logits):
     return logits

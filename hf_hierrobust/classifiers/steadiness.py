@@ -31,7 +31,7 @@ def check_steady(
 ) -> None:
     """Ask a few images twice more and warn, with the difference, if the answers are not the same.
 
-    Each classifier is asked once, when it is first attacked.
+    Each classifier is asked once, when it is first attacked; one that says it is ``random`` is not.
 
     Args:
         classifier: frozen, pixels -> logits (B, K).
@@ -41,13 +41,15 @@ def check_steady(
     """
     owner = classifier if owner is None else owner
     owner = getattr(owner, "owner", owner)
-    if _ASKED.get(id(owner)) is owner:
+    if _ASKED.get(id(owner)) is owner or getattr(owner, "random", False):
         return
     with contextlib.suppress(TypeError):  # what takes no weak reference is asked each time
         _ASKED[id(owner)] = owner
     few = pixels[:_IMAGES] if len(pixels) > _IMAGES else pixels[: (len(pixels) + 1) // 2]
-    logits = classifier(pixels) if logits is None else logits
-    first, second = classifier(few), classifier(few)
+    # What is drawn here, once, must not shift what the verdicts draw.
+    with torch.random.fork_rng([pixels.device] if pixels.device.type == "cuda" else []):
+        logits = classifier(pixels) if logits is None else logits
+        first, second = classifier(few), classifier(few)
     scale = float(logits.abs().amax().clamp(min=1e-12))
     again = float((first - second).abs().max())
     among = float((first - logits[: len(few)]).abs().max())

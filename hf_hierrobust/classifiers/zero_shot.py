@@ -32,6 +32,7 @@ class ZeroShotClassifier:
         autocast: run the image tower in this type, for a cheaper gradient search; None is fp32.
         prompts: N prompts, or N lists of T, that the states were encoded from. Classes with equal prompts are
             twins: they may have equal states, and tie on every image.
+        levels: (N,) level of each class in a tree, for its tangent scale; None takes all for leaves.
 
     Raises:
         TokenizerError: two classes have equal text states and are no twins: no image could tell them apart.
@@ -46,6 +47,7 @@ class ZeroShotClassifier:
         score: Score = "cosine",
         autocast: torch.dtype | None = None,
         prompts: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        levels: Tensor | None = None,
     ):
         if score not in ("cosine", "hyperbolic"):
             raise ValueError(f"score={score!r} is unknown: choose 'cosine' or 'hyperbolic'")
@@ -67,7 +69,7 @@ class ZeroShotClassifier:
             if score == "cosine":
                 self._text = model.logit_multiplier * torch.nn.functional.normalize(features, dim=-1)
             else:
-                self._text = model.hier_head.lift(model.hier_head.text_tangent(features))
+                self._text = model.hier_head.lift(model.hier_head.text_tangent(features, levels))
 
     @property
     def space(self) -> str:

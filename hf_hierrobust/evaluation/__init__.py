@@ -2,18 +2,25 @@
 
 from .compare import compare, with_base
 from .hf_metric import hierarchical_accuracy
-from .measure import Target, evaluate_model, measure
+from .measure import evaluate_model, measure
 from .plan import AttackPlan, EvaluationSet, build_attacks
-from .records import RobustnessRecord, load_records, save_records
+from .record_files import load_records, save_records
+from .records import RobustnessRecord, records_hash
 from .runner import Job, attack_classifier, judge, run_jobs
+from .shards import Shards
+from .state import EvaluationState, StateError
+from .targets import Target
 from .verdicts import Outcome
 
 __all__ = [
     "AttackPlan",
     "EvaluationSet",
+    "EvaluationState",
     "Job",
     "Outcome",
     "RobustnessRecord",
+    "Shards",
+    "StateError",
     "Target",
     "attack_classifier",
     "build_attacks",
@@ -23,6 +30,7 @@ __all__ = [
     "judge",
     "load_records",
     "measure",
+    "records_hash",
     "run_jobs",
     "save_records",
     "with_base",

@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..adapters.fingerprints import weights_hash
 from ..classifiers.levels import LevelClassifier
-from ..modeling import PixelPipeline, RobustDualEncoder
-from ..modeling.kernels import fast_kernels
+from ..modeling import RobustDualEncoder
+from ..modeling.kernels import attack_kernels
 from ..naming import level_name, public_name
-from .depth import TreeDepth, classifiers_and_depth
-from .doubts import checks, per_class
+from .doubts import checks
 from .flags import pack_flags
+from .identity import plan_facts, run_facts
+from .images import Batches
 from .plan import AttackPlan, EvaluationSet, attack_labels, describe_attacks
-from .records import RobustnessRecord, describe_samples
-from .runner import Job, Progress, run_jobs
-from .text_attacks import attacked_prompts, both, prompt_classifier, text_only
+from .progress_line import progress_line
+from .records import RobustnessRecord
+from .runner import Job, run_jobs
+from .shards import Shards
+from .state import EvaluationState
+from .targets import Target, model_target, target_facts
+from .text_attacks import both, text_only
 from .verdicts import Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What is attacked on one set.
-
-    Attributes:
-        data: the images.
-        found: the classifiers.
-        templates_hash: of the prompts, None for classifiers without any.
-        prompted: the leaves' cosine classifier with attacked prompts, where these are measured too.
-        text_seconds: that the attack on the prompts took.
-        pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
-        depth: of the tree, where the model has a calibrated head.
-    """
-
-    data: EvaluationSet
-    found: Sequence[LevelClassifier]
-    templates_hash: str | None = None
-    prompted: LevelClassifier | None = None
-    text_seconds: float = 0.0
-    pipeline: PixelPipeline | None = None
-    depth: TreeDepth | None = None
-
-    def paired(self, one: LevelClassifier) -> bool:
-        """Whether a classifier is also measured with attacked prompts."""
-        return self.prompted is not None and (one.level, one.name) == (0, "cosine")
 
 
 def evaluate_model(
@@ -70,6 +43,8 @@ def evaluate_model(
     seed: int = 0,
     progress: bool = True,
     stage: str = "",
+    state_dir: str | os.PathLike | None = None,
+    shards: Shards | None = None,
 ) -> list[RobustnessRecord]:
     """Attack every classifier of a model on every set at every budget.
 
@@ -85,6 +60,7 @@ def evaluate_model(
         seed: of random starts.
         progress: draw one bar over everything, with the time left.
         stage: what the bar says of the model, such as "base" or "trained".
+        state_dir, shards: see `measure`.
 
     Returns:
         One record per set, level, classifier and budget; with a text attack, for the leaves' cosine
@@ -93,8 +69,9 @@ def evaluate_model(
     Raises:
         ValueError: an unknown classifier, a prompt longer than the text encoder's context, labels outside the
             classes, or logits that are NaN.
+        StateError: ``state_dir`` holds another evaluation.
     """
-    targets = [_target(model, processor, data, plan, template, classifiers) for data in sets]
+    targets = [model_target(model, processor, data, plan, template, classifiers) for data in sets]
     dtype = torch.bfloat16 if bf16_search else None
     facts = {
         "model": public_name(model_name),
@@ -102,7 +79,7 @@ def evaluate_model(
         "model_hash": weights_hash(model),
         "seed": seed,
     }
-    with fast_kernels(model, dtype):
+    with attack_kernels(model, dtype):
         return measure(
             targets,
             plan,
@@ -112,6 +89,8 @@ def evaluate_model(
             batch_size=batch_size,
             bf16_search=bf16_search,
             progress=(stage or facts["model"]) if progress else None,
+            state_dir=state_dir,
+            shards=shards,
         )
 
 
@@ -125,6 +104,8 @@ def measure(
     batch_size: int = 256,
     bf16_search: bool = False,
     progress: str | None = None,
+    state_dir: str | os.PathLike | None = None,
+    shards: Shards | None = None,
 ) -> list[RobustnessRecord]:
     """Records of all targets; the images of a set are decoded once for each threat space.
 
@@ -132,70 +113,66 @@ def measure(
         facts: ``model``, ``objective``, ``model_hash`` and ``seed`` of the records.
         processor: only the threat space ``"model"`` needs it.
         progress: title of the overall bar; None draws none.
+        state_dir: keeps the verdicts of every batch, see `EvaluationState`: the same call goes on from them
+            after it was killed, and ends with the same records but for what `VOLATILE` names. The images are
+            then hashed before the first is attacked; those that do not fit into memory are decoded twice.
+        shards: the processes, which share the batches and all return the same records; None is this one.
     """
-    steps = sum(
-        len(target.data.rows) * len(plan.budgets) * sum(1 + target.paired(one) for one in target.found)
-        for target in targets
-    )
+    shards = shards or Shards()
+    names = _names(targets)
+    state = None
+    if state_dir is not None:
+        common = run_facts(facts["seed"], batch_size, device, bf16_search) | plan_facts(plan)
+        state = EvaluationState(state_dir, common, names, shards)
     records = []
-    with tqdm(total=steps, desc=progress, disable=progress is None, unit="image", smoothing=0.1) as bar:
-
-        def advance(now: Progress) -> None:
-            found = f"clean {now.clean:.3f}, robust {now.robust:.3f}"
-            left = f"{bar.total - bar.n - now.images:,} images left"
-            bar.set_postfix_str(f"{now.job.title}, {now.stage}: {found}, {left}", refresh=False)
-            bar.update(now.images)
-
-        for target in targets:
+    mine = [
+        sum(map(len, shards.mine(target.data.batches(batch_size))))
+        * len(_keys(target, range(len(plan.budgets))))
+        for target in targets
+    ]
+    with progress_line(progress, sum(mine), shards) as advance:
+        for target, name in zip(targets, names):
             outcomes, samples = {}, {}
+            images = {
+                space: Batches(target.data, processor, space, batch_size, shards) for space in plan.spaces()
+            }
+            scope = None
+            if state is not None:
+                scope = state.open(name, target_facts(target, images, device))
             for space in plan.spaces():
                 budgets = [i for i, attacks in enumerate(plan.budgets) if attacks[0].threat.space == space]
                 jobs = {
                     key: _job(plan, target, *key, bf16_search=bf16_search) for key in _keys(target, budgets)
                 }
-                if target.pipeline is not None:
-                    target.pipeline.space = space
-                images = _Watched(target.data, target.data.loader(processor, space, batch_size))
+                target.set_space(space)
                 found = run_jobs(
-                    list(jobs.values()), images, device=device, seed=facts["seed"], advance=advance
+                    list(jobs.values()),
+                    images[space],
+                    device=device,
+                    seed=facts["seed"],
+                    advance=advance,
+                    log=state and state.log(f"{scope}/{space}"),
+                    shards=shards,
                 )
                 outcomes |= dict(zip(jobs, found))
-                samples[space] = images.describe()
+                samples[space] = images[space].describe()
             records += _records(plan, target, outcomes, samples, facts, bf16_search)
     return records
 
 
-def _target(
-    model: RobustDualEncoder,
-    processor,
-    data: EvaluationSet,
-    plan: AttackPlan,
-    template: str | None,
-    names: Sequence[str] | None,
-) -> Target:
-    """The classifiers of a model on one set, with attacked prompts where the plan asks for them."""
-    pipeline, tokenizer = PixelPipeline(processor.image_processor), processor.tokenizer
-    class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
-    found, depth = classifiers_and_depth(model, pipeline, tokenizer, class_set, data.tree, names)
-    leaf = next((one for one in found if (one.level, one.name) == (0, "cosine")), None)
-    target = Target(
-        data=data, found=found, templates_hash=class_set.templates_hash, pipeline=pipeline, depth=depth
-    )
-    if plan.text_attack is None or leaf is None:
-        return target
-    start = time.perf_counter()
-    prompts = attacked_prompts(model, tokenizer, class_set, class_set.templates, plan.text_attack)
-    attacked = prompt_classifier(model, pipeline, tokenizer, prompts)
-    prompted = replace(leaf, classifier=attacked, search=attacked.with_autocast(torch.bfloat16))
-    return replace(target, prompted=prompted, text_seconds=time.perf_counter() - start)
+def _names(targets: Sequence[Target]) -> list[str]:
+    """Names of the sets, those that occur twice with a number."""
+    names = [target.data.name for target in targets]
+    return [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
 
 
-def _keys(target: Target, budgets: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
+def _keys(target: Target, budgets: Sequence[int]) -> list[tuple[int, int, bool]]:
     """Budget, classifier and whether its prompts are attacked, of every job."""
-    for budget, index in product(budgets, range(len(target.found))):
-        yield budget, index, False
-        if target.paired(target.found[index]):
-            yield budget, index, True
+    return [
+        (budget, index, prompted)
+        for budget, index in product(budgets, range(len(target.found)))
+        for prompted in (False, True)[: 1 + target.paired(target.found[index])]
+    ]
 
 
 def _job(
@@ -213,29 +190,6 @@ def _job(
         title=title,
         probe=None if prompted or target.depth is None else target.depth.probe(one),
     )
-
-
-class _Watched:
-    """The batches of a set; it notes the identity of every image that passes."""
-
-    def __init__(self, data: EvaluationSet, loader: DataLoader):
-        self.data, self.loader, self.ids, self.labels = data, loader, [], []
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch in self.loader:
-            grey_levels = (batch["pixels"] * 255).round().to(torch.uint8)
-            for image, label in zip(grey_levels.numpy(), batch["labels"].tolist()):
-                digest = hashlib.sha256(image.tobytes()).hexdigest()[:16]
-                self.ids.append(f"{self.data.rows[len(self.ids)]}:{label}:{digest}")
-                self.labels.append(label)
-            yield batch
-
-    def describe(self) -> dict:
-        """The record's ``sample_ids``: row, label and a digest of the 8-bit pixels of each image."""
-        spread = {"per_class": per_class(self.labels, len(self.data.class_set))}
-        if self.data.shared_with_training is not None:
-            spread["shared_with_training"] = self.data.shared_with_training
-        return describe_samples(self.ids, self.data.how) | spread
 
 
 def _records(

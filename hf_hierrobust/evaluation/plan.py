@@ -10,14 +10,23 @@ from functools import cached_property
 from torch.utils.data import DataLoader, Dataset
 
 from ..attacks import ATTACKS, Attack, TextAttack
+from ..attacks.image.auto_attack import MEMBERS, VERSIONS
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
 from ..threat import Norm, Space
+from .shards import Shards
 
 SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
     "pgd": (("pgd", {"loss": "ce"}), ("pgd", {"loss": "margin"})),
     "pgd-ce": (("pgd", {"loss": "ce"}),),
     "pgd-margin": (("pgd", {"loss": "margin"}),),
+    "pgd-20": (("pgd", {"loss": "ce", "num_steps": 20}),),
+    "apgd-ce": (MEMBERS["apgd-ce"],),
+    "apgd-dlr": (MEMBERS["apgd-dlr"],),
+    "apgd-ce+t": (MEMBERS["apgd-ce"], MEMBERS["apgd-t"]),
+    "autoattack": VERSIONS["standard"],
+    "autoattack-plus": VERSIONS["plus"],
+    "autoattack-rand": VERSIONS["rand"],
 }
 """Names of several attacks, each a registered one with options; the worst case over them counts."""
 
@@ -59,7 +68,7 @@ def build_attacks(
             )
         for name in filter(None, map(str.strip, part.split(","))):
             named = True
-            attacks += [_build(name, *member, budget, options) for member in _members(name)]
+            attacks += _build(name, budget, options)
     if not attacks:
         raise ValueError(f"attack={spec!r} names no attack: give one, such as 'pgd'")
     if options and not named:
@@ -80,15 +89,27 @@ def _members(name: str) -> tuple[tuple[str, dict], ...]:
     return SUITES.get(name, ((name, {}),))
 
 
-def _build(name: str, member: str, constants: dict, budget: dict, options: dict) -> Attack:
-    cls = ATTACKS.get(member)
-    free = sorted({f.name for f in fields(cls) if f.init} - {"eps", "norm", "space"} - {*constants})
-    if unknown := [key for key in options if key not in free]:
-        raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(free)}")
-    needed = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
-    if missing := [key for key in needed if key not in constants and key not in options]:
-        raise ValueError(f"attack {name!r} needs {_listed(missing)}: give it as an option, or an instance")
-    return cls(**budget, **constants, **options)
+def _build(name: str, budget: dict, options: dict) -> list[Attack]:
+    """The attacks behind a name; an option goes to those of them that have it."""
+    members = [(ATTACKS.get(member), constants) for member, constants in _members(name)]
+    free = [_options(cls) - {"eps", "norm", "space", *constants} for cls, constants in members]
+    if unknown := [key for key in options if not any(key in names for names in free)]:
+        known = sorted(set().union(*free))
+        raise ValueError(f"attack {name!r} has no option {_listed(unknown)}; it has {_listed(known)}")
+    built = []
+    for (cls, constants), names in zip(members, free):
+        given = constants | {key: value for key, value in options.items() if key in names}
+        no_default = [f for f in fields(cls) if f.init and f.default is f.default_factory is MISSING]
+        if missing := [f.name for f in no_default if f.name not in given]:
+            raise ValueError(
+                f"attack {name!r} needs {_listed(missing)}: give it as an option, or an instance"
+            )
+        built.append(cls(**budget, **given))
+    return built
+
+
+def _options(cls: type[Attack]) -> set[str]:
+    return {f.name for f in fields(cls) if f.init}
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -236,11 +257,21 @@ class EvaluationSet:
         """How they were chosen, in words."""
         return self._rows[1]
 
-    def loader(self, processor, space: str, batch_size: int) -> DataLoader:
+    def batches(self, batch_size: int) -> list[list[int]]:
+        """Rows of each batch, in their order; the last batch may be smaller."""
+        rows = self.rows
+        return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+    def loader(
+        self, processor, space: str, batch_size: int, shards: Shards | None = None, skip: int = 0
+    ) -> DataLoader:
         """Batches of the chosen images, in the order of their rows.
 
         Args:
             processor: of the model; only the space ``"model"`` needs it.
+            shards: the processes that share the batches; None is this one alone.
+            skip: how many of this process's batches to leave out at the beginning.
         """
         collator = PixelCollator(getattr(processor, "image_processor", processor), space)
-        return DataLoader(self.images.select(self.rows), batch_size=batch_size, collate_fn=collator)
+        mine = (shards or Shards()).mine(self.batches(batch_size))[skip:]
+        return DataLoader(self.images, batch_sampler=mine, collate_fn=collator)

@@ -50,6 +50,14 @@ def check_identity(entries: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={value!r} must be a non-empty string.")
     for name in ("model", "dataset"):
         check_public(name, entries[name])
+    for name in ("model_hash", "tree", "tree_hash", "templates_hash"):
+        if entries[name] is not None and not isinstance(entries[name], str):
+            raise ValueError(f"{name}={entries[name]!r} must be text or None.")
+    for name in ("attack", "sample_ids", "intervals", "versions", "checks"):
+        if not isinstance(entries[name], Mapping):
+            raise ValueError(f"{name}={entries[name]!r} must be an object.")
+    if isinstance(entries["seed"], bool) or not isinstance(entries["seed"], int):
+        raise ValueError(f"seed={entries['seed']!r} must be an integer.")
     for name, least in (("num_classes", 1), ("level", 0), ("num_samples", 1)):
         value = entries[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -125,6 +133,16 @@ def checked_accuracies(clean: float, robust: float, n: int, prefix: str) -> dict
     return intervals
 
 
+def check_intervals(given: Mapping[str, Any], computed: Mapping[str, list[float]]) -> None:
+    """Refuse intervals that do not follow from the counts; a record without any is given them."""
+    for kind, bounds in computed.items():
+        if given and (
+            len(given.get(kind) or ()) != 2
+            or any(not math.isclose(a, b, abs_tol=1e-6) for a, b in zip(given[kind], bounds))
+        ):
+            raise ValueError(f"intervals.{kind}={given.get(kind)} is not the Wilson interval {bounds}.")
+
+
 def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -> None:
     """Refuse verdicts per image that do not add up to the accuracies."""
     if set(flags) != {"clean", "robust"}:
@@ -136,6 +154,27 @@ def check_flags(flags: Mapping[str, str], clean: float, robust: float, n: int) -
                 f"flags[{kind!r}] says {right} of {n} images are right, {kind}_accuracy={value} says "
                 f"{round(value * n)}."
             )
+
+
+def check_classes(classes: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    """Refuse counts of the classes that do not add up to the accuracies."""
+    if set(classes) != {"names", "images", "clean", "robust"} or not all(
+        isinstance(values, list) and len(values) == len(classes["names"]) for values in classes.values()
+    ):
+        raise ValueError("classes must hold the lists names, images, clean and robust, of one length.")
+    count = entries["num_samples"]
+    wanted = {
+        "images": count,
+        "clean": round(entries["clean_accuracy"] * count),
+        "robust": round(entries["robust_accuracy"] * count),
+    }
+    for kind, total in wanted.items():
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in classes[kind]):
+            raise ValueError(f"classes.{kind} must hold whole numbers, none negative.")
+        if sum(classes[kind]) != total:
+            raise ValueError(f"classes.{kind} add up to {sum(classes[kind])}, not to {total} images.")
+    if any(not r <= c <= n for n, c, r in zip(classes["images"], classes["clean"], classes["robust"])):
+        raise ValueError("classes: a class has more images right under attack than clean, or than it has.")
 
 
 def checked_base(base: Mapping[str, Any], n: int) -> dict[str, Any]:

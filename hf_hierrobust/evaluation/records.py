@@ -1,4 +1,4 @@
-"""Robustness records: one measured accuracy with everything needed to read, repeat or doubt it, as JSON."""
+"""Robustness records: one measured accuracy with everything needed to read, repeat or doubt it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ..files import FileFormatError, read_json, write_atomically
 from .depth_checks import check_depth
 from .record_checks import (
+    check_classes,
     check_diagnostics,
     check_flags,
     check_identity,
+    check_intervals,
     check_transfer,
     checked_accuracies,
     checked_attack,
@@ -31,12 +31,11 @@ __all__ = [
     "RobustnessRecord",
     "describe_samples",
     "environment_versions",
-    "load_records",
-    "save_records",
+    "records_hash",
 ]
 
-SCHEMA = "hf_hierrobust.robustness_records"
-SCHEMA_VERSION = 1
+VOLATILE = frozenset({"created", "wall_seconds"})
+"""Fields that say when and how long something was measured; all others are the same when it is repeated."""
 
 
 class RecordFormatError(ValueError):
@@ -106,6 +105,8 @@ class RobustnessRecord:
             name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
+        classes: of the leaf level: {"names", "images", "clean", "robust"}, of each of the classes the name,
+            the number of images and how many of them are right, clean and under attack (`class_counts`).
         depth: of a tree's level in the ball of a calibrated head: norms and edges of its texts, margins of
             -kappa d and their bound, see `depth.TreeDepth.facts`. It stands with the classifier "hyperbolic"
             or, where that was not attacked, with "cosine".
@@ -145,6 +146,7 @@ class RobustnessRecord:
     cost: dict[str, float] | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, str] | None = None
+    classes: dict[str, list] | None = None
     depth: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -153,9 +155,12 @@ class RobustnessRecord:
         check_identity(vars(self))
         object.__setattr__(self, "attack", checked_attack(self.attack))
         intervals = checked_accuracies(self.clean_accuracy, self.robust_accuracy, self.num_samples, "")
+        check_intervals(self.intervals, intervals)
         object.__setattr__(self, "intervals", intervals)
         if self.flags is not None:
             check_flags(self.flags, self.clean_accuracy, self.robust_accuracy, self.num_samples)
+        if self.classes is not None:
+            check_classes(self.classes, vars(self))
         if self.depth is not None:
             check_depth(self.depth, vars(self))
         check_transfer(vars(self))
@@ -192,36 +197,7 @@ class RobustnessRecord:
         return cls(**entries)
 
 
-def save_records(path: str | Path, records: Iterable[RobustnessRecord]) -> None:
-    """Write records as one JSON file; a crash in between leaves the previous file whole."""
-    document = {"schema": SCHEMA, "version": SCHEMA_VERSION, "records": [r.to_dict() for r in records]}
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text)
-
-
-def load_records(path: str | Path) -> list[RobustnessRecord]:
-    """Read what `save_records` wrote, validating every record again.
-
-    Raises:
-        RecordFormatError: broken JSON, another schema or version, or an invalid record (with its index).
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    try:
-        document = read_json(path)
-    except FileFormatError as error:
-        raise RecordFormatError(f"{error}; it may have been cut off.") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    version = document.get("version") if isinstance(document, dict) else None
-    if (schema, version) != (SCHEMA, SCHEMA_VERSION) or not isinstance(document.get("records"), list):
-        raise RecordFormatError(
-            f"{path.name} has schema {schema!r} version {version!r}; "
-            f"this release reads {SCHEMA!r} version {SCHEMA_VERSION} with a list 'records'."
-        )
-    records = []
-    for index, entries in enumerate(document["records"]):
-        try:
-            records.append(RobustnessRecord.from_dict(entries))
-        except (ValueError, TypeError) as error:
-            raise RecordFormatError(f"{path.name}, record {index}: {error}") from error
-    return records
+def records_hash(records: Iterable[RobustnessRecord]) -> str:
+    """SHA-256 of what records measured, in their order: of everything but the fields of `VOLATILE`."""
+    entries = [{k: v for k, v in r.to_dict().items() if k not in VOLATILE} for r in records]
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,12 +41,16 @@ class Job:
     probe: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+DONE, KNOWN = "done", "of an earlier start"
+"""What `Progress` says of a batch that is finished, now or before."""
+
+
 class Progress(NamedTuple):
     """Where an evaluation is.
 
     Attributes:
         job: the one at work.
-        stage: ``"clean"``, or the name of the attack that starts now; ``"done"`` when the batch is finished.
+        stage: ``"clean"`` or the name of the attack that starts now; `DONE` or `KNOWN` after a batch.
         images: how many this job has just finished with.
         clean, robust: its accuracies so far, on the images it has seen.
     """
@@ -115,8 +120,8 @@ def run_jobs(
                 log.add(stages[-1])
             run += stages
             tally.add(stages)
-            if fresh and advance is not None:
-                advance(tally.progress(job, "done", images=len(stages[0].flags)))
+            if advance is not None:
+                advance(tally.progress(job, DONE if fresh else KNOWN, images=len(stages[0].flags)))
     found = [Stage.read(line)[1] for line in shards.gather([stage.line() for stage in run])]
     return [
         outcome_of((stage for stage in found if stage.job == index), len(job.attacks))
@@ -160,33 +165,32 @@ def _stage(
     judged: dict[tuple[int, int], Tensor],
 ) -> Stage:
     """The next stage of a job on a batch: the clean images, or an attack on those that stand."""
-    start = time.perf_counter()
+    start, place = time.perf_counter(), pixels.device
     if job.to_class is not None:  # where -1 would pick the last class's
-        labels = job.to_class.to(pixels.device)[
-            check_labels(labels, len(pixels), len(job.to_class), pixels.device)
-        ]
+        labels = job.to_class.to(place)[check_labels(labels, len(pixels), len(job.to_class), place)]
     if not before:
         if _classes(job) not in judged:
-            judged[_classes(job)] = judge(job.classifier, pixels, labels).cpu()
+            with _drawing_from(_start_seed(seed, batch, CLEAN), place):
+                judged[_classes(job)] = judge(job.classifier, pixels, labels).cpu()
         notes, count = _notes(job, pixels, labels), len(pixels)
         seconds = time.perf_counter() - start
         return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds, notes=notes)
     number, flags = len(before) - 1, before[-1].flags.clone()
-    rows = flags.nonzero()[:, 0]
-    generator = torch.Generator(pixels.device).manual_seed(seed + 1_000_003 * batch + 7919 * number)
-    places = rows.to(pixels.device)
-    result = job.attacks[number](
-        job.classifier,
-        pixels[places],
-        labels[places],
-        search=job.search,
-        generator=generator,
-        clean_correct=torch.ones(len(rows), dtype=torch.bool, device=pixels.device),
-    )
-    flags[rows] = result.robust_correct.cpu()
+    rows = flags.nonzero()[:, 0].to(place)
+    generator = torch.Generator(place).manual_seed(_start_seed(seed, batch, number))
+    with _drawing_from(_start_seed(seed, batch, number), place):
+        result = job.attacks[number](
+            job.classifier,
+            pixels[rows],
+            labels[rows],
+            search=job.search,
+            generator=generator,
+            clean_correct=torch.ones(len(rows), dtype=torch.bool, device=place),
+        )
+    flags[rows.cpu()] = result.robust_correct.cpu()
     notes, count = before[-1].notes, len(rows)
     if notes is not None:
-        found = dict(zip(rows.tolist(), _notes(job, result.adversarial, labels[places])))
+        found = dict(zip(rows.tolist(), _notes(job, result.adversarial, labels[rows])))
         notes = [found.get(row, former) for row, former in enumerate(notes)]
     return Stage(
         batch,
@@ -208,6 +212,18 @@ def _notes(job: Job, pixels: Tensor, labels: Tensor) -> list[list[float]] | None
         return None
     with frozen(job.classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
         return job.probe(pixels, labels).tolist()
+
+
+def _start_seed(seed: int, batch: int, attack: int) -> int:
+    return seed + 1_000_003 * batch + 7919 * attack
+
+
+@contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """What a classifier draws from the global generator depends on this seed alone."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass

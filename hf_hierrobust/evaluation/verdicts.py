@@ -73,6 +73,11 @@ class Stage:
     seconds: float = 0.0
     notes: list[list[float]] | None = None
 
+    def follows(self, before: Stage) -> bool:
+        """Whether this attack saw what the stage before left standing."""
+        standing = self.attacked == int(before.flags.sum()) and len(self.flags) == len(before.flags)
+        return standing and not bool((self.flags & ~before.flags).any())
+
     def line(self, scope: str = "") -> str:
         """The stage as one line of JSON with a digest of its own.
 
@@ -158,9 +163,13 @@ class StageLog:
         self._keep(stage)
 
     def of(self, batch: int, job: int) -> list[Stage]:
-        """Stages of a job on a batch, in their order, up to the first that is missing."""
-        found = self._stages.get((batch, job), {})
-        return [found[number] for number in takewhile(found.__contains__, count(CLEAN))]
+        """Stages of a job on a batch, in their order, up to the first that is missing or does not follow."""
+        found, stages = self._stages.get((batch, job), {}), []
+        for number in takewhile(found.__contains__, count(CLEAN)):
+            if stages and not found[number].follows(stages[-1]):
+                break
+            stages.append(found[number])
+        return stages
 
     def _keep(self, stage: Stage) -> None:
         self._stages.setdefault((stage.batch, stage.job), {})[stage.attack] = stage

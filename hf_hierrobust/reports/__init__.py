@@ -8,6 +8,7 @@ from .depth_table import depth_table
 from .examples import plot_examples
 from .masking import masking_sentence
 from .tables import attack_label, records_table
+from .transfer import plot_transfer
 
 __all__ = [
     "attack_label",
@@ -18,5 +19,6 @@ __all__ = [
     "plot_curves",
     "plot_depth",
     "plot_examples",
+    "plot_transfer",
     "records_table",
 ]

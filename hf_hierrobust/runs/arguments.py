@@ -87,7 +87,8 @@ class RunArguments:
         metadata={
             "help": "Attacks of the evaluation, comma-separated; the worst case counts. 'pgd' is PGD on the "
             "cross-entropy, then on the margin of what still stands; 'pgd-ce' and 'pgd-margin' are one of "
-            "the two; any registered attack by its name."
+            "the two; 'autoattack' is AutoAttack, 'apgd-ce+t' its first two attacks; any registered attack "
+            "by its name."
         },
     )
     eval_num_steps: int | None = field(
@@ -134,6 +135,13 @@ class RunArguments:
             "bf16 instructions), true or false.",
             "nargs": "?",
             "const": "true",
+        },
+    )
+    state_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the verdicts so far, where a killed evaluation goes on; by default 'state' "
+            "in output_dir (evaluate) or none (train)."
         },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})

@@ -36,8 +36,8 @@ def test_loss_by_name_or_callable():
     assert resolve_loss("ce") is cross_entropy
     assert resolve_loss("margin") is margin
     assert resolve_loss(misclassified) is misclassified
-    with pytest.raises(ValueError, match=r"loss='dlr' is unknown: choose one of ce, margin"):
-        resolve_loss("dlr")
+    with pytest.raises(ValueError, match=r"loss='cw' is unknown: choose one of ce, margin, dlr"):
+        resolve_loss("cw")
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0, 1e4])

@@ -239,7 +239,7 @@ def test_agrees_with_torchattacks(net, images, labels, name):
         ({"step_size": 0.0}, r"step_size=0.0 must be positive"),
         ({"random_start": "normal"}, "random_start='normal' is unknown: choose one of uniform"),
         ({"schedule": "step"}, "schedule='step' is unknown: choose one of constant"),
-        ({"loss": "dlr"}, r"loss='dlr' is unknown"),
+        ({"loss": "cw"}, r"loss='cw' is unknown"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 from tiny_data import CLASSES, make_images
 
-from hf_hierrobust.attacks import ATTACKS, PGD, Attack
+from hf_hierrobust.attacks import ATTACKS, PGD, Attack, AutoAttack
 from hf_hierrobust.data import ClassSet
 from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, build_attacks
 from hf_hierrobust.evaluation.plan import attack_labels, describe_attacks
@@ -31,6 +31,39 @@ def test_kind03_the_default_is_cross_entropy_then_margin():
         constants = attack.describe()
         assert (constants["num_steps"], constants["step_size"]) == (20, pytest.approx(1 / 255 / 4))
     assert [a.loss for a in build_attacks("pgd-margin, pgd-ce")] == ["margin", "ce"]
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("pgd-20", ["pgd ce"]),
+        ("apgd-ce+t", ["apgd ce", "apgd-t dlr"]),
+        ("autoattack", ["apgd ce", "apgd-t dlr", "fab-t -", "square margin"]),
+        ("autoattack-plus", ["apgd ce", "apgd dlr", "fab -", "square margin", "apgd-t dlr", "fab-t -"]),
+        ("autoattack-rand", ["apgd ce", "apgd dlr"]),
+    ],
+)
+def test_suites_are_lists_of_registered_attacks(name, members):
+    attacks = build_attacks(name, eps="4/255", norm="l2", space="model")
+    assert [f"{a.name} {getattr(a, 'loss', '-')}" for a in attacks] == members
+    assert {str(a.threat) for a in attacks} == {"l2:0.0156863"}
+    labels = attack_labels(attacks)
+    assert len({*labels}) == len(labels)
+    assert describe_attacks(attacks)["eps"] == 4 / 255
+
+
+def test_options_go_to_the_attacks_that_have_them():
+    first, second, third, square = build_attacks("autoattack", num_steps=7, num_queries=9, num_targets=2)
+    assert (first.num_steps, second.num_steps, third.num_steps, square.num_queries) == (7, 7, 7, 9)
+    assert second.num_targets == third.num_targets == 2
+    with pytest.raises(ValueError, match=r"has no option steps; it has .*num_queries, "):
+        build_attacks("autoattack", steps=7)
+
+
+def test_a_list_of_attacks_is_taken_as_it_is():
+    mine = AutoAttack(["square", "apgd-ce"], eps="2/255")
+    assert build_attacks(mine) == tuple(mine)
+    assert [a.eps for a in build_attacks(mine, eps="1/255")] == [1 / 255] * 2
 
 
 def test_budgets_and_options_reach_named_attacks():

@@ -12,15 +12,14 @@ import pytest
 import torch
 from example_records import PGD, make_record
 
-from hf_hierrobust.evaluation.flags import pack_flags, unpack_flags
+from hf_hierrobust.evaluation.flags import class_counts, pack_flags, unpack_flags
 from hf_hierrobust.evaluation.metrics import wilson_interval
+from hf_hierrobust.evaluation.record_files import load_records, save_records
 from hf_hierrobust.evaluation.records import (
     RecordFormatError,
     RobustnessRecord,
     describe_samples,
     environment_versions,
-    load_records,
-    save_records,
 )
 from hf_hierrobust.naming import public_name
 from hf_hierrobust.threat import format_eps
@@ -35,6 +34,27 @@ def test_flags_must_add_up_to_the_accuracies():
         make_record(flags=flags | {"robust": flags["clean"]})
     with pytest.raises(ValueError, match="exactly 'clean' and 'robust'"):
         make_record(flags={"clean": flags["clean"]})
+
+
+def test_counts_of_the_classes_must_add_up():
+    labels = torch.arange(200) % 4
+    clean, robust = torch.arange(200) < 124, torch.arange(200) < 82
+    classes = class_counts(list("abcd"), labels, clean, robust)
+    assert classes == {
+        "names": list("abcd"),
+        "images": [50] * 4,
+        "clean": [31] * 4,
+        "robust": [21, 21, 20, 20],
+    }
+    assert make_record(classes=classes).classes == classes
+    for change, message in (
+        ({"robust": [22, 21, 20, 20]}, "classes.robust add up to 83, not to 82"),
+        ({"images": [50] * 3}, "of one length"),
+        ({"clean": [21, 41, 31, 31], "robust": [22, 20, 20, 20]}, "more images right under attack"),
+        ({"clean": [31.0] * 4}, "whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_record(classes=classes | change)
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 200])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_hub_card import make_facts, make_record
 from transformers import AutoTokenizer, CLIPModel
 
-from hf_hierrobust.evaluation.records import save_records
+from hf_hierrobust.evaluation.record_files import save_records
 from hf_hierrobust.hub import check_folder, push_folder, write_card
 
 PRIVATE = (

@@ -41,15 +41,67 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     true = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -torch.inf)
-    tied = ((others - true).abs() <= TIE * true.abs()).detach()
-    to_tied = (others.masked_fill(~tied, -torch.inf) - true).amax(1)
-    to_rest = (others.masked_fill(tied, -torch.inf) - true).amax(1)
+    ties = tied(others, true)
+    to_tied = (others.masked_fill(~ties, -torch.inf) - true).amax(1)
+    to_rest = (others.masked_fill(ties, -torch.inf) - true).amax(1)
     # Added, not replaced: a tie may also be the decision boundary itself, above all in bf16.
     both = torch.where(to_rest.isneginf(), to_tied, to_rest + to_tied)
-    return torch.where(tied.any(1), both, to_rest)
+    return torch.where(ties.any(1), both, to_rest)
 
 
-LOSSES: dict[str, AttackLoss] = {"ce": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference-of-logits ratio ``-(z_y - max_{c != y} z_c) / (z_1 - z_3)`` per image, (B,) (2003.01690).
+
+    ``z_1, z_3`` are the largest and third largest logit. Neither shifting nor scaling the logits changes it.
+    Twins, which tie for ever, count as one class in the ranks, or the ratio would be constant. With fewer
+    than three classes it is the margin.
+    """
+    top = ranked(logits, 3)
+    return margin(logits, labels) / _spread(top[:, 0], top[:, 2])
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """``-(z_y - z_t) / (z_1 - (z_3 + z_4) / 2)`` per image, (B,) (2003.01690); it rises towards t.
+
+    With three classes the divisor is ``z_1 - z_3``, with two it is 1.
+
+    Args:
+        targets: (B,) classes that the images shall be taken for.
+    """
+    top = ranked(logits, 4)
+    low = torch.where(top[:, 3].isneginf(), top[:, 2], (top[:, 2] + top[:, 3]) / 2)
+    gap = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+    return gap[:, 0] / _spread(top[:, 0], low)
+
+
+def tied(logits: Tensor, value: Tensor) -> Tensor:
+    """Which logits (B, K) tie with a value, (B, 1) or (B, K): equal up to a few units in the last place."""
+    return ((logits - value).abs() <= TIE * value.abs()).detach()
+
+
+def twins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which other classes (B, K) tie with the label: on a clean image, those with the same text."""
+    return tied(logits, logits.gather(1, labels[:, None])).scatter(1, labels[:, None], False)
+
+
+def ranked(logits: Tensor, count: int) -> Tensor:
+    """The largest logits (B, count), in descending order, tied ones once; -inf where there are fewer."""
+    top = logits.topk(min(count, logits.shape[1]), 1).values
+    if not tied(top[:, 1:], top[:, :-1]).any():
+        return torch.nn.functional.pad(top, (0, count - top.shape[1]), value=-torch.inf)
+    ranks = []
+    for _ in range(count):
+        ranks.append(logits.amax(1))
+        logits = logits.masked_fill(tied(logits, ranks[-1][:, None]), -torch.inf)
+    return torch.stack(ranks, 1)
+
+
+def _spread(top: Tensor, low: Tensor) -> Tensor:
+    """``top - low`` to divide by; 1 where there is no ``low``."""
+    return torch.where(low.isneginf(), 1.0, top - low + 1e-12)
+
+
+LOSSES: dict[str, AttackLoss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def resolve_loss(loss: str | AttackLoss) -> AttackLoss:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...classifiers.classifier import as_classifier
+from ...classifiers.shared import passes_of
 from ..base import input_gradients, refuse_nan
 from .criteria import misclassified
 
@@ -58,19 +59,20 @@ class Victim:
         """
         return self._forward(self.search, x)
 
-    def gradient(self, loss: Tensor, x: Tensor) -> Tensor:
+    def gradient(self, loss: Tensor, x: Tensor, retain_graph: bool = False) -> Tensor:
         """Gradient of the summed loss with respect to ``x``; nothing else gets one.
 
         Args:
             loss: one value per image, from `logits`.
             x: attacked pixels, or their perturbation, with ``requires_grad``.
+            retain_graph: True where another gradient of the same logits follows.
 
         Raises:
             NanError: NaN in any image's gradient.
             NoGradientError: autograd finds no way from the loss to ``x``.
         """
-        (gradient,) = input_gradients(loss, [x])
-        self.backwards += len(x)
+        (gradient,) = input_gradients(loss, [x], retain_graph)
+        self.backwards += len(x) * getattr(self.search.net, "draws", 1)
         if self._zero_gradient is None:
             self._zero_gradient = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
         return gradient
@@ -98,8 +100,14 @@ class Victim:
         return Cost(self.forwards / images, self.backwards / images) if images else Cost()
 
     def _forward(self, classifier: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        self.forwards += len(x)
+        before = passes_of(classifier)
         logits = classifier(x)
+        if before is None:
+            self.forwards += len(x)
+        else:  # its answer takes several passes, and it counts them
+            forwards, backwards = passes_of(classifier)
+            self.forwards += forwards - before[0]
+            self.backwards += backwards - before[1]
         refuse_nan(logits, "the model's logits are NaN")
         return logits
 

@@ -1,0 +1,105 @@
+"""What decides the verdicts of an evaluation, as facts that a later start compares by hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..adapters.fingerprints import content_hash
+from ..classifiers import frozen
+from ..classifiers.freezing import modules_behind
+from ..classifiers.levels import LevelClassifier, level_prompts
+from ..data import ClassSet
+from ..digests import digest_of
+from ..hierarchy import LabelTree
+from ..modeling import RobustDualEncoder
+from .plan import AttackPlan, EvaluationSet, attack_labels
+from .records import environment_versions
+from .state import ANSWERS
+
+
+def plan_facts(plan: AttackPlan) -> dict:
+    """The constants of every attack, each by its own name."""
+    facts = {}
+    for number, attacks in enumerate(plan.budgets, start=1):
+        facts[f"budget {number}"] = f"{attacks[0].threat}, {attacks[0].threat.space}"
+        facts[f"attacks of budget {number}"] = attack_labels(attacks)
+        for label, attack in zip(attack_labels(attacks), attacks):
+            for name, value in attack.describe().items():
+                facts[f"{name} of {label} at budget {number}"] = value
+    if plan.text_attack is not None:
+        facts["text attack"] = plan.text_attack.describe()
+    return facts
+
+
+def run_facts(seed: int, batch_size: int, device: torch.device | str, bf16_search: bool) -> dict:
+    """What a seed means: which random numbers each batch gets, and in what precision they are used."""
+    return {
+        "seed": seed,
+        "batch_size": batch_size,
+        "search precision": "bfloat16" if bf16_search else "float32",
+        "device": torch.device(device).type,
+        **{f"version of {name}": version for name, version in environment_versions().items()},
+    }
+
+
+def model_facts(
+    model: RobustDualEncoder,
+    processor,
+    class_set: ClassSet,
+    tree: LabelTree | None,
+) -> dict:
+    """What a dual encoder's answers depend on beside its weights."""
+    config = model.config.to_dict()
+    hidden = ("_name_or_path", "transformers_version", "_attn_implementation")
+    prompts = [text for level in level_prompts(class_set, tree, None) for row in level for text in row]
+    tokens = processor.tokenizer(prompts, truncation=False, padding=False, verbose=False)["input_ids"]
+    return {
+        "configuration": digest_of({name: value for name, value in config.items() if name not in hidden}),
+        "preprocessing": digest_of(processor.image_processor.to_dict()),
+        "templates": class_set.templates_hash,
+        "prompts": digest_of(prompts),
+        "tokens": digest_of(tokens),
+    }
+
+
+def set_facts(data: EvaluationSet, samples: Mapping[str, Mapping], found: Sequence[LevelClassifier]) -> dict:
+    """Images, labels, classes, tree and classifiers of one set.
+
+    Args:
+        samples: ``sample_ids`` of each threat space.
+    """
+    images = {f"images at {space} size": one["sha256"] for space, one in samples.items()}
+    classifiers = [[one.level, one.name, digest_of(one.to_node)] for one in found]
+    return {
+        "images": len(data.rows),
+        **images,
+        "split": data.split,
+        "class names": digest_of(data.class_set.class_names),
+        "tree": None if data.tree is None else data.tree.hash,
+        "classifiers": [f"{level} {name}" for level, name, _ in classifiers],
+        "classes of the labels": digest_of(classifiers),
+        "weights": content_hash(*modules_behind(*(one.classifier for one in found))),
+    }
+
+
+def answers(found: Sequence[LevelClassifier], pixels: Tensor, space: str) -> dict[str, list[float] | None]:
+    """The first logits of an image, which tell apart models that differ in more than their weights.
+
+    Args:
+        pixels: (1, 3, H, W) in [0, 1], of this threat space.
+
+    Returns:
+        By level and classifier; None where the classifier answers the same image differently.
+    """
+    facts: dict[str, list[float] | None] = {}
+    for one in found:
+        devices = [pixels.device] if pixels.device.type == "cuda" else []
+        with frozen(one.classifier), torch.no_grad(), torch.random.fork_rng(devices):
+            first, second = (one.classifier(pixels).float() for _ in range(2))
+        steady = torch.allclose(first, second, rtol=1e-3, atol=1e-6)
+        values = first.flatten()[:8].nan_to_num().tolist() if steady else None
+        facts[f"{ANSWERS} of level {one.level}, {one.name} at {space} size"] = values
+    return facts

@@ -1,0 +1,203 @@
+"""The verdicts of an evaluation on disk, from which the same command goes on after it was killed.
+
+A directory holds ``manifest.json``, which says what is measured by its hashes, and ``verdicts-R.jsonl`` of
+each process R: a line with a digest of its own for every stage, flushed to the disk before the next begins.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from transformers import logging
+
+from ..digests import describe_differences, differences, digest_of, plain
+from ..seals import SealError, read_seal, seal
+from .shards import Shards
+from .verdicts import LineError, Stage, StageLog
+
+logger = logging.get_logger(__name__)
+
+MANIFEST, VERDICTS = "manifest.json", "verdicts-*.jsonl"
+ANSWERS = "answers"
+"""Begin of the names of facts that are logits: they may differ by rounding."""
+
+
+class StateError(ValueError):
+    """A state directory holds another evaluation's verdicts, or nobody can tell whose."""
+
+
+class EvaluationState:
+    """A state directory.
+
+    All processes open it together: the first one reads and writes the manifest for all.
+
+    Args:
+        folder: made where it is missing.
+        facts: what all sets have in common, JSON values by a name that a message can show.
+        sets: names of the sets to be measured; further ones may come at a later start.
+
+    Raises:
+        StateError: the directory holds an evaluation of another set, or of what `open` refuses, or a torn
+            manifest.
+        OSError: the directory cannot be made, read or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike, facts: Mapping, sets: Sequence[str], shards: Shards):
+        self.folder, self.shards = Path(folder), shards
+        self.facts, self.sets = plain(facts), list(sets)
+        self._agree(self._start)
+        lines, torn = _read(self.folder)
+        if torn and shards.rank == 0:
+            logger.warning(
+                f"{self.folder}: {torn} torn or foreign line{'s are' if torn > 1 else ' is'} passed over, "
+                "what they were about is attacked again"
+            )
+        self._found: dict[str, list[Stage]] = {}
+        for line in dict.fromkeys(shards.gather(lines)):  # not every process need see the others' files
+            scope, stage = Stage.read(line)
+            self._found.setdefault(scope, []).append(stage)
+
+    @staticmethod
+    def is_in(folder: str | os.PathLike) -> bool:
+        """Whether a directory holds the verdicts of an evaluation."""
+        return (Path(folder) / MANIFEST).is_file()
+
+    @staticmethod
+    def clear(folder: str | os.PathLike) -> None:
+        """Remove an evaluation from a directory; other files stay."""
+        for path in [*Path(folder).glob(VERDICTS), Path(folder) / MANIFEST]:
+            path.unlink(missing_ok=True)
+
+    def open(self, name: str, facts: Mapping) -> str:
+        """Compare a set with the manifest, or add it there.
+
+        Args:
+            facts: of the first process, as for the class; those of the others are not looked at.
+
+        Returns:
+            The scope of its verdicts, for `log`.
+
+        Raises:
+            StateError: names what differs from what the directory's verdicts are about.
+        """
+        return self._agree(lambda: self._compare(name, plain(facts)))
+
+    def log(self, scope: str) -> StageLog:
+        """The stages of a scope, those of earlier starts among them; new ones go to this process's file."""
+        found = self._found.get(scope, [])
+        if found and self.shards.rank == 0:
+            logger.warning(f"{self.folder}: goes on after {len(found)} verdicts of an earlier start")
+        return _FileLog(found, scope, self.folder / f"verdicts-{self.shards.rank}.jsonl")
+
+    def _start(self) -> None:
+        if not self.folder.is_dir() and self.folder.exists():
+            raise NotADirectoryError(f"state_dir={str(self.folder)!r} is a file: give a directory")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._started():  # or killed before there was anything to lose
+            seal(self.folder, {"common": self.facts, "sets": {}}, {}, MANIFEST)
+        if not self.is_in(self.folder):
+            self._refuse(f"holds verdicts but no {MANIFEST} that says what of")
+        manifest = self._manifest()
+        if gone := [name for name in manifest["sets"] if name not in self.sets]:
+            self._refuse(f"holds verdicts on {gone[0]!r}, which is not to be measured now")
+        self._refuse_differences(manifest["common"], self.facts)
+
+    def _compare(self, name: str, facts: dict) -> str:
+        manifest = self._manifest()
+        if name in manifest["sets"] and self._started():
+            self._refuse_differences(manifest["sets"][name], facts)
+        else:
+            manifest["sets"][name] = facts
+            seal(self.folder, {key: manifest[key] for key in ("common", "sets")}, {}, MANIFEST)
+        exact = {key: value for key, value in facts.items() if not key.startswith(ANSWERS)}
+        return digest_of([self.facts, name, exact])
+
+    def _started(self) -> bool:
+        return any(path.stat().st_size for path in self.folder.glob(VERDICTS))
+
+    def _manifest(self) -> dict:
+        try:
+            manifest = read_seal(self.folder, MANIFEST)
+            if not isinstance(manifest.get("sets"), dict) or not isinstance(manifest.get("common"), dict):
+                raise SealError(f"{MANIFEST} says nothing about an evaluation")
+        except SealError as error:
+            self._refuse(str(error))
+        return manifest
+
+    def _refuse_differences(self, saved: Mapping, asked: Mapping) -> None:
+        found = differences(saved, asked)
+        found = {name: pair for name, pair in found.items() if not _close(name, *pair)}
+        if found:
+            self._refuse(f"holds verdicts of another evaluation ({describe_differences(found)})")
+
+    def _refuse(self, why: str) -> None:
+        raise StateError(
+            f"state_dir={str(self.folder)!r} {why}: give another state_dir, or remove this one to start anew"
+        )
+
+    def _agree(self, act):
+        """What the first process's act returns or raises, on every process."""
+        said = []
+        if self.shards.rank == 0:
+            try:
+                said = [json.dumps([act(), None])]
+            except (StateError, OSError) as error:
+                if self.shards.count == 1:
+                    raise
+                said = [json.dumps([None, str(error)])]
+        (said,) = self.shards.gather(said)
+        value, error = json.loads(said)
+        if error is not None:
+            raise StateError(error)
+        return value
+
+
+class _FileLog(StageLog):
+    """Stages that are on the disk before the next one begins."""
+
+    def __init__(self, stages: Iterable[Stage], scope: str, path: Path):
+        super().__init__(stages)
+        self._scope, self._path = scope, path
+
+    def add(self, stage: Stage) -> None:
+        super().add(stage)
+        with self._path.open("a+b") as stream:
+            # After a torn line: on one of its own.
+            torn = stream.tell() and not _ends_whole(stream)
+            stream.write(b"\n" * torn + stage.line(self._scope).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _ends_whole(stream) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) == b"\n"
+
+
+def _read(folder: Path) -> tuple[list[str], int]:
+    """The lines of all verdict files whose digest agrees, and how many others there are."""
+    whole, torn = [], 0
+    for path in sorted(folder.glob(VERDICTS)):
+        with path.open("rb") as stream:
+            for raw in stream:
+                line = raw.decode(errors="replace").rstrip("\n")
+                try:
+                    Stage.read(line)
+                    whole.append(line)
+                except LineError:
+                    torn += bool(line)
+    return whole, torn
+
+
+def _close(name: str, saved, asked) -> bool:
+    """Whether two facts differ by no more than the rounding of another machine or number of threads."""
+    if not name.startswith(ANSWERS) or not isinstance(saved, list) or not isinstance(asked, list):
+        return False
+    scale = max((abs(value) for value in (*saved, *asked)), default=0.0)
+    return len(saved) == len(asked) and all(
+        math.isclose(a, b, rel_tol=0, abs_tol=1e-3 * scale + 1e-6) for a, b in zip(saved, asked)
+    )

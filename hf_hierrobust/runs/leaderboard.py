@@ -1,0 +1,139 @@
+"""Records of many models and runs, from their files to one leaderboard with figures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from transformers import logging
+
+from ..evaluation import RobustnessRecord
+from ..evaluation.record_files import find_record_files, merge_records, read_records
+from ..files import write_atomically
+from ..hierarchy import LabelTree, TreeError, TreeSpec, load_forest
+from ..naming import file_stem
+from ..reports.class_plot import plot_class_drop
+from ..reports.figure_io import save_png_and_svg
+from ..reports.leaderboard import Leaderboard, build_leaderboard
+from ..reports.leaderboard_plots import figure_groups, plot_budgets, plot_clean_robust
+from ..reports.leaderboard_text import leaderboard_json, leaderboard_markdown
+from ..reports.tables import attack_label
+
+logger = logging.get_logger(__name__)
+FILES = ("leaderboard.md", "leaderboard.json")
+
+
+@dataclass(frozen=True)
+class WrittenLeaderboard:
+    """A leaderboard on disk.
+
+    Attributes:
+        files: relative to the folder.
+    """
+
+    board: Leaderboard
+    files: list[str]
+
+
+def write_leaderboard(
+    sources: Sequence[str | os.PathLike],
+    folder: str | os.PathLike,
+    *,
+    tree: TreeSpec | None = None,
+    figures: bool = True,
+) -> WrittenLeaderboard:
+    """Merge records into ``leaderboard.md``, ``leaderboard.json`` and, as PNG and SVG, ``figures/``.
+
+    Args:
+        sources: files of records, folders of runs and suites, or folders of these.
+        tree: orders the classes of the per-class figures where their records name no built-in tree.
+        figures: False draws none; neither does a missing matplotlib, with a warning.
+
+    Raises:
+        FileNotFoundError: a source without records.
+        RecordFormatError: a damaged one.
+    """
+    files = dict.fromkeys(file.resolve() for source in sources for file in find_record_files(source))
+    records, notes = merge_records([read_records(file) for file in files])
+    board = build_leaderboard(records, notes)
+    folder = Path(folder).expanduser()
+    captions = _draw(board, folder, tree) if figures else {}
+    write_atomically(
+        folder / FILES[0], leaderboard_markdown(board, {f"{k}.png": v for k, v in captions.items()})
+    )
+    text = json.dumps(leaderboard_json(board), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / FILES[1], text + "\n")
+    drawn = [f"{stem}{suffix}" for stem in captions for suffix in (".png", ".svg")]
+    return WrittenLeaderboard(board, [*FILES, *drawn])
+
+
+def _draw(board: Leaderboard, folder: Path, tree: TreeSpec | None) -> dict[str, str]:
+    """Draw what the records allow; the caption of each figure by its path without suffix."""
+    captions: dict[str, str] = {}
+
+    def draw(stem: str, caption: str, plot: Callable[[], object]) -> bool:
+        try:
+            save_png_and_svg(plot(), folder / "figures" / stem)
+        except ImportError as error:
+            logger.warning(f"the figures are left out: {error}")
+            return False
+        except Exception as error:  # one that does not fit must not cost the others
+            logger.warning(f"figures/{stem} could not be drawn and is left out: {error!r}")
+            return True
+        captions[f"figures/{stem}"] = caption
+        return True
+
+    for number, tables in enumerate(figure_groups(board), 1):
+        end, said = "" if number == 1 else f"-{number}", tables[0].title
+        if not draw(f"budgets{end}", f"Accuracy by budget, {said}", partial(plot_budgets, tables)):
+            return {}
+        draw(f"clean-robust{end}", f"Clean and robust accuracy, {said}", partial(plot_clean_robust, tables))
+    for record in _for_classes(board):
+        where = f"{record.dataset} ({record.split}), {record.num_samples} images"
+        how = f"{attack_label(record.attack)}; space {record.attack['space']}"
+        draw(
+            f"classes-{file_stem(record.dataset)}",
+            f"Accuracy by class of {record.model} on {record.dataset}",
+            partial(
+                plot_class_drop,
+                record.classes,
+                _ancestors(record, tree),
+                setting=f"{record.model} by {record.classifier} on {where}; {how}",
+            ),
+        )
+    return captions
+
+
+def _for_classes(board: Leaderboard) -> list[RobustnessRecord]:
+    """Of each data set the leaf record of the model that is most robust at the largest budget."""
+    best: dict[str, RobustnessRecord] = {}
+    for record in board.records:
+        if record.classes is None or not record.direct:
+            continue
+        other = best.get(record.dataset)
+        if other is None or _strength(record) > _strength(other):
+            best[record.dataset] = record
+    return list(best.values())
+
+
+def _strength(record: RobustnessRecord) -> tuple[float, float]:
+    return record.attack["eps"], record.robust_accuracy
+
+
+def _ancestors(record: RobustnessRecord, spec: TreeSpec | None) -> list[list[str]]:
+    """Superclasses of the record's classes at each level: by its own tree, if built in, else by ``spec``."""
+    for candidate in filter(None, (record.tree, spec)):
+        try:
+            tree: LabelTree = load_forest(candidate, record.classes["names"])[0]
+        except (TreeError, OSError):
+            continue  # a tree of other classes, or one that only the run had
+        if candidate != record.tree or tree.hash == record.tree_hash:
+            levels = range(1, tree.num_levels)
+            return [
+                [tree.display_names(level)[n] for n in tree.ancestors(level).tolist()] for level in levels
+            ]
+    return []
