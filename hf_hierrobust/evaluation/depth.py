@@ -28,7 +28,7 @@ from ..geometry import (
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.hier_head import HierHead
-from .plan import EvaluationSet
+from .sets import EvaluationSet
 
 QUANTILES = (0.1, 0.5, 0.9)
 
