@@ -51,6 +51,13 @@ class HierRobustOutput(CLIPOutput):
     logit_bias: Tensor | None = None
 
 
+def mean_embedding(features: Tensor) -> Tensor:
+    """(N, T, D) embeddings of T templates to (N, D): the mean direction, at the mean norm."""
+    norms = features.norm(dim=-1, keepdim=True)
+    direction = (features / norms).mean(1)
+    return direction / direction.norm(dim=-1, keepdim=True) * norms.mean(1)
+
+
 class RobustDualEncoder:
     """A stock dual encoder with a hyperbolic head, trained by `RobustCLIPTrainer`.
 
@@ -141,11 +148,7 @@ class RobustDualEncoder:
         ensembles, and the norm the mean norm.
         """
         features = self.get_submodule(self.projections["text_projection"])(text_states)
-        if features.ndim == 2:
-            return features
-        norms = features.norm(dim=-1, keepdim=True)
-        direction = (features / norms).mean(1)
-        return direction / direction.norm(dim=-1, keepdim=True) * norms.mean(1)
+        return features if features.ndim == 2 else mean_embedding(features)
 
     @can_return_tuple
     def forward(

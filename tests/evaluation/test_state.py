@@ -300,8 +300,8 @@ def test_images_are_decoded_and_judged_once_with_a_state_too(tmp_path, monkeypat
             decoded.append(index)
             return super().__getitem__(index)
 
-    judge = runner.judge
-    monkeypatch.setattr(runner, "judge", lambda *args: judged.append(args[0]) or judge(*args))
+    judge = runner.judge_all
+    monkeypatch.setattr(runner, "judge_all", lambda *args: judged.append(args[0]) or judge(*args))
     data = Counting(*corner_images().tensors)
     evaluate(Corner(), data, batch_size=6, progress=False, num_steps=1)
     without = len(decoded)
