@@ -13,6 +13,7 @@ from ..attacks import ATTACKS, Attack, TextAttack
 from ..attacks.image.auto_attack import MEMBERS, VERSIONS
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
+from ..naming import level_name
 from ..threat import Norm, Space
 from .shards import Shards
 
@@ -206,6 +207,20 @@ class AttackPlan:
         return image | {"name": f"{text['name']}+{image['name']}", "text_attack": text}
 
 
+def check_choice(name: str, level: int, classes: int) -> None:
+    """Refuse a level whose classifiers would have nothing to choose.
+
+    Raises:
+        ValueError: it has one class.
+    """
+    if classes < 2:
+        what = "class set" if level == 0 else "tree"
+        raise ValueError(
+            f"the {level_name(level)} level of {name!r} has {classes} class: every image would be right, under "
+            f"any attack; give a {what} with at least two there"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
     """Labelled images with their classes.
@@ -220,7 +235,8 @@ class EvaluationSet:
 
     Raises:
         TypeError: a stream, whose images can't be chosen.
-        ValueError: see `as_images`; the images have no labels, or `num_samples` is below 1.
+        ValueError: see `as_images`; the images have no labels, `num_samples` is below 1, or a level has one
+            class only.
     """
 
     name: str
@@ -239,6 +255,8 @@ class EvaluationSet:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
+        for level, size in enumerate(self.tree.sizes if self.tree else [len(self.class_set)]):
+            check_choice(self.name, level, size)
         count = len(images) if self.num_samples is None else self.num_samples
         object.__setattr__(self, "_rows", stratified_rows(images.labels, count))
 
