@@ -268,7 +268,7 @@ class RunArguments:
             budgets,
             norm=threat.norm,
             space=threat.space,
-            text_attack=text_attack,
+            besides={"text_attack": text_attack},
             **self._attack_options(threat),
         )
 

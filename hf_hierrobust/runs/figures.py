@@ -152,7 +152,8 @@ def _draw_ball(run: Run, path: Path) -> None:
     pipeline = PixelPipeline(run.processor.image_processor, run.training_args.threat.space)
     with torch.no_grad():
         states = encode_prompts(model, run.processor.tokenizer, prompts)
-        texts = model.hier_head.text_tangent(model.project_text(states))
+        depths = torch.cat([tree.own_levels(level) for level in range(tree.num_levels)])
+        texts = model.hier_head.text_tangent(model.project_text(states), depths)
         images = model.hier_head.image_tangent(model.encode_image(pipeline(pixels)))
     starts = [sum(tree.sizes[:level]) for level in range(tree.num_levels)]
     plot_ball(

@@ -176,6 +176,12 @@ def refuse_without_effect(
     Raises:
         ValueError: naming the argument.
     """
+    pooled = attack is not None and attack.text_perturbation == "pooled"
+    if pooled and "text" in objective.trained_groups:
+        raise ValueError(
+            f"text_perturbation='pooled' perturbs the states of a frozen text trunk, but {objective.name!r} "
+            "trains it: take 'tangent'"
+        )
     calibrates = type(objective).calibrate is not Objective.calibrate
     idle = f"has no effect: {objective.name!r} calibrates nothing"
     reasons = {

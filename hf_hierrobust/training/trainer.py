@@ -118,7 +118,8 @@ class RobustCLIPTrainer(CheckpointHooks):
         encode = compiled(model.encode_image, args)
         encoder = TextEncoder(model, tokenizer) if self.objective.needs & images.CAPTIONS else None
         self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
-        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
+        pooled = self.attack is not None and self.attack.text_perturbation == "pooled"
+        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode, pooled)
         self.step = RobustStep(self.objective, self.attack, views)
         self.evaluator = evaluator_for(views, self.objective, self.attack, self.forest, tokenizer, args)
         if self.compute_metrics == self._metrics:

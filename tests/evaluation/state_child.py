@@ -78,7 +78,7 @@ def _die(state_dir: str, operation: int, noise: float) -> None:
 
         setattr(module, name, call)
 
-    for module, name in ((os, "fsync"), (os, "replace"), (runner, "judge"), (PGD, "run")):
+    for module, name in ((os, "fsync"), (os, "replace"), (runner, "judge_all"), (PGD, "run")):
         deadly(module, name)
     measure_corner(state_dir, Corner(noise))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from state_child import ATTACKS, Corner, corner_images, killed_at, measure_corner, shared_by
-from tiny_data import CLASSES, make_images
+from tiny_data import PATHS, make_images
 from torch.utils.data import TensorDataset
 
 from hf_hierrobust import evaluate
@@ -246,7 +246,7 @@ def measure_clip(clip_dir, folder, **options):
     ("options", "words"),
     [
         ({"template": "a {}"}, "templates"),
-        ({"tree": {name: ["thing"] for name in CLASSES}}, "tree: None"),
+        ({"tree": PATHS}, "tree: None"),
         ({"space": "model"}, "space of"),
     ],
 )
@@ -300,8 +300,8 @@ def test_images_are_decoded_and_judged_once_with_a_state_too(tmp_path, monkeypat
             decoded.append(index)
             return super().__getitem__(index)
 
-    judge = runner.judge
-    monkeypatch.setattr(runner, "judge", lambda *args: judged.append(args[0]) or judge(*args))
+    judge = runner.judge_all
+    monkeypatch.setattr(runner, "judge_all", lambda *args: judged.append(args[0]) or judge(*args))
     data = Counting(*corner_images().tensors)
     evaluate(Corner(), data, batch_size=6, progress=False, num_steps=1)
     without = len(decoded)
