@@ -22,7 +22,7 @@ def check_choice(name: str, level: int, classes: int) -> None:
     if classes < 2:
         what = "class set" if level == 0 else "tree"
         raise ValueError(
-            f"the {level_name(level)} level of {name!r} has {classes} class, so that every image would be right "
+            f"the {level_name(level)} level of {name!r} has {classes} class, so that every image is right "
             f"under any attack: give a {what} with at least two there"
         )
 

@@ -1,4 +1,4 @@
-"""Sets of one class, two, a thousand, one image, or another number of classes: measured, or clearly refused."""
+"""Sets of one class, two, a thousand, one image, or another number of classes: measured, or refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_hierrobust import evaluate
 from hf_hierrobust.attacks import PGD
 from hf_hierrobust.data import ClassSet
 
-QUICK = {"attack": PGD(eps="2/255", num_steps=2), "progress": False}
+QUICK = {"attack": PGD(eps="2/255", step_size="2/255", num_steps=2), "progress": False}
 WORDS = ("cat", "dog", "oak", "rose", "animal", "plant", "thing", "picture")
 
 
@@ -28,6 +28,10 @@ def linear(classes: int) -> nn.Module:
 def labelled_by(net: nn.Module, count: int) -> TensorDataset:
     pixels = corner_images(count).tensors[0]
     return TensorDataset(pixels, net(pixels / 255).argmax(1))
+
+
+def labelled(labels: list[int]) -> TensorDataset:
+    return TensorDataset(corner_images(len(labels)).tensors[0], torch.tensor(labels))
 
 
 def named_images(names, count: int = 6) -> datasets.Dataset:
@@ -47,16 +51,17 @@ def test_two_classes_a_thousand_and_one_image_are_measured(classes, count):
     pixels, labels = data.tensors[0].flatten(1) / 255, data.tensors[1]
     weight, bias = net[1].weight.detach(), net[1].bias.detach()
     rows = weight[labels][:, None] - weight[None]
-    margins = (
-        (rows * pixels[:, None]).sum(2) + bias[labels][:, None] - bias[None] - 2 / 255 * rows.abs().sum(2)
-    )
-    exact = (margins + torch.nn.functional.one_hot(labels, classes) * 1e9 > 0).all(1).float().mean()
-    assert record.robust_accuracy == pytest.approx(float(exact), abs=1.01 / count if classes > 2 else 1e-6)
+    clean = (rows * pixels[:, None]).sum(2) + bias[labels][:, None] - bias[None]
+    others = torch.nn.functional.one_hot(labels, classes) == 0
+    exact = float(((clean - 2 / 255 * rows.abs().sum(2) > 0) | ~others).all(1).float().mean())
+    assert record.robust_accuracy >= exact - 1e-6  # with two classes the gradient leads straight there
+    assert classes > 2 or record.robust_accuracy == pytest.approx(exact)
 
 
-@pytest.mark.parametrize(
-    "names", [WORDS[:2], tuple(map(" ".join, itertools.product(WORDS, repeat=4)))[:1000]]
-)
+TWO, THOUSAND = WORDS[:2], tuple(map(" ".join, itertools.product(WORDS, repeat=4)))[:1000]
+
+
+@pytest.mark.parametrize("names", [TWO, THOUSAND], ids=["two", "thousand"])
 @pytest.mark.parametrize("count", [1, 6])
 def test_a_dual_encoder_has_as_many_prompts(names, count, tiny_clip_dir):
     (record,) = evaluate(tiny_clip_dir, named_images(names, count), **QUICK)
@@ -64,9 +69,9 @@ def test_a_dual_encoder_has_as_many_prompts(names, count, tiny_clip_dir):
 
 
 def test_one_class_or_one_superclass_is_refused(tiny_clip_dir):
-    with pytest.raises(ValueError, match="leaf level of .* has 1 class, so that every image would be right"):
+    with pytest.raises(ValueError, match=r"leaf level of .* has 1 class, so that every image is right"):
         evaluate(tiny_clip_dir, named_images(WORDS[:1]), **QUICK)
-    with pytest.raises(ValueError, match="superclass level of .* has 1 class"):
+    with pytest.raises(ValueError, match=r"superclass level of .* has 1 class"):
         evaluate(tiny_clip_dir, named_images(WORDS[:2]), tree={w: ["thing"] for w in WORDS[:2]}, **QUICK)
     with pytest.raises(ValueError, match="returned one score an image"):
         evaluate(linear(1), corner_images(), **QUICK)
@@ -79,7 +84,7 @@ def test_one_class_or_one_superclass_is_refused(tiny_clip_dir):
         ({"class_set": ClassSet.from_names(["a", "b", "c"])}, "gives 4 logits, but 'custom' has 3 classes"),
         ({"class_set": ClassSet.from_names(list("abcde"))}, "gives 4 logits, but 'custom' has 5 classes"),
         (
-            {"data": TensorDataset(corner_images(4).tensors[0], torch.tensor([0, 1, -1, 2]))},
+            {"data": labelled([0, 1, -1, 2])},
             "row 2 .* label -1",
         ),
         ({"data": TensorDataset(torch.zeros(0, 3, 6, 6), torch.zeros(0, dtype=torch.long))}, "has no rows"),
