@@ -173,7 +173,7 @@ def _imported(weights: Path, config_file: Path | None, source, base, activation:
 
 
 def _with_text(width: int, state: dict[str, Tensor], lender: CLIPModel | None, name: str):
-    """An image tower beside the text tower, text projection and logit scale of its base: config and tensors."""
+    """The text tower's config, and all tensors: those of the base but its image tower's."""
     if lender is None:
         raise ValueError(
             f"{name} is an image tower alone: give as base the whole CLIP whose text tower it was trained "
@@ -181,8 +181,8 @@ def _with_text(width: int, state: dict[str, Tensor], lender: CLIPModel | None, n
         )
     if lender.config.projection_dim != width:
         raise ValueError(
-            f"{name} projects to {width} dimensions, its base to {lender.config.projection_dim}: give the base "
-            "that it was trained from"
+            f"{name} projects to {width} dimensions, its base to {lender.config.projection_dim}: give the "
+            "base that it was trained from"
         )
     lent = {k: v for k, v in lender.state_dict().items() if not k.startswith(("vision_model.", "visual_"))}
     together = lent | state
@@ -229,7 +229,7 @@ def _write_open_clip(found: _Checkpoint, folder: Path) -> None:
     }
     if len(found.tokenizer) != 49408:
         say(
-            f"open_clip's own tokenizer has 49,408 tokens, this one {len(found.tokenizer):,}: use what is saved"
+            f"open_clip's own tokenizer has 49,408 tokens, this one {len(found.tokenizer):,}: use this one"
         )
     state = {key: value.contiguous() for key, value in to_open_clip(found.model.state_dict()).items()}
     save_file(state, folder / WEIGHTS[0], metadata={"format": "pt"})

@@ -45,7 +45,7 @@ class Architecture:
     text: dict[str, int]
 
     def config(self, activation: str, text: Mapping) -> CLIPConfig:
-        """The config, with ``activation`` in both towers unless ``text``, which adds to the text's, differs."""
+        """The config; ``text`` adds to what the text tower's says, or replaces it."""
         shared = {"hidden_act": activation, "projection_dim": self.projection_dim}
         return CLIPConfig(
             text_config={**self.text, **shared, **text},
