@@ -29,7 +29,7 @@ from ..modeling.side_files import PROMPT_FILE
 from ..modeling.sources import companion_file
 from ..naming import public_name
 from ..progress import say
-from .lent import check_clip, check_vocabulary, image_processor_of, tokenizer_of, whole_base
+from .lent import check_clip, check_end, check_vocabulary, image_processor_of, tokenizer_of, whole_base
 
 WEIGHTS = (
     "open_clip_model.safetensors",
@@ -157,11 +157,13 @@ def _imported(weights: Path, config_file: Path | None, source, base, activation:
         )
     state = from_open_clip(state)
     if found.text:
+        check_vocabulary(tokenizer, found.text["vocab_size"], name)
         text = {f"{key}_token_id": getattr(tokenizer, f"{key}_token_id") for key in ("bos", "eos", "pad")}
+        check_end(text["eos_token_id"], found.text["vocab_size"], cfg.get("text_cfg", {}), name)
     else:
         text, state = _with_text(found.projection_dim, state, lender, name)
+        check_vocabulary(tokenizer, text["vocab_size"], name)
     config = found.config(activation, text)
-    check_vocabulary(tokenizer, config.text_config.vocab_size, name)
     config.dtype = next(iter(state.values())).dtype
     with torch.device("meta"):
         model = CLIPModel(config)
@@ -228,9 +230,7 @@ def _write_open_clip(found: _Checkpoint, folder: Path) -> None:
         "preprocess_cfg": preprocessing_from(found.image_processor).cfg(),
     }
     if len(found.tokenizer) != 49408:
-        say(
-            f"open_clip's own tokenizer has 49,408 tokens, this one {len(found.tokenizer):,}: use this one"
-        )
+        say(f"open_clip's own tokenizer has 49,408 tokens, this one {len(found.tokenizer):,}: use this one")
     state = {key: value.contiguous() for key, value in to_open_clip(found.model.state_dict()).items()}
     save_file(state, folder / WEIGHTS[0], metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")

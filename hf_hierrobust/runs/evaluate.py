@@ -57,7 +57,7 @@ def evaluate(
     template: str | None = None,
     classifiers: str | Sequence[str] | None = None,
     num_samples: int | None = None,
-    processor: ProcessorMixin | None = None,
+    processor: ProcessorMixin | str | os.PathLike | None = None,
     split: str | None = None,
     dataset_name: str | None = None,
     model_name: str | None = None,
@@ -92,7 +92,7 @@ def evaluate(
         classifiers: of those of `LevelClassifier`; by default the usual ones. Not for other networks, which
             have one, rolled up to the superclasses.
         num_samples: how many images, stratified by class; None takes all.
-        processor: by default the one stored with the model.
+        processor: or its folder or Hub id; by default the one stored with the model.
         split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
             it.
         dataset_name, model_name: what the records call them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerBase
 
 from ..modeling.sources import companion_file, dual_encoder_type
@@ -52,4 +54,18 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, name: str) -
         raise ValueError(
             f"{name} has a vocabulary of {size} tokens, the tokenizer one of {len(tokenizer)}: give as base "
             "one with the tokenizer that the weights were trained with"
+        )
+
+
+def check_end(end: int, vocabulary: int, text_cfg: Mapping, name: str) -> None:
+    """open_clip pools a text at its highest token, or where its config says: so must the tokenizer.
+
+    Raises:
+        ValueError: it does not.
+    """
+    pooled = text_cfg.get("eos_id", 2) if text_cfg.get("pool_type") == "eos" else vocabulary - 1
+    if end != pooled:
+        raise ValueError(
+            f"{name} pools a text at its token {pooled}, but the tokenizer ends texts with {end}: give as "
+            "base one with the tokenizer that the weights were trained with"
         )

@@ -27,8 +27,8 @@ _REFUSED = {
     "text_cfg": ("hf_model_name", "embed_cls", "no_causal_mask", "ls_init_value", "proj_bias"),
 }
 _WANTED = {
-    "vision_cfg": {"pool_type": "tok", "pos_embed_type": "learnable"},
-    "text_cfg": {"pool_type": "argmax"},
+    "vision_cfg": {"pool_type": ("tok",), "pos_embed_type": ("learnable",)},
+    "text_cfg": {"pool_type": ("argmax", "eos")},
 }
 
 
@@ -159,7 +159,7 @@ def _check_kind(stored: Mapping, name: str) -> None:
             if cfg.get(option):
                 raise WeightsError(f"{name}: {part}.{option}={cfg[option]!r} is no ViT of CLIP's own kind")
         for option, wanted in _WANTED[part].items():
-            if cfg.get(option, wanted) != wanted:
+            if cfg.get(option, wanted[0]) not in wanted:
                 raise WeightsError(
                     f"{name}: {part}.{option}={cfg[option]!r}, CLIP's classes know {wanted!r} only"
                 )

@@ -139,10 +139,12 @@ def model_cfg(config: CLIPConfig) -> dict[str, Any]:
     """``model_cfg`` of open_clip for a config of transformers.
 
     Raises:
-        ValueError: towers of two activations, another one than GELU and quick GELU, other norms, or an end
-            token that is not the highest: open_clip pools a text at its highest token.
+        ValueError: towers of two activations, another one than GELU and quick GELU, or other norms.
     """
     vision, text = config.vision_config, config.text_config
+    pooling = {}  # at the highest token, as an end token of 2 says it in old configs
+    if text.eos_token_id not in (2, text.vocab_size - 1):
+        pooling = {"pool_type": "eos", "eos_id": text.eos_token_id, "pad_id": text.pad_token_id}
     if vision.hidden_act != text.hidden_act or vision.hidden_act not in ("gelu", "quick_gelu"):
         raise ValueError(
             f"open_clip has gelu or quick_gelu in both towers, not {vision.hidden_act!r} for images and "
@@ -151,10 +153,6 @@ def model_cfg(config: CLIPConfig) -> dict[str, Any]:
     if {vision.layer_norm_eps, text.layer_norm_eps} != {1e-5}:
         raise ValueError(
             f"open_clip's norms have eps 1e-5, not {vision.layer_norm_eps}, {text.layer_norm_eps}"
-        )
-    if text.eos_token_id not in (2, text.vocab_size - 1):  # 2: the old configs, which mean the highest too
-        raise ValueError(
-            f"open_clip pools a text at its highest token, {text.vocab_size - 1}, not at {text.eos_token_id}"
         )
     return {
         "embed_dim": config.projection_dim,
@@ -174,5 +172,6 @@ def model_cfg(config: CLIPConfig) -> dict[str, Any]:
             "heads": text.num_attention_heads,
             "layers": text.num_hidden_layers,
             "mlp_ratio": text.intermediate_size / text.hidden_size,
+            **pooling,
         },
     }
