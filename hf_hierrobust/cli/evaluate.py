@@ -25,7 +25,7 @@ def run(values: Mapping) -> None:
         StateError: ``state_dir`` holds the verdicts of another evaluation.
     """
     from ..evaluation import EvaluationState, Shards, save_records
-    from ..reports import records_table
+    from ..reports import depth_table, records_table
     from ..runs.evaluate import evaluate_run
     from ..runs.load import load_run
     from ..training import OutputDirError
@@ -59,4 +59,4 @@ def run(values: Mapping) -> None:
     if shards.rank == 0:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_records(target, records)
-        print(records_table(records))
+        print("\n".join(filter(None, (records_table(records), depth_table(records)))))

@@ -1,4 +1,4 @@
-"""The figures of a run: accuracy before and after, training curves, examples, embeddings in the ball."""
+"""The figures of a run: accuracy before and after, training curves, examples, the ball, margins by depth."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..data import PixelCollator
 from ..evaluation import EvaluationSet, RobustnessRecord
 from ..evaluation.record_checks import checked_attack
 from ..modeling import PixelPipeline, encode_prompts
-from ..reports import attack_label, plot_ball, plot_before_after, plot_curves, plot_examples
+from ..reports import attack_label, plot_ball, plot_before_after, plot_curves, plot_depth, plot_examples
 from .run import Run
 
 logger = logging.get_logger(__name__)
 
-FIGURES = ("before_after.png", "training.png", "examples.png", "ball.png")
+FIGURES = ("before_after.png", "training.png", "examples.png", "ball.png", "depth.png")
 DRAWN_FROM = 48
 """Images that examples and ball are drawn from."""
 
@@ -53,6 +53,8 @@ def draw_figures(
     draw["examples.png"] = partial(_draw_examples, run)
     if run.model.hier_head.calibrated and run.forest is not None:
         draw["ball.png"] = partial(_draw_ball, run)
+    if any(record.depth for record in records):
+        draw["depth.png"] = partial(plot_depth, records)
     done = []
     for name, plot in draw.items():
         try:
