@@ -25,7 +25,7 @@ def run(values: Mapping) -> None:
         StateError: ``state_dir`` holds the verdicts of another evaluation.
     """
     from ..evaluation import EvaluationState, Shards, save_records
-    from ..reports import records_table
+    from ..reports import masking_sentence, records_table
     from ..runs.evaluate import evaluate_run
     from ..runs.load import load_run
     from ..training import OutputDirError
@@ -60,3 +60,4 @@ def run(values: Mapping) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_records(target, records)
         print(records_table(records))
+        print(masking_sentence(records))
