@@ -23,6 +23,7 @@ from cells import RESULTS, ROOT, chosen_rate, run_cells
 CONFIG = ROOT / "examples/configs/cifar100_small.yaml"
 SHORT = {"max_train_samples": 5000, "num_train_epochs": 1, "eval_num_steps": 20}
 HELD_BACK = SHORT | {
+    "train_split": "train[:40000]",
     "eval_split": "train[40000:41000]",
     "eval_eps": "4/255",
     "eval_num_steps": 10,
