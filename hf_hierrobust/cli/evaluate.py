@@ -63,5 +63,4 @@ def run(values: Mapping) -> None:
         if args.figures and args.transfer:
             draw_transfers(records, target.parent / "figures")
         parts = (records_table(records), depth_table(records), masking_sentence(records))
-        print("
-".join(filter(None, parts)))
+        print("\n".join(filter(None, parts)))

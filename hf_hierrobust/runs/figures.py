@@ -17,7 +17,17 @@ from ..data import PixelCollator
 from ..evaluation import EvaluationSet, RobustnessRecord
 from ..evaluation.record_checks import checked_attack
 from ..modeling import PixelPipeline, encode_prompts
-from ..reports import attack_label, plot_ball, plot_before_after, plot_curves, plot_depth, plot_examples
+from ..naming import file_stem
+from ..reports import (
+    attack_label,
+    plot_ball,
+    plot_before_after,
+    plot_curves,
+    plot_depth,
+    plot_examples,
+    plot_transfer,
+)
+from ..reports.tables import attack_key
 from .run import Run
 
 logger = logging.get_logger(__name__)
