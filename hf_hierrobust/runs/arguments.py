@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..licences import check_licence
 from ..naming import check_hub_id, check_name, check_template, source_name
 from ..options import check_counts, check_numbers, read_switch
-from ..threat import ThreatModel
-
-if TYPE_CHECKING:
-    from ..evaluation import AttackPlan
 
 SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "eval_text_orders", "targets", "zero_shot")
 """Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
@@ -289,9 +284,3 @@ class RunArguments:
     def prompt_template(self, training: str) -> str | None:
         """Template of the evaluation; None stands for each class set's own ones."""
         return {None: training, "own": None}.get(self.eval_template, self.eval_template)
-
-    def plan(self, threat: ThreatModel) -> AttackPlan:
-        """The evaluation's attacks, in the norm and space of the training threat."""
-        from .plans import evaluation_plan
-
-        return evaluation_plan(self, threat)

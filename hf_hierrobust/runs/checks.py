@@ -14,6 +14,7 @@ from ..modeling import RobustDualEncoder, check_prompts as check_own_prompts
 from ..threat import ThreatModel
 from ..training.images import CAPTIONS
 from .arguments import RunArguments
+from .plans import evaluation_plan
 
 PRELOAD_BYTES = 2 << 30
 
@@ -48,7 +49,7 @@ def check_evaluation(
         ValueError: a budget, step size, loss or classifier that does not exist.
         OSError, ImportError: figures or the text attack need something that is missing.
     """
-    plan = args.plan(threat)
+    plan = evaluation_plan(args, threat)
     if plan.text_attack is not None:
         plan.text_attack.prepare()
     elif args.eval_text_attack_args:

@@ -39,7 +39,7 @@ from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
 from .opened import OpenedData
-from .plans import besides
+from .plans import besides, evaluation_plan
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -225,7 +225,7 @@ def evaluate_run(
         model,
         run.processor,
         run.eval_sets,
-        run.args.plan(run.training_args.threat),
+        evaluation_plan(run.args, run.training_args.threat),
         model_name=model_name,
         objective=objective,
         template=run.args.prompt_template(run.training_args.template),

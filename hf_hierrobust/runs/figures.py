@@ -28,6 +28,7 @@ from ..reports import (
     plot_transfer,
 )
 from ..reports.tables import attack_key
+from .plans import evaluation_plan
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -133,7 +134,7 @@ def _some_images(run: Run, data: EvaluationSet) -> tuple[Tensor, Tensor]:
 
 def _strongest(run: Run) -> Attack:
     """The first attack of the largest budget that the run evaluates."""
-    budgets = run.args.plan(run.training_args.threat).budgets
+    budgets = evaluation_plan(run.args, run.training_args.threat).budgets
     return max((attacks[0] for attacks in budgets), key=lambda attack: attack.threat.eps)
 
 
