@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from state_child import ATTACKS, Corner, corner_images, killed_at, measure_corner, shared_by
-from tiny_data import CLASSES, make_images
+from tiny_data import PATHS, make_images
 from torch.utils.data import TensorDataset
 
 from hf_hierrobust import evaluate
@@ -246,7 +246,7 @@ def measure_clip(clip_dir, folder, **options):
     ("options", "words"),
     [
         ({"template": "a {}"}, "templates"),
-        ({"tree": {name: ["thing"] for name in CLASSES}}, "tree: None"),
+        ({"tree": PATHS}, "tree: None"),
         ({"space": "model"}, "space of"),
     ],
 )
