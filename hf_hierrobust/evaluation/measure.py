@@ -16,7 +16,7 @@ from .entries import records_of
 from .identity import plan_facts, run_facts
 from .images import Batches
 from .jobs import job_of, keys_of
-from .plan import AttackPlan
+from .plan import AttackPlan, check_levels
 from .progress_line import progress_line
 from .records import RobustnessRecord
 from .runner import run_jobs
@@ -116,6 +116,7 @@ def measure(
         shards: the processes, which share the batches and all return the same records; None is this one.
     """
     shards = shards or Shards()
+    check_levels(plan, any(target.data.tree for target in targets))
     names = _names(targets)
     state = None
     if state_dir is not None:
