@@ -17,7 +17,7 @@ from .entries import records_of
 from .identity import plan_facts, run_facts
 from .images import Batches
 from .jobs import job_of, keys_of
-from .plan import AttackPlan
+from .plan import AttackPlan, check_levels
 from .progress_line import progress_line
 from .records import RobustnessRecord
 from .runner import run_jobs
@@ -119,6 +119,7 @@ def measure(
         shards: the processes, which share the batches and all return the same records; None is this one.
     """
     shards = shards or Shards()
+    check_levels(plan, any(target.data.tree for target in targets))
     names = _names(targets)
     most = max((len(target.data.batches(batch_size)) for target in targets), default=0)
     if shards.rank == 0 and shards.count > most:
