@@ -10,7 +10,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
+from ..naming import level_name
 from .shards import Shards
+
+
+def check_choice(name: str, level: int, classes: int) -> None:
+    """Refuse a level whose classifiers would have nothing to choose.
+
+    Raises:
+        ValueError: it has one class.
+    """
+    if classes < 2:
+        what = "class set" if level == 0 else "tree"
+        raise ValueError(
+            f"the {level_name(level)} level of {name!r} has {classes} class, so that every image is right "
+            f"under any attack: give a {what} with at least two there"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +43,8 @@ class EvaluationSet:
 
     Raises:
         TypeError: a stream, whose images can't be chosen.
-        ValueError: see `as_images`; the images have no labels, `num_samples` is below 1, or `chosen` names no
-            rows, rows that are not there, or one twice.
+        ValueError: see `as_images`; the images have no labels, `num_samples` is below 1, a level has one
+            class only, or `chosen` names no rows, rows that are not there, or one twice.
     """
 
     name: str
@@ -49,6 +64,8 @@ class EvaluationSet:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
+        for level, size in enumerate(self.tree.sizes if self.tree else [len(self.class_set)]):
+            check_choice(self.name, level, size)
         count = len(images) if self.num_samples is None else self.num_samples
         rows = stratified_rows(images.labels, count) if self.chosen is None else self.chosen
         if len(set(rows[0])) < max(1, len(rows[0])) or not all(0 <= row < len(images) for row in rows[0]):
