@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from hf_hierrobust.evaluation.records import RobustnessRecord, describe_samples
+from hf_hierrobust.geometry import simplex_margins
+from hf_hierrobust.naming import level_name
 
 PGD = {
     "name": "pgd",
@@ -40,3 +44,33 @@ def make_record(**changes) -> RobustnessRecord:
         "checks": {"zero_gradient_fraction": 0.0},
     }
     return RobustnessRecord(**(entries | changes))
+
+
+KAPPA = 100.0
+DEPTH_NORMS = (0.9, 0.7, 0.45)
+EDGES = ((36, 36, 30), (9, 7, 7), None)
+
+
+def depth_record(level: int, attacked: bool = True, **changes) -> RobustnessRecord:
+    """The record of one of three levels (36, 9, 3 nodes) whose norms encode depth but for two edges."""
+    middle, nodes, edges = DEPTH_NORMS[level], (36, 9, 3)[level], EDGES[level]
+    largest = middle + 0.05
+    depth = {
+        "curvature": 1.0,
+        "kappa": KAPPA,
+        "nodes": nodes,
+        "tangent_norm": middle,
+        "ball_norm": math.tanh(middle),
+        "largest_tangent_norm": largest,
+        "bound": 4 * KAPPA * largest,
+        "simplex": float(simplex_margins(math.tanh(middle), nodes, 1.0, KAPPA).hyperbolic),
+        "clean_margin": [-1.0 - level, 4.0 - level, 9.0],
+    }
+    if attacked:
+        depth["attacked_margin"] = [-6.0, -1.5, 3.0 - level]
+    if edges:
+        depth |= dict(zip(("edges", "edges_in_order", "edges_by_margin"), edges)) | {"gap_margin": 0.02}
+    if level == 0:
+        depth |= {"image_depth": 0.031, "images_not_nearer": 0.87}
+    entries = {"level": level, "level_name": level_name(level), "classifier": "hyperbolic", "tree": "t"}
+    return make_record(**entries | {"tree_hash": "ab", "depth": depth} | changes)

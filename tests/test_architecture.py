@@ -42,6 +42,7 @@ ARROWS = {
         "files",
         "seals",
         "naming",
+        "options",
         "threat",
         "geometry",
         "adapters",

@@ -6,6 +6,7 @@ from .image.auto_attack import AutoAttack
 from .image.base import ATTACKS, Attack, AttackResult
 from .image.criteria import cross_entropy, dlr, margin, misclassified, targeted_dlr
 from .image.fab import FAB, TargetedFAB
+from .image.last_iterates import LastIterates
 from .image.pgd import PGD
 from .image.square import Square
 from .image.superclass import SuperclassAttack
@@ -14,6 +15,7 @@ from .image.victim import Cost, Victim
 from .text.base import TEXT_ATTACKS, TextAttack, TextAttackResult
 from .text.embedding import EmbeddingAttackResult, EmbeddingPGD
 from .text.gradient import GradientAttack
+from .text.joint import JointAttack
 from .text.multimodal import MultimodalAttack, MultimodalResult
 from .text.scores import LabelFreeScore, PromptCrossEntropy, coordinate_kl
 from .text.words import BertAttack, SynonymAttack
@@ -36,7 +38,9 @@ __all__ = [
     "EmbeddingAttackResult",
     "EmbeddingPGD",
     "GradientAttack",
+    "JointAttack",
     "LabelFreeScore",
+    "LastIterates",
     "LeafAttack",
     "MultimodalAttack",
     "MultimodalResult",

@@ -114,14 +114,15 @@ def level_classifiers(
     tree = tree and tree.align(class_set.class_names)
     levels = level_prompts(class_set, tree, template)
     states = [encode_prompts(model, tokenizer, prompts) for prompts in levels]
+    depths = [tree.own_levels(level) for level in range(len(levels))] if tree else [None]
     maps = [tree.ancestors(level) for level in range(len(levels))] if tree else [torch.arange(len(class_set))]
     scores = ("cosine", "hyperbolic") if model.hier_head.calibrated else ("cosine",)
     found = []
     for score in scores:
         suffix = "" if score == "cosine" else "-hyperbolic"
         own = [
-            ZeroShotClassifier(model, pipeline, level_states, score, prompts=prompts)
-            for level_states, prompts in zip(states, levels)
+            ZeroShotClassifier(model, pipeline, level_states, score, prompts=prompts, levels=own_levels)
+            for level_states, prompts, own_levels in zip(states, levels, depths)
         ]
         for level, to_node in enumerate(maps):
             found.append((level, score, *merge_twins(own[level], levels[level], to_node)))
@@ -130,7 +131,12 @@ def level_classifiers(
                 found.append((level, f"rollup{suffix}", rolled, to_node))
             if tree and f"path{suffix}" in wanted:
                 joined = ZeroShotClassifier(
-                    model, pipeline, torch.cat(states), score, prompts=[p for level in levels for p in level]
+                    model,
+                    pipeline,
+                    torch.cat(states),
+                    score,
+                    prompts=[p for level in levels for p in level],
+                    levels=torch.cat(depths),
                 )
                 path = _Derived(joined, _path(maps, [len(prompts) for prompts in levels], level))
                 found.append((level, f"path{suffix}", path, to_node))

@@ -46,8 +46,10 @@ def check_steady(
     with contextlib.suppress(TypeError):  # what takes no weak reference is asked each time
         _ASKED[id(owner)] = owner
     few = pixels[:_IMAGES] if len(pixels) > _IMAGES else pixels[: (len(pixels) + 1) // 2]
-    logits = classifier(pixels) if logits is None else logits
-    first, second = classifier(few), classifier(few)
+    # What is drawn here, once, must not shift what the verdicts draw.
+    with torch.random.fork_rng([pixels.device] if pixels.device.type == "cuda" else []):
+        logits = classifier(pixels) if logits is None else logits
+        first, second = classifier(few), classifier(few)
     scale = float(logits.abs().amax().clamp(min=1e-12))
     again = float((first - second).abs().max())
     among = float((first - logits[: len(few)]).abs().max())

@@ -32,6 +32,7 @@ class ZeroShotClassifier:
         autocast: run the image tower in this type, for a cheaper gradient search; None is fp32.
         prompts: N prompts, or N lists of T, that the states were encoded from. Classes with equal prompts are
             twins: they may have equal states, and tie on every image.
+        levels: (N,) level of each class in a tree, for its tangent scale; None takes all for leaves.
 
     Raises:
         TokenizerError: two classes have equal text states and are no twins: no image could tell them apart.
@@ -46,6 +47,7 @@ class ZeroShotClassifier:
         score: Score = "cosine",
         autocast: torch.dtype | None = None,
         prompts: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        levels: Tensor | None = None,
     ):
         if score not in ("cosine", "hyperbolic"):
             raise ValueError(f"score={score!r} is unknown: choose 'cosine' or 'hyperbolic'")
@@ -60,14 +62,10 @@ class ZeroShotClassifier:
                 stacklevel=2,
             )
         self.module, self.pipeline, self.score, self.autocast = model, pipeline, score, autocast
-        self.text_states = text_states.to(model.device)
+        self.text_states, self._levels = text_states.to(model.device), levels
         with torch.no_grad():
             self._offset = model.logit_offset
-            features = model.project_text(self.text_states)
-            if score == "cosine":
-                self._text = model.logit_multiplier * torch.nn.functional.normalize(features, dim=-1)
-            else:
-                self._text = model.hier_head.lift(model.hier_head.text_tangent(features))
+            self._text = self._placed(model.project_text(self.text_states))
 
     @property
     def space(self) -> str:
@@ -86,6 +84,19 @@ class ZeroShotClassifier:
         other = copy.copy(self)
         other.autocast = dtype
         return other
+
+    @torch.no_grad()
+    def with_text(self, features: Tensor) -> ZeroShotClassifier:
+        """The same classifier with other text embeddings (N, D), not normalised, such as attacked ones."""
+        other = copy.copy(self)
+        other._text = other._placed(features.to(self.module.device))
+        return other
+
+    def _placed(self, features: Tensor):
+        """Text embeddings as `scores` compares images with them."""
+        if self.score == "cosine":
+            return self.module.logit_multiplier * torch.nn.functional.normalize(features, dim=-1)
+        return self.module.hier_head.lift(self.module.hier_head.text_tangent(features, self._levels))
 
     def features(self, pixels: Tensor) -> Tensor:
         """Projected, un-normalised image embeddings (B, D), fp32."""

@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None, **defaults) -> None:
 
 def run(values: Mapping) -> None:
     """Train with options that have been read and checked, and print what was measured."""
-    from ..reports import records_table
+    from ..reports import depth_table, records_table
     from ..runs.train import train
 
     if records := train(*build_arguments(values)):
-        print(records_table(records))
+        print("\n".join(filter(None, (records_table(records), depth_table(records)))))

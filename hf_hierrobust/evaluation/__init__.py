@@ -3,10 +3,12 @@
 from .compare import compare, with_base
 from .hf_metric import hierarchical_accuracy
 from .measure import evaluate_model, measure
-from .plan import AttackPlan, EvaluationSet, build_attacks
+from .plan import AttackPlan, build_attacks, check_levels
 from .record_files import load_records, save_records
 from .records import RobustnessRecord, records_hash
 from .runner import Job, attack_classifier, judge, run_jobs
+from .sets import EvaluationSet
+from .shards import Shards
 from .state import EvaluationState, StateError
 from .targets import Target
 from .verdicts import Outcome
@@ -18,10 +20,12 @@ __all__ = [
     "Job",
     "Outcome",
     "RobustnessRecord",
+    "Shards",
     "StateError",
     "Target",
     "attack_classifier",
     "build_attacks",
+    "check_levels",
     "compare",
     "evaluate_model",
     "hierarchical_accuracy",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..classifiers import parts_of
+from ..classifiers import frozen, parts_of
 from ..classifiers.levels import LevelClassifier, level_classifiers
 from ..data import ClassSet
 from ..geometry import (
@@ -27,6 +28,7 @@ from ..geometry import (
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..modeling.hier_head import HierHead
+from .sets import EvaluationSet
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -53,6 +55,39 @@ def classifiers_and_depth(
         told_by="cosine" if names and "hyperbolic" not in names else "hyperbolic",
     )
     return [one for one in found if not names or one.name in names], depth
+
+
+def clean_depth(
+    model: RobustDualEncoder,
+    processor,
+    data: EvaluationSet,
+    template: str | None = None,
+    batch_size: int = 250,
+) -> list[dict[str, Any]]:
+    """What records of a set say of depth, for each level, leaves first, from one pass over its clean images.
+
+    Args:
+        data: with a tree.
+        template: prompt template in place of the class set's own.
+
+    Raises:
+        ValueError: the set has no tree with a level above the leaves, or the head is not calibrated.
+    """
+    pipeline = PixelPipeline(processor.image_processor)
+    class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
+    with frozen(model), torch.no_grad():
+        found, depth = classifiers_and_depth(
+            model, pipeline, processor.tokenizer, class_set, data.tree, ["hyperbolic"]
+        )
+        if depth is None:
+            raise ValueError(f"{data.name!r} has no tree, or the model no calibrated head: no depth")
+        stem, notes = parts_of(found[0].classifier).stem, [[] for _ in found]
+        for batch in data.loader(processor, pipeline.space, batch_size):
+            features = stem(batch["pixels"].to(model.device))
+            for one, noted in zip(found, notes):
+                nodes = one.to_node[batch["labels"]].to(model.device)
+                noted.append(depth.notes(one.level, features, nodes).cpu())
+    return [depth.facts(one, (torch.cat(noted), None)) for one, noted in zip(found, notes)]
 
 
 class TreeDepth:
@@ -93,25 +128,27 @@ class TreeDepth:
         """
         if one.name != self.told_by:
             return None
-        level, own = self.classifiers[one.level], torch.zeros(int(one.to_node.max()) + 1)
-        _, stem, scores = parts_of(level.classifier)
-        own[one.to_node] = self.norms[one.level][self.tree.ancestors(one.level)].float()
+        _, stem, _ = parts_of(self.classifiers[one.level].classifier)
+        return lambda pixels, labels: self.notes(one.level, stem(pixels), labels)
 
-        def measure(pixels: Tensor, labels: Tensor) -> Tensor:
-            features = stem(pixels)
-            image = self._norm(self.head.lift(self.head.image_tangent(features)).radius)
-            margin = torch.full_like(image, math.nan)
-            if len(own) > 1:
-                margin = classification_margin(scores(features), labels)
-            return torch.stack([margin, image - own.to(image.device)[labels]], dim=1)
+    def notes(self, level: int, features: Tensor, nodes: Tensor) -> Tensor:
+        """What the probe of a level says (B, 2), from embeddings (B, D) and classes there (B,)."""
+        one = self.classifiers[level]
+        own = torch.zeros(int(one.to_node.max()) + 1)
+        own[one.to_node] = self.norms[level][self.tree.ancestors(level)]
+        image = self._norm(self.head.lift(self.head.image_tangent(features)).radius)
+        margin = torch.full_like(image, math.nan)
+        if len(own) > 1:
+            margin = classification_margin(parts_of(one.classifier).head(features), nodes)
+        return torch.stack([margin, image - own.to(image.device)[nodes]], dim=1)
 
-        return measure
-
-    def facts(self, one: LevelClassifier, notes: tuple[Tensor, Tensor] | None) -> dict[str, Any] | None:
+    def facts(
+        self, one: LevelClassifier, notes: tuple[Tensor, Tensor | None] | None
+    ) -> dict[str, Any] | None:
         """The entry ``depth`` of a record of this classifier; None if it tells none.
 
         Args:
-            notes: (N, 2) of all images when clean and when attacked, from the probe.
+            notes: (N, 2) of all images when clean and, if they were, when attacked, from the probe.
         """
         if one.name != self.told_by or notes is None:
             return None

@@ -15,8 +15,9 @@ from ..data import ClassSet
 from ..digests import digest_of
 from ..hierarchy import LabelTree
 from ..modeling import RobustDualEncoder
-from .plan import AttackPlan, EvaluationSet, attack_labels
+from .plan import AttackPlan, attack_labels
 from .records import environment_versions
+from .sets import EvaluationSet
 from .state import ANSWERS
 
 
@@ -31,6 +32,9 @@ def plan_facts(plan: AttackPlan) -> dict:
                 facts[f"{name} of {label} at budget {number}"] = value
     if plan.text_attack is not None:
         facts["text attack"] = plan.text_attack.describe()
+        facts["text orders"] = list(plan.text_orders)
+    facts |= {"transfer": plan.transfer, "targets": list(plan.targets)}
+    facts["defence"] = None if plan.defence is None else plan.defence.describe() | {"eot": plan.eot}
     return facts
 
 

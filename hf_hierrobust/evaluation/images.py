@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .doubts import per_class
-from .plan import EvaluationSet
 from .records import describe_samples
+from .sets import EvaluationSet
 from .shards import Shards
 
 KEPT_BYTES = 256 << 20

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 
 import torch
+from transformers import logging
 
 from ..adapters.fingerprints import weights_hash
-from ..classifiers.levels import LevelClassifier
 from ..modeling import RobustDualEncoder
 from ..modeling.kernels import attack_kernels
-from ..naming import level_name, public_name
-from .doubts import checks
-from .flags import pack_flags
+from ..naming import public_name
+from .checkups import diagnose_target
+from .entries import records_of
 from .identity import plan_facts, run_facts
 from .images import Batches
-from .plan import AttackPlan, EvaluationSet, attack_labels, describe_attacks
+from .jobs import job_of, keys_of
+from .plan import AttackPlan, check_levels
 from .progress_line import progress_line
 from .records import RobustnessRecord
-from .runner import Job, run_jobs
+from .runner import run_jobs
+from .sets import EvaluationSet
 from .shards import Shards
 from .state import EvaluationState
 from .targets import Target, model_target, target_facts
-from .text_attacks import both, text_only
-from .verdicts import Outcome
+
+logger = logging.get_logger(__name__)
 
 
 def evaluate_model(
@@ -63,8 +64,7 @@ def evaluate_model(
         state_dir, shards: see `measure`.
 
     Returns:
-        One record per set, level, classifier and budget; with a text attack, for the leaves' cosine
-        classifier also one with attacked prompts alone and one per budget with both attacked.
+        One record per set, level, classifier and budget, and those that the plan asks for besides.
 
     Raises:
         ValueError: an unknown classifier, a prompt longer than the text encoder's context, labels outside the
@@ -119,7 +119,14 @@ def measure(
         shards: the processes, which share the batches and all return the same records; None is this one.
     """
     shards = shards or Shards()
+    check_levels(plan, any(target.data.tree for target in targets))
     names = _names(targets)
+    most = max((len(target.data.batches(batch_size)) for target in targets), default=0)
+    if shards.rank == 0 and shards.count > most:
+        logger.warning(
+            f"{shards.count - most} of {shards.count} processes have nothing to do: make the batches smaller "
+            f"than {batch_size} images, of which there are {most}"
+        )
     state = None
     if state_dir is not None:
         common = run_facts(facts["seed"], batch_size, device, bf16_search) | plan_facts(plan)
@@ -127,7 +134,7 @@ def measure(
     records = []
     mine = [
         sum(map(len, shards.mine(target.data.batches(batch_size))))
-        * len(_keys(target, range(len(plan.budgets))))
+        * len(keys_of(plan, target, range(len(plan.budgets))))
         for target in targets
     ]
     with progress_line(progress, sum(mine), shards) as advance:
@@ -142,7 +149,8 @@ def measure(
             for space in plan.spaces():
                 budgets = [i for i, attacks in enumerate(plan.budgets) if attacks[0].threat.space == space]
                 jobs = {
-                    key: _job(plan, target, *key, bf16_search=bf16_search) for key in _keys(target, budgets)
+                    key: job_of(plan, target, key, bf16_search=bf16_search)
+                    for key in keys_of(plan, target, budgets)
                 }
                 target.set_space(space)
                 found = run_jobs(
@@ -156,7 +164,12 @@ def measure(
                 )
                 outcomes |= dict(zip(jobs, found))
                 samples[space] = images[space].describe()
-            records += _records(plan, target, outcomes, samples, facts, bf16_search)
+            diagnosed = {}
+            if plan.checks:
+                diagnosed = diagnose_target(
+                    plan, target, processor=processor, device=device, seed=facts["seed"]
+                )
+            records += records_of(plan, target, outcomes, samples, facts, bf16_search, diagnosed)
     return records
 
 
@@ -164,82 +177,3 @@ def _names(targets: Sequence[Target]) -> list[str]:
     """Names of the sets, those that occur twice with a number."""
     names = [target.data.name for target in targets]
     return [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
-
-
-def _keys(target: Target, budgets: Sequence[int]) -> list[tuple[int, int, bool]]:
-    """Budget, classifier and whether its prompts are attacked, of every job."""
-    return [
-        (budget, index, prompted)
-        for budget, index in product(budgets, range(len(target.found)))
-        for prompted in (False, True)[: 1 + target.paired(target.found[index])]
-    ]
-
-
-def _job(
-    plan: AttackPlan, target: Target, budget: int, index: int, prompted: bool, *, bf16_search: bool
-) -> Job:
-    one, attacks = target.found[index], plan.budgets[budget]
-    title = f"{public_name(target.data.name)}, {level_name(one.level)}, {one.name}, {attacks[0].threat}"
-    if prompted:
-        one, title = target.prompted, f"{title}, attacked prompts"
-    return Job(
-        classifier=one.classifier,
-        attacks=attacks,
-        to_class=one.to_node,
-        search=one.search if bf16_search else None,
-        title=title,
-        probe=None if prompted or target.depth is None else target.depth.probe(one),
-    )
-
-
-def _records(
-    plan: AttackPlan, target: Target, outcomes: Mapping, samples: Mapping, facts: Mapping, bf16_search: bool
-) -> list[RobustnessRecord]:
-    """Records of one set, by budget and classifier."""
-    data, records = target.data, []
-    for budget, attacks in enumerate(plan.budgets):
-        space = attacks[0].threat.space
-        common = {
-            **facts,
-            "dataset": public_name(data.name),
-            "split": data.split,
-            "class_set": data.class_set.name,
-            "tree": data.tree.name if data.tree else None,
-            "tree_hash": data.tree.hash if data.tree else None,
-            "templates_hash": target.templates_hash,
-            "sample_ids": samples[space],
-        }
-        image = describe_attacks(attacks) | {"search_dtype": "bfloat16" if bf16_search else "float32"}
-        labels = attack_labels(attacks)
-        for index, one in enumerate(target.found):
-            outcome = outcomes[budget, index, False]
-            depth = None if target.depth is None else target.depth.facts(one, outcome.notes)
-            records.append(_record(one, outcome, common | {"attack": image, "depth": depth}, labels))
-            if not target.paired(one):
-                continue
-            pair = outcomes[budget, index, True]
-            if budget == 0:  # without pixels there is no budget
-                words = {"attack": plan.describe_text(None, space)}
-                alone = text_only(outcome.clean, pair, target.text_seconds)
-                records.append(_record(one, alone, common | words, ["text"]))
-            joint = {"attack": plan.describe_text(image, space)}
-            records.append(_record(one, both(outcome, pair), common | joint, [*labels, "text_first"]))
-    return records
-
-
-def _record(one: LevelClassifier, outcome: Outcome, common: dict, labels: Sequence[str]) -> RobustnessRecord:
-    count = len(outcome.clean)
-    return RobustnessRecord(
-        **common,
-        num_classes=int(one.to_node.max()) + 1,
-        level=one.level,
-        level_name=level_name(one.level),
-        classifier=one.name,
-        num_samples=count,
-        clean_accuracy=int(outcome.clean.sum()) / count,
-        robust_accuracy=int(outcome.robust.sum()) / count,
-        wall_seconds=round(outcome.seconds, 1),
-        cost={name: round(value, 2) for name, value in outcome.cost._asdict().items()},
-        flags={"clean": pack_flags(outcome.clean), "robust": pack_flags(outcome.robust)},
-        checks=checks(outcome, labels),
-    )

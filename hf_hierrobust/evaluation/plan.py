@@ -1,20 +1,22 @@
-"""What is to be measured: sets of images, budgets, and the attacks of each budget."""
+"""How to measure: budgets, the attacks of each one, and what else is to be known."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import cached_property
+from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
-
-from ..attacks import ATTACKS, Attack, TextAttack
+from ..attacks import ATTACKS, Attack, EmbeddingPGD, TextAttack
 from ..attacks.image.auto_attack import MEMBERS, VERSIONS
-from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
-from ..hierarchy import LabelTree
+from ..attacks.image.superclass_target import TARGETS
+from ..attacks.text.joint import has_loss
+from ..classifiers import TTC
+from ..options import check_counts, check_flag
 from ..threat import Norm, Space
-from .shards import Shards
+
+TEXT_ORDERS = ("text_first", "independent", "joint")
+"""Orders in which prompts and pixels are attacked, see `MultimodalAttack`."""
 
 SUITES: dict[str, tuple[tuple[str, dict], ...]] = {
     "pgd": (("pgd", {"loss": "ce"}), ("pgd", {"loss": "margin"})),
@@ -157,20 +159,51 @@ class AttackPlan:
     Args:
         budgets: the attacks of each budget, which are evaluated separately; within one the worst case counts,
             and later attacks see only the survivors of the earlier ones.
-        text_attack: also attack the class prompts, by themselves and before the pixels; leaf level, cosine.
+        text_attack: also attack the class prompts, by their words or their embeddings; leaf level, cosine.
+        text_orders: of prompts and pixels, see `MultimodalAttack`; the prompts alone are measured anyway.
+        transfer: also judge what is crafted at each level at every other level.
+        targets: also aim at wrong classes ``"within"`` the superclass one level up, or ``"outside"`` of it.
+        defence: also measure every classifier behind this test-time defence, attacked as if it were not there
+            and through it.
+        eot: draws that the attack through it averages over.
+        checks: also run the `diagnostics` of every classifier at every budget.
 
     Raises:
-        ValueError: no budget, one without attacks, or attacks of different budgets together.
+        ValueError: no budget, one without attacks, attacks of different budgets together, an unknown order or
+            target, orders without an attack on the prompts, or a joint one without an attack that it can use.
     """
 
     budgets: tuple[tuple[Attack, ...], ...]
-    text_attack: TextAttack | None = None
+    text_attack: TextAttack | EmbeddingPGD | None = None
+    text_orders: tuple[str, ...] | None = None
+    transfer: bool = False
+    targets: tuple[str, ...] = ()
+    defence: TTC | None = None
+    eot: int = 10
+    checks: bool = False
 
     def __post_init__(self):
+        check_counts(self, "eot")
+        check_flag(self, "transfer")
+        check_flag(self, "checks")
+        if self.eot != 10 and self.defence is None:
+            raise ValueError(f"eot={self.eot} has no effect without a defence")
+        if self.text_orders is not None and self.text_attack is None:
+            raise ValueError(f"text_orders={self.text_orders!r} has no effect without a text_attack")
+        orders = ("text_first",) if self.text_orders is None else self.text_orders
+        object.__setattr__(self, "text_orders", _chosen("text_orders", orders, TEXT_ORDERS))
+        object.__setattr__(self, "targets", _chosen("targets", self.targets, TARGETS))
         budgets = tuple(build_attacks(attacks) for attacks in self.budgets)
         if not budgets:
             raise ValueError("budgets is empty: give the attacks of at least one budget")
         object.__setattr__(self, "budgets", budgets)
+        if self.text_attack is not None and "joint" in self.text_orders:
+            for attacks in budgets:
+                if not any(map(has_loss, attacks)):
+                    raise ValueError(
+                        f"text_orders={self.text_orders!r}: the joint order maximises its own loss, which "
+                        f"{', '.join(attack_labels(attacks))} cannot: add an attack such as 'pgd'"
+                    )
 
     @classmethod
     def of(
@@ -180,98 +213,47 @@ class AttackPlan:
         *,
         norm: Norm | None = None,
         space: Space | None = None,
-        text_attack: TextAttack | None = None,
+        besides: Mapping[str, Any] | None = None,
         **options,
     ) -> AttackPlan:
         """The same attacks at each budget; see `build_attacks`.
 
         Args:
             eps: one budget, several, or a comma-separated list.
+            besides: further fields of the plan.
         """
         if isinstance(eps, str):
             eps = [part.strip() for part in eps.split(",")]
         many = eps if isinstance(eps, Sequence) else [eps]
         budgets = [build_attacks(attack, eps=one, norm=norm, space=space, **options) for one in many]
-        return cls(budgets=tuple(budgets), text_attack=text_attack)
+        return cls(budgets=tuple(budgets), **besides or {})
 
     def spaces(self) -> list[str]:
         """Threat spaces of the budgets; the images are decoded once for each."""
         return list(dict.fromkeys(attacks[0].threat.space for attacks in self.budgets))
 
-    def describe_text(self, image: dict | None, space: str) -> dict:
-        """Constants of the attack on the prompts: alone, or with the image attack ``image`` after it."""
+    def describe_text(self, image: dict | None, space: str, order: str = "") -> dict:
+        """Constants of the attack on the prompts: alone, or with the image attack ``image`` in an order."""
         text = self.text_attack.describe()
         if image is None:
-            return text | {"norm": "linf", "eps": 0.0, "space": space}
-        return image | {"name": f"{text['name']}+{image['name']}", "text_attack": text}
+            return {"name": text["name"], "norm": "linf", "eps": 0.0, "space": space, "text_attack": text}
+        name = f"{text['name']}+{image['name']}"
+        return image | {"name": name, "text_attack": text, "text_order": order}
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSet:
-    """Labelled images with their classes.
-
-    Args:
-        name, split: for the record.
-        dataset: whatever `as_images` takes; labels are found in the class set by name.
-        class_set: the classes.
-        tree: class tree, or None for leaves only.
-        num_samples: how many images, stratified by class; None takes all.
-        shared_with_training: how many of the images the model was trained on, if someone has counted.
+def check_levels(plan: AttackPlan, has_tree: bool) -> None:
+    """Refuse what only levels above the leaves give a meaning.
 
     Raises:
-        TypeError: a stream, whose images can't be chosen.
-        ValueError: see `as_images`; the images have no labels, or `num_samples` is below 1.
+        ValueError: transfer or targets without a class tree.
     """
+    for name in ("transfer", "targets"):
+        if getattr(plan, name) and not has_tree:
+            raise ValueError(f"{name}={getattr(plan, name)!r} has no effect without a class tree: give tree")
 
-    name: str
-    dataset: Dataset
-    class_set: ClassSet
-    split: str = "test"
-    tree: LabelTree | None = None
-    num_samples: int | None = None
-    shared_with_training: int | None = None
 
-    def __post_init__(self):
-        images = self.images
-        if not isinstance(images, ImageView):
-            raise TypeError(f"{self.name!r} is a stream: evaluate a data set of known length")
-        if not images.labelled:
-            raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
-        if self.num_samples is not None and self.num_samples < 1:
-            raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
-        count = len(images) if self.num_samples is None else self.num_samples
-        object.__setattr__(self, "_rows", stratified_rows(images.labels, count))
-
-    @cached_property
-    def images(self) -> ImageView:
-        """All images, their labels class indices."""
-        return as_images(self.dataset, self.class_set, labelled=None, name=self.name)
-
-    @property
-    def rows(self) -> list[int]:
-        """Rows that are evaluated, ascending."""
-        return list(self._rows[0])
-
-    @property
-    def how(self) -> str:
-        """How they were chosen, in words."""
-        return self._rows[1]
-
-    def batches(self, batch_size: int) -> list[list[int]]:
-        """Rows of each batch, in their order; the last batch may be smaller."""
-        rows = self.rows
-        return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-
-    def loader(
-        self, processor, space: str, batch_size: int, shards: Shards | None = None, skip: int = 0
-    ) -> DataLoader:
-        """Batches of the chosen images, in the order of their rows.
-
-        Args:
-            processor: of the model; only the space ``"model"`` needs it.
-            shards: the processes that share the batches; None is this one alone.
-            skip: how many of this process's batches to leave out at the beginning.
-        """
-        collator = PixelCollator(getattr(processor, "image_processor", processor), space)
-        mine = (shards or Shards()).mine(self.batches(batch_size))[skip:]
-        return DataLoader(self.images, batch_sampler=mine, collate_fn=collator)
+def _chosen(name: str, values: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    for value in values:
+        if value not in known:
+            raise ValueError(f"{name}: {value!r} is unknown, choose from {', '.join(known)}")
+    return tuple(dict.fromkeys(values))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, Victim, misclassified
-from ..attacks.base import attackable, check_labels
-from ..classifiers import frozen
+from ..attacks import Attack, misclassified
+from ..attacks.base import attackable, check_labels, refuse_nan
+from ..classifiers import frozen, parts_of, passes_of, read_logits, shared_logits
 from .plan import attack_labels
 from .shards import Shards
 from .verdicts import CLEAN, Outcome, Stage, StageLog, outcome_of
@@ -30,7 +30,7 @@ class Job:
         search: cheaper callable for gradients, such as the same model under bf16.
         title: what a progress bar calls it.
         probe: pixels (B, 3, H, W) and their classes (B,) -> (B, P) numbers, which are noted of every image
-            when clean and as the attacks leave it.
+            when clean and as the attacks leave it. It counts as one forward an image, or has ``passes``.
     """
 
     classifier: Callable[[Tensor], Tensor]
@@ -69,10 +69,33 @@ def judge(classifier: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor
         NanError: NaN among the logits of any image; its arg-max would be a verdict about nothing.
         ValueError: labels that are not one class an image.
     """
+    return judge_all([Job(classifier=classifier, attacks=())], pixels, labels)[0]
+
+
+def judge_all(jobs: Sequence[Job], pixels: Tensor, labels: Tensor) -> list[Tensor]:
+    """`judge` for several jobs; classifiers that read the same image embeddings share their forward.
+
+    Args:
+        labels: (B,), before each job's ``to_class``.
+    """
+    classifiers, found = [job.classifier for job in jobs], []
     # One verdict on an image, whatever mode the model is in and whatever autocast surrounds the call.
-    with frozen(classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-        logits = Victim(classifier).logits(pixels)
-    return ~misclassified(logits, check_labels(labels, *logits.shape, device=logits.device))
+    with frozen(*classifiers), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        for job, logits in zip(jobs, shared_logits(classifiers, pixels)):
+            logits = read_logits(logits, len(pixels))
+            refuse_nan(logits, "the model's logits are NaN")
+            truth = check_labels(_truth(job, labels, pixels), *logits.shape, device=logits.device)
+            found.append(~misclassified(logits, truth))
+    return found
+
+
+def _truth(job: Job, labels: Tensor, pixels: Tensor) -> Tensor:
+    """The class of each image, (B,)."""
+    if job.to_class is None:
+        return labels
+    # Checked: -1 would pick the last class's.
+    place = pixels.device
+    return job.to_class.to(place)[check_labels(labels, len(pixels), len(job.to_class), place)]
 
 
 def run_jobs(
@@ -107,7 +130,7 @@ def run_jobs(
     for number, batch in zip(shards.numbers(), batches):
         known = [log.of(number, index) for index in range(len(jobs))]
         pixels = labels = None
-        judged = {_classes(job): stages[0].flags for job, stages in zip(jobs, known) if stages}
+        judged = {_classes(job): stages[0].verdict() for job, stages in zip(jobs, known) if stages}
         for index, (job, stages, tally) in enumerate(zip(jobs, known, tallies)):
             fresh = not _finished(job, stages)
             if fresh and pixels is None:
@@ -116,7 +139,11 @@ def run_jobs(
             while not _finished(job, stages):
                 if advance is not None:
                     advance(tally.progress(job, names[len(stages)], stages))
-                stages.append(_stage(job, pixels, labels, stages, number, index, seed, judged))
+                place = (number, index, seed)
+                if stages:
+                    stages.append(_attacked(job, pixels, labels, stages, *place))
+                else:
+                    stages.append(_clean(jobs, pixels, labels, *place, judged))
                 log.add(stages[-1])
             run += stages
             tally.add(stages)
@@ -154,31 +181,50 @@ def _finished(job: Job, stages: Sequence[Stage]) -> bool:
     return bool(stages) and (len(stages) > len(job.attacks) or not stages[-1].flags.any())
 
 
-def _stage(
-    job: Job,
+def _clean(
+    jobs: Sequence[Job],
     pixels: Tensor,
     labels: Tensor,
-    before: Sequence[Stage],
     batch: int,
     index: int,
     seed: int,
-    judged: dict[tuple[int, int], Tensor],
+    judged: dict[tuple[int, int], Stage],
 ) -> Stage:
-    """The next stage of a job on a batch: the clean images, or an attack on those that stand."""
-    start, place = time.perf_counter(), pixels.device
-    if job.to_class is not None:  # where -1 would pick the last class's
-        labels = job.to_class.to(place)[check_labels(labels, len(pixels), len(job.to_class), place)]
-    if not before:
-        if _classes(job) not in judged:
-            with _drawing_from(_start_seed(seed, batch, CLEAN), place):
-                judged[_classes(job)] = judge(job.classifier, pixels, labels).cpu()
-        notes, count = _notes(job, pixels, labels), len(pixels)
-        seconds = time.perf_counter() - start
-        return Stage(batch, index, CLEAN, judged[_classes(job)], forwards=count, seconds=seconds, notes=notes)
+    """The first stage of a job on a batch. All jobs' classifiers are asked together.
+
+    A forward that serves several jobs is charged to them in equal parts.
+    """
+    start, job, drawn = time.perf_counter(), jobs[index], _start_seed(seed, batch, CLEAN)
+    groups: dict[Hashable, list[Job]] = {}
+    for one in jobs:
+        groups.setdefault(parts_of(one.classifier).key, []).append(one)
+    for sharing in groups.values():
+        missing = list({_classes(one): one for one in sharing if _classes(one) not in judged}.values())
+        if not missing:
+            continue
+        before, forwards, backwards = passes_of(missing[0].classifier), len(pixels) / len(sharing), 0.0
+        with _drawing_from(drawn, pixels.device):
+            verdicts = judge_all(missing, pixels, labels)
+        if before is not None:
+            after = passes_of(missing[0].classifier)
+            forwards, backwards = ((b - a) / len(sharing) for a, b in zip(before, after))
+        for one, flags in zip(missing, verdicts):
+            spent = {"forwards": forwards, "backwards": backwards}
+            judged[_classes(one)] = Stage(batch, index, CLEAN, flags.cpu(), **spent)
+    found = replace(judged[_classes(job)], job=index)
+    found = _noted(job, found, pixels, _truth(job, labels, pixels), range(len(pixels)), drawn)
+    return replace(found, seconds=time.perf_counter() - start)
+
+
+def _attacked(
+    job: Job, pixels: Tensor, labels: Tensor, before: Sequence[Stage], batch: int, index: int, seed: int
+) -> Stage:
+    """The next stage of a job on a batch: an attack on the images that stand."""
+    start, place, labels = time.perf_counter(), pixels.device, _truth(job, labels, pixels)
     number, flags = len(before) - 1, before[-1].flags.clone()
-    rows = flags.nonzero()[:, 0].to(place)
-    generator = torch.Generator(place).manual_seed(_start_seed(seed, batch, number))
-    with _drawing_from(_start_seed(seed, batch, number), place):
+    rows, drawn = flags.nonzero()[:, 0].to(place), _start_seed(seed, batch, number)
+    generator = torch.Generator(place).manual_seed(drawn)
+    with _drawing_from(drawn, place):
         result = job.attacks[number](
             job.classifier,
             pixels[rows],
@@ -188,11 +234,8 @@ def _stage(
             clean_correct=torch.ones(len(rows), dtype=torch.bool, device=place),
         )
     flags[rows.cpu()] = result.robust_correct.cpu()
-    notes, count = before[-1].notes, len(rows)
-    if notes is not None:
-        found = dict(zip(rows.tolist(), _notes(job, result.adversarial, labels[rows])))
-        notes = [found.get(row, former) for row, former in enumerate(notes)]
-    return Stage(
+    count = len(rows)
+    found = Stage(
         batch,
         index,
         number,
@@ -201,17 +244,33 @@ def _stage(
         zero=result.zero_gradient * count,
         forwards=result.cost.forwards * count,
         backwards=result.cost.backwards * count,
-        seconds=time.perf_counter() - start,
-        notes=notes,
+        notes=before[-1].notes,
     )
+    found = _noted(job, found, result.adversarial, labels[rows], rows.tolist(), drawn)
+    return replace(found, seconds=time.perf_counter() - start)
 
 
-def _notes(job: Job, pixels: Tensor, labels: Tensor) -> list[list[float]] | None:
-    """What the job's probe says of each image, under the conditions of `judge`."""
+def _noted(job: Job, stage: Stage, pixels: Tensor, labels: Tensor, rows: Iterable[int], seed: int) -> Stage:
+    """The stage with what the job's probe says of some of its images, under the conditions of `judge`."""
     if job.probe is None:
-        return None
-    with frozen(job.classifier), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-        return job.probe(pixels, labels).tolist()
+        return stage
+    before = passes_of(job.probe)
+    with (
+        frozen(job.classifier),
+        torch.no_grad(),
+        torch.autocast(pixels.device.type, enabled=False),
+        _drawing_from(seed, pixels.device),
+    ):
+        found = dict(zip(rows, job.probe(pixels, labels).tolist()))
+    after = passes_of(job.probe)
+    forwards, backwards = (len(pixels), 0) if before is None else (b - a for a, b in zip(before, after))
+    return replace(
+        stage,
+        notes=[found.get(row, former) for row, former in enumerate(stage.notes or [[]] * len(stage.flags))],
+        forwards=stage.forwards + forwards,
+        backwards=stage.backwards + backwards,
+        probed=(forwards, backwards),
+    )
 
 
 def _start_seed(seed: int, batch: int, attack: int) -> int:

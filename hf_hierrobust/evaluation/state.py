@@ -21,7 +21,7 @@ from .verdicts import LineError, Stage, StageLog
 
 logger = logging.get_logger(__name__)
 
-MANIFEST = "manifest.json"
+MANIFEST, VERDICTS = "manifest.json", "verdicts-*.jsonl"
 ANSWERS = "answers"
 """Begin of the names of facts that are logits: they may differ by rounding."""
 
@@ -53,13 +53,24 @@ class EvaluationState:
         lines, torn = _read(self.folder)
         if torn and shards.rank == 0:
             logger.warning(
-                f"{self.folder}: {torn} torn or foreign line{'s are' if torn > 1 else ' is'} passed over, "
-                "what they were about is attacked again"
+                f"{self.folder}: passed over {torn} torn or foreign line{'s' * (torn > 1)}; what was found "
+                "there is attacked again"
             )
         self._found: dict[str, list[Stage]] = {}
         for line in dict.fromkeys(shards.gather(lines)):  # not every process need see the others' files
             scope, stage = Stage.read(line)
             self._found.setdefault(scope, []).append(stage)
+
+    @staticmethod
+    def is_in(folder: str | os.PathLike) -> bool:
+        """Whether a directory holds the verdicts of an evaluation."""
+        return (Path(folder) / MANIFEST).is_file()
+
+    @staticmethod
+    def clear(folder: str | os.PathLike) -> None:
+        """Remove an evaluation from a directory; other files stay."""
+        for path in [*Path(folder).glob(VERDICTS), Path(folder) / MANIFEST]:
+            path.unlink(missing_ok=True)
 
     def open(self, name: str, facts: Mapping) -> str:
         """Compare a set with the manifest, or add it there.
@@ -86,10 +97,10 @@ class EvaluationState:
         if not self.folder.is_dir() and self.folder.exists():
             raise NotADirectoryError(f"state_dir={str(self.folder)!r} is a file: give a directory")
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / MANIFEST).exists():
-            if any(self.folder.glob("verdicts-*.jsonl")):
-                self._refuse(f"holds verdicts but no {MANIFEST} that says what of")
+        if not self._started():  # or killed before there was anything to lose
             seal(self.folder, {"common": self.facts, "sets": {}}, {}, MANIFEST)
+        if not self.is_in(self.folder):
+            self._refuse(f"holds verdicts but no {MANIFEST} that says what of")
         manifest = self._manifest()
         if gone := [name for name in manifest["sets"] if name not in self.sets]:
             self._refuse(f"holds verdicts on {gone[0]!r}, which is not to be measured now")
@@ -97,13 +108,16 @@ class EvaluationState:
 
     def _compare(self, name: str, facts: dict) -> str:
         manifest = self._manifest()
-        if name in manifest["sets"]:
+        if name in manifest["sets"] and self._started():
             self._refuse_differences(manifest["sets"][name], facts)
         else:
             manifest["sets"][name] = facts
             seal(self.folder, {key: manifest[key] for key in ("common", "sets")}, {}, MANIFEST)
         exact = {key: value for key, value in facts.items() if not key.startswith(ANSWERS)}
         return digest_of([self.facts, name, exact])
+
+    def _started(self) -> bool:
+        return any(path.stat().st_size for path in self.folder.glob(VERDICTS))
 
     def _manifest(self) -> dict:
         try:
@@ -167,7 +181,7 @@ def _ends_whole(stream) -> bool:
 def _read(folder: Path) -> tuple[list[str], int]:
     """The lines of all verdict files whose digest agrees, and how many others there are."""
     whole, torn = [], 0
-    for path in sorted(folder.glob("verdicts-*.jsonl")):
+    for path in sorted(folder.glob(VERDICTS)):
         with path.open("rb") as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..classifiers.counterattack import Counterattacked
 from ..classifiers.levels import LevelClassifier
 from ..digests import digest_of
 from ..modeling import PixelPipeline, RobustDualEncoder
 from .depth import TreeDepth, classifiers_and_depth
 from .identity import answers, model_facts, set_facts
 from .images import Batches
-from .plan import AttackPlan, EvaluationSet
-from .text_attacks import attacked_prompts, prompt_classifier
+from .plan import AttackPlan
+from .sets import EvaluationSet
+from .text_attacks import attacked_text, prompt_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +29,26 @@ class Target:
         found: the classifiers.
         templates_hash: of the prompts, None for classifiers without any.
         prompted: the leaves' cosine classifier with attacked prompts, where these are measured too.
+        text: (K, D) embeddings of those prompts, in the order of its logits.
         text_seconds: that the attack on the prompts took.
+        defended: the classifiers behind a test-time defence, by their place among ``found``.
         identity: what the classifiers' answers depend on beside weights, see `model_facts`.
         pipeline: of the classifiers, where it depends on the threat space what they do with pixels.
         depth: of the tree, where the model has a calibrated head.
+        multiplier: of the cosine, where there is one.
     """
 
     data: EvaluationSet
     found: Sequence[LevelClassifier]
     templates_hash: str | None = None
     prompted: LevelClassifier | None = None
+    text: torch.Tensor | None = None
     text_seconds: float = 0.0
+    defended: Mapping[int, Counterattacked] = field(default_factory=dict)
     identity: Mapping = field(default_factory=dict)
     pipeline: PixelPipeline | None = None
     depth: TreeDepth | None = None
+    multiplier: float | None = None
 
     def set_space(self, space: str) -> None:
         """Say in which threat space the next pixels come."""
@@ -72,18 +80,26 @@ def model_target(
         identity=model_facts(model, processor, class_set, data.tree),
         pipeline=pipeline,
         depth=depth,
+        multiplier=float(model.logit_multiplier.detach()),
     )
+    if plan.defence is not None:
+        defended = {place: plan.defence.around(one.classifier) for place, one in enumerate(found)}
+        target = replace(target, defended=defended)
     if plan.text_attack is None or leaf is None:
         return target
     start = time.perf_counter()
-    prompts = attacked_prompts(model, tokenizer, class_set, class_set.templates, plan.text_attack)
-    attacked = prompt_classifier(model, pipeline, tokenizer, prompts)
-    prompted = replace(leaf, classifier=attacked, search=attacked.with_autocast(torch.bfloat16))
+    text = attacked_text(model, tokenizer, class_set, plan.text_attack)
+    attacked, to_node = prompt_classifier(model, pipeline, tokenizer, class_set, text)
+    search = attacked.with_autocast(torch.bfloat16)
+    # Of twins, whose prompts were equal before the attack and so are after it, either one stands for both.
+    rows = torch.zeros(int(to_node.max()) + 1, dtype=torch.long)
+    rows = rows.scatter(0, to_node, torch.arange(len(to_node)))
     return replace(
         target,
-        prompted=prompted,
+        prompted=replace(leaf, classifier=attacked, search=search, to_node=to_node),
+        text=text.features[rows.to(text.features.device)],
         text_seconds=time.perf_counter() - start,
-        identity=target.identity | {"attacked prompts": digest_of(prompts)},
+        identity=target.identity | {"attacked prompts": digest_of(text.identity)},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import NamedTuple
 
@@ -60,6 +60,7 @@ class Stage:
         forwards, backwards: images passed, in all.
         seconds: of work.
         notes: P numbers for each image, of a job with a probe.
+        probed: passes forward and back among these that were the probe's.
     """
 
     batch: int
@@ -72,6 +73,12 @@ class Stage:
     backwards: float = 0.0
     seconds: float = 0.0
     notes: list[list[float]] | None = None
+    probed: tuple[float, float] = (0.0, 0.0)
+
+    def verdict(self) -> Stage:
+        """The stage as another job with the same verdicts would have it: without this one's probe."""
+        forwards, backwards = self.forwards - self.probed[0], self.backwards - self.probed[1]
+        return replace(self, notes=None, probed=(0.0, 0.0), forwards=forwards, backwards=backwards)
 
     def follows(self, before: Stage) -> bool:
         """Whether this attack saw what the stage before left standing."""

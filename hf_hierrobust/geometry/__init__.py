@@ -14,6 +14,7 @@ from .margins import (
     robust_radius,
     simplex_margins,
 )
+from .placement import place_levels
 from .polar import Polar
 from .precision import full_precision
 
@@ -29,6 +30,7 @@ __all__ = [
     "hyperbolic_margin",
     "image_depth",
     "level_medians",
+    "place_levels",
     "poincare",
     "polar",
     "robust_radius",

@@ -246,6 +246,14 @@ class LabelTree:
         parent = self.ancestor_map(level, level + 1).tolist()
         return torch.tensor([key == self.levels[level + 1][p] for key, p in zip(self.levels[level], parent)])
 
+    def own_levels(self, level: int) -> torch.Tensor:
+        """Lowest level at which each node of ``level`` stands: its own, or one that is repeated here."""
+        lowest = {}
+        for number, keys in enumerate(self.levels):
+            for key in keys:
+                lowest.setdefault(key, number)
+        return torch.tensor([lowest[key] for key in self.levels[level]])
+
     def edges(self, level: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Child and parent index of each edge from ``level`` upwards but self-loops; two long ``(E,)``."""
         child = (~self.self_loops(level)).nonzero().squeeze(1)

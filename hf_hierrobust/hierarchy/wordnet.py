@@ -9,9 +9,10 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
+from ..files import read_json
 from .checks import TreeError, nearest, normalise
 from .tree import LabelTree
 
@@ -239,7 +240,8 @@ def wordnet_tree(
         cuts: L strictly decreasing depths instead of the search.
         senses: class name -> wnid, for names whose first noun sense is not the one meant.
         wordnet: default ``WordNet()``.
-        display: prompt names of leaves; default the class name with blanks, or a wnid's first lemma.
+        display: prompt names of leaves; default the class name with blanks, or a wnid's first lemma. Above
+            the leaves what says little to a text encoder is put plainly ("artifact": "man-made object").
 
     Raises:
         TreeError: unknown class, two classes of one synset, or, as `DepthError`, no cuts with strictly
@@ -270,9 +272,21 @@ def wordnet_tree(
     keys = dict(owner)  # a class that is also an ancestor of another class keeps its one key
     for wnid in sorted({wnid for path in nodes.values() for wnid in path} - set(owner)):
         keys[wnid] = _free_name(wordnet, wnid, taken)
+    shown |= plain_names(set(keys.values()) - set(classes), taken)
     paths = {leaf: [keys[wnid] for wnid in path] for leaf, path in nodes.items()}
     source = f"WordNet 3.0, one shortest hypernym path per synset, cut at depths {', '.join(map(str, cuts))}"
     return LabelTree.from_paths(paths, name=name, display=shown, source=source, licence=LICENCE)
+
+
+def plain_names(keys: Iterable[str], taken: Set[str]) -> dict[str, str]:
+    """Everyday words for those of WordNet's abstract synsets that have any, unless another node is called so.
+
+    Args:
+        keys: of nodes above the leaves.
+        taken: normalised names of all nodes.
+    """
+    plain = read_json(Path(__file__).with_name("plain_names.json"))
+    return {key: plain[key] for key in sorted(keys) if key in plain and normalise(plain[key]) not in taken}
 
 
 def _choose_cuts(chains: list[tuple[str, ...]], levels: int) -> tuple[int, ...]:

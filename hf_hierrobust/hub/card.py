@@ -15,6 +15,7 @@ from ..evaluation.records import RobustnessRecord
 from ..files import write_atomically
 from ..naming import MACHINE_PATH, file_stem, public_name
 from ..readme import BEGIN, END, merge
+from ..reports.depth_table import depth_table
 from ..reports.markdown import Markdown, block, code, folded, literal, table, text, url
 from ..reports.masking import masking_sentence
 from ..reports.tables import attack_key, attack_names, records_table
@@ -44,6 +45,7 @@ CAPTIONS = {
     "training": "Loss terms and accuracy during training",
     "examples": "Attacked images",
     "ball": "Class tree and images in the Poincaré ball",
+    "depth": "Margin against depth: what the norms of each level allow, and what the model has",
 }
 
 # The directories of an absolute path inside a sentence. A slash after a word, a colon or another slash is one
@@ -86,6 +88,7 @@ def render_card(facts: CardFacts) -> str:
         prompts=Markdown(", ".join(literal(facts.template.replace("{}", entry)) for entry in names)),
         warnings=[_without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
         results_table=Markdown(records_table(facts.records).strip()) if facts.records else "",
+        depth=Markdown(depth_table(facts.records).strip()),
         has_base=any(record.base for record in facts.records),
         base_missing=not all(record.base for record in facts.records),
         versions=list(dict.fromkeys(_items(record.versions) for record in facts.records)),

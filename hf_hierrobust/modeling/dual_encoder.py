@@ -51,6 +51,13 @@ class HierRobustOutput(CLIPOutput):
     logit_bias: Tensor | None = None
 
 
+def mean_embedding(features: Tensor) -> Tensor:
+    """(N, T, D) embeddings of T templates to (N, D): the mean direction, at the mean norm."""
+    norms = features.norm(dim=-1, keepdim=True)
+    direction = (features / norms).mean(1)
+    return direction / direction.norm(dim=-1, keepdim=True) * norms.mean(1)
+
+
 class RobustDualEncoder:
     """A stock dual encoder with a hyperbolic head, trained by `RobustCLIPTrainer`.
 
@@ -78,8 +85,9 @@ class RobustDualEncoder:
         super().__init__(config)
         self.card_text: str | None = None
         facts = getattr(config, CONFIG_KEY, None) or {}
+        stored = ("text_levels", *HierHead.CONSTANTS)
         self.hier_head = HierHead(
-            self.embedding_dim, **{name: facts[name] for name in HierHead.CONSTANTS if name in facts}
+            self.embedding_dim, **{name: facts[name] for name in stored if name in facts}
         )
         self.visual_prompt: VisualPrompts | None = None
         if "visual_prompt" in facts:
@@ -140,11 +148,7 @@ class RobustDualEncoder:
         ensembles, and the norm the mean norm.
         """
         features = self.get_submodule(self.projections["text_projection"])(text_states)
-        if features.ndim == 2:
-            return features
-        norms = features.norm(dim=-1, keepdim=True)
-        direction = (features / norms).mean(1)
-        return direction / direction.norm(dim=-1, keepdim=True) * norms.mean(1)
+        return features if features.ndim == 2 else mean_embedding(features)
 
     @can_return_tuple
     def forward(
@@ -153,6 +157,7 @@ class RobustDualEncoder:
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         text_states: Tensor | None = None,
+        text_levels: Tensor | None = None,
         patches: bool = False,
         **kwargs,
     ) -> HierRobustOutput:
@@ -164,6 +169,7 @@ class RobustDualEncoder:
             pixel_values: (B, 3, h, w), normalised.
             text_states: pooled states of the text trunk, cached by `encode_prompts`, so
                 that no text tower runs in a training step.
+            text_levels: (N,) level of each text in a class tree; None takes all for leaves.
             patches: also return ``patch_features``, see `encode_patches`.
         """
         if text_states is None:
@@ -194,7 +200,7 @@ class RobustDualEncoder:
             image_features=image_features,
             text_features=text_features,
             image_tangent=self.hier_head.image_tangent(image_features),
-            text_tangent=self.hier_head.text_tangent(text_features),
+            text_tangent=self.hier_head.text_tangent(text_features, text_levels),
             patch_features=self._project_patches(vision.last_hidden_state) if patches else None,
             logit_scale=logit_scale,
             logit_bias=logit_bias,
@@ -256,7 +262,7 @@ class RobustDualEncoder:
     def facts(self) -> dict:
         """What ``config.hier_robust`` records: the model's constants beside whatever training added."""
         facts = dict(getattr(self.config, CONFIG_KEY, None) or {})
-        facts |= self.hier_head.constants
+        facts |= self.hier_head.constants | {"text_levels": self.hier_head.text_levels}
         # Of the model as it is: a merged checkpoint that trains on has no adapter any more.
         for name in ("adapter", "visual_prompt"):
             facts.pop(name, None)

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ..geometry import Polar, polar
+from ..geometry import Polar, place_levels, polar
 
 
 class HierHead(nn.Module):
     """Tangent scales, curvature and temperature of the hyperbolic classifier (OC-2, OC-5, OC-6, OC-8).
 
-    The tangent vectors are ``v_I = a_I f(x)`` and ``v_T = a_T g(t)`` with positive scales trained in log
-    space from 1/sqrt(D). Curvature, temperature ``kappa`` and the neighbourhood radius are buffers:
-    they are part of the checkpoint and never trained.
+    The tangent vectors are ``v_I = a_I f(x)`` and ``v_T = a_l g(t)`` with positive scales trained in log
+    space: one for images, one for the texts of each level of a class tree. Curvature, temperature ``kappa``
+    and the neighbourhood radius are buffers: they are part of the checkpoint and never trained.
 
     Args:
         dim: D, width of the shared embedding.
+        text_levels: number of text scales; 1 is for leaves only.
         curvature: r > 0 of a ball of curvature -r.
         ball_margin: distance xi kept from the edge, as a fraction of the ball's radius.
         max_tangent_norm: clip of the tangent norm, in units of 1/sqrt(r).
-        tangent_norm: if given, `calibrate` sets both scales so that median tangent norms equal it, for
-            backbones whose embeddings are not of CLIP's usual size; None keeps 1/sqrt(D).
+        tangent_norm: median tangent norm of the leaves' texts at calibration, in units of 1/sqrt(r); the
+            images' is larger by the margin. None keeps the scales 1/sqrt(D), whatever norms that gives.
         vic_factor: neighbourhood radius as a fraction of the median distance at calibration.
     """
 
@@ -34,6 +35,7 @@ class HierHead(nn.Module):
     def __init__(
         self,
         dim: int,
+        text_levels: int = 1,
         curvature: float = 1.0,
         ball_margin: float = 1e-3,
         max_tangent_norm: float = 4.0,
@@ -41,10 +43,10 @@ class HierHead(nn.Module):
         vic_factor: float = 0.9,
     ):
         super().__init__()
-        self.dim = dim
+        self.dim, self._placed = dim, text_levels
         self._set(curvature, ball_margin, max_tangent_norm, tangent_norm, vic_factor)
         self.log_image_scale = nn.Parameter(torch.empty(()))
-        self.log_text_scale = nn.Parameter(torch.empty(()))
+        self.log_text_scale = nn.Parameter(torch.empty(text_levels))
         self.register_buffer("curvature", torch.empty(()))
         self.register_buffer("kappa", torch.empty(()))
         self.register_buffer("vic_radius", torch.empty(()))
@@ -100,6 +102,21 @@ class HierHead(nn.Module):
         return {"curvature": self._curvature} | {name: getattr(self, name) for name in self.CONSTANTS[1:]}
 
     @property
+    def text_levels(self) -> int:
+        """Number of text scales."""
+        return len(self.log_text_scale)
+
+    @torch.no_grad()
+    def grow(self, text_levels: int) -> None:
+        """Make room for the levels of a deeper tree, which `calibrate` places; never fewer than before."""
+        missing = text_levels - self.text_levels
+        if missing > 0:
+            scale = self.log_text_scale
+            self.log_text_scale = nn.Parameter(
+                torch.cat([scale, scale[-1:].expand(missing)]), requires_grad=scale.requires_grad
+            )
+
+    @property
     def calibrated(self) -> bool:
         return bool(torch.isfinite(self.kappa))
 
@@ -107,9 +124,17 @@ class HierHead(nn.Module):
         """Un-normalised image embeddings (B, D) to tangent vectors (B, D), fp32."""
         return self.log_image_scale.exp() * features.float()
 
-    def text_tangent(self, features: Tensor) -> Tensor:
-        """Un-normalised text embeddings (N, D) to tangent vectors (N, D), fp32."""
-        return self.log_text_scale.exp() * features.float()
+    def text_tangent(self, features: Tensor, levels: Tensor | None = None) -> Tensor:
+        """Un-normalised text embeddings (N, D) to tangent vectors (N, D), fp32.
+
+        Args:
+            levels: (N,) level of each text; None takes all for leaves. Levels above the highest trained one
+                have its scale.
+        """
+        if levels is None:
+            return self.log_text_scale[0].exp() * features.float()
+        levels = levels.to(features.device).clamp(max=self.text_levels - 1)
+        return self.log_text_scale.exp()[levels].unsqueeze(-1) * features.float()
 
     def lift(self, tangent: Tensor) -> Polar:
         """Exponential map at the origin with both clips."""
@@ -131,6 +156,10 @@ class HierHead(nn.Module):
     def ball_norm(self, points: Polar) -> Tensor:
         """Norm of the points in the ball in units of its radius, in [0, 1)."""
         return torch.tanh(math.sqrt(self._curvature) * points.radius / 2)
+
+    def tangent_norm_of(self, points: Polar) -> Tensor:
+        """Norm of the points' tangent vectors in units of 1/sqrt(r); it does not saturate."""
+        return math.sqrt(self._curvature) * points.radius / 2
 
     def midpoints(
         self, points: Polar, nodes: Tensor, num_nodes: int, reduce: Callable[[Tensor], Tensor] | None = None
@@ -168,26 +197,57 @@ class HierHead(nn.Module):
         text_features: Tensor,
         labels: Tensor,
         logit_scale: float,
+        levels: Tensor | None = None,
+        edges: Sequence[tuple[Tensor, Tensor]] = (),
+        margin: float = 0.0,
     ) -> None:
         """Set the scales, ``kappa`` and the neighbourhood radius from one clean batch.
 
-        ``kappa`` makes the slope of ``-kappa d_r`` in the cosine equal the slope ``logit_scale`` of
-        CLIP's own logits at the batch medians (OC-8); the radius is ``vic_factor`` times the median
-        distance of images to their own label (OC-15).
+        The leaves' texts get the median norm ``tangent_norm``, the images a median larger by the margin, the
+        levels above are placed by `place_levels`. ``kappa`` makes the slope of ``-kappa d_r`` in the cosine
+        equal the slope ``logit_scale`` of CLIP's own logits at the medians of images and leaves (OC-8); the
+        radius is ``vic_factor`` times the median distance of images to their own label (OC-15). A head that
+        is calibrated keeps all this and places the levels that `grow` added.
 
         Args:
             image_features, text_features: (B, D) and (N, D), un-normalised, of the same model.
             labels: (B,) row of each image's leaf text.
             logit_scale: CLIP's multiplier, about 100.
+            levels: (N,) level of each text; None takes all for leaves.
+            edges: see `place_levels`.
+            margin: by which norms of neighbouring levels differ, a tangent norm in units of 1/sqrt(r).
+
+        Raises:
+            ValueError: see `place_levels`.
         """
+        if levels is None:
+            levels = torch.zeros(len(text_features), dtype=torch.long)
+        levels, margin = levels.to(text_features.device), margin * self.radius
+        norms, leaves = text_features.double().norm(dim=1), levels == 0
+        kept = self.log_text_scale.exp()[: self._placed] if self.calibrated else None
+        middle = float(norms[leaves].median())
+        if kept is not None:
+            leaf_norm = float(kept[0]) * middle
+        elif self.tangent_norm is None:
+            leaf_norm = middle / math.sqrt(self.dim)
+        else:
+            leaf_norm = self.tangent_norm * self.radius
+        self.grow(int(levels.max()) + 1)
+        placed = place_levels(norms, levels, edges, leaf_norm, margin, kept)
+        self.log_text_scale[: len(placed)] = placed.log().to(self.log_text_scale)
+        self._placed = max(self._placed, len(placed))
+        if kept is not None:
+            return
         if self.tangent_norm is not None:
-            for scale, features in (
-                (self.log_image_scale, image_features),
-                (self.log_text_scale, text_features),
-            ):
-                scale.fill_(math.log(self.tangent_norm / float(features.float().norm(dim=1).median())))
+            images = float(image_features.float().norm(dim=1).median())
+            self.log_image_scale.fill_(math.log((leaf_norm + margin) / images))
+        self._match(image_features, text_features[leaves], labels, logit_scale)
+
+    def _match(
+        self, image_features: Tensor, leaf_features: Tensor, labels: Tensor, logit_scale: float
+    ) -> None:
         images = self.lift(self.image_tangent(image_features).double())
-        texts = self.lift(self.text_tangent(text_features).double())
+        texts = self.lift(self.text_tangent(leaf_features).double())
         root = math.sqrt(self._curvature)
         a = float(self.ball_norm(images).median()) / root
         b = float(self.ball_norm(texts).median()) / root

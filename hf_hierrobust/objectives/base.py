@@ -106,12 +106,22 @@ class TextNodes:
     Attributes:
         names: one name per row, filled into the prompt template; the leaves come first.
         rows: for each tree and level the (K_l,) row of each node.
+        levels: (N,) level of each row in its tree, the lowest if it is padded over several; 0 for the leaves
+            and for whatever has no level, such as ``prompts``.
         prompts: complete prompts of further rows, after those of ``names``; no template touches them.
     """
 
     names: tuple[str, ...]
     rows: tuple[tuple[Tensor, ...], ...] = ()
     prompts: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> torch.Tensor:
+        found = torch.zeros(len(self.names) + len(self.prompts), dtype=torch.long)
+        for tree in self.rows:
+            for level in reversed(range(len(tree))):
+                found[tree[level]] = level
+        return found
 
     def fill(self, template: str) -> list[str]:
         """The prompt of every row."""
@@ -186,6 +196,11 @@ class Objective:
     def num_levels(self) -> int:
         """Levels that an attack may address; 1 is a flat set of classes."""
         return 1
+
+    @property
+    def text_levels(self) -> torch.Tensor | None:
+        """(N,) level of each text row whose tangent scale is its level's; None: one scale for all."""
+        return None
 
     @property
     def trained_groups(self) -> tuple[str, ...]:

@@ -14,7 +14,16 @@ from ..hierarchy import Forest
 from .base import OBJECTIVES, Objective, Reference, Targets, TextNodes, View
 from .hierarchical import TreeObjective
 
-HEAD_OPTIONS = ("curvature", "ball_margin", "max_tangent_norm", "tangent_norm", "vic_factor")
+HEAD_OPTIONS = (
+    "curvature",
+    "ball_margin",
+    "max_tangent_norm",
+    "tangent_norm",
+    "vic_factor",
+    "level_scales",
+    "gap_norm",
+    "gap_margin",
+)
 
 
 @dataclass(kw_only=True)
@@ -81,6 +90,11 @@ class Composed(Objective):
     @property
     def num_levels(self) -> int:
         return max(part.num_levels for part in self.parts.values())
+
+    @property
+    def text_levels(self) -> Tensor | None:
+        scaled = any(part.text_levels is not None for part in self.parts.values())
+        return self.nodes.levels if scaled else None
 
     @property
     def trained_groups(self) -> tuple[str, ...]:

@@ -30,17 +30,18 @@ class HierRobust(TreeObjective):
     Levels, scores, HNSA and the geometry of the ball have the options of `TreeObjective`.
 
     Args:
-        kappa_scale: multiplies the slope-matched ``kappa`` (OC-8).
+        kappa_scale: multiplies the scores, whose ``kappa`` has the slope of CLIP's logits (OC-8); None is 1/4
+            for distances and 1 for the cosine.
         pooling: images of levels above the leaves: ``"midpoint"``, one Einstein midpoint per present
             node (OC-7), or ``"none"``, every image by itself.
         level_reduction: ``"mean"`` or ``"sum"`` over the points of a level (OC-9).
         sync_midpoints: average the images of all processes, not only this one's (OC-7).
         lambda_vic, lambda_gap: weights of eq. 14 (OC-15).
         vic_hinge: False takes eq. 12 as printed, whose radius then has no effect on the gradient (OC-11).
-        gap_margin: zeta_gap in units of the ball's radius 1/sqrt(r) (OC-15).
-        edge_reduction: ``"mean"`` or ``"sum"`` over the edges of a tree, in the gaps (OC-12).
+        edge_reduction: ``"sum"`` over the edges of a tree in the gaps, as printed, or ``"mean"`` (OC-12).
         intra_gap: ``"label"``: text norm below image norm within a class; ``"rollup"``: rolled-up image
-            norm below its child's; ``"both"``; ``"none"`` (OC-13).
+            norm below its child's, on each image's way to the top; ``"both"``; ``"none"`` (OC-13). A mean
+            over the images of sums over the terms of each.
         tree_reduction: ``"sum"`` or ``"mean"`` of the trees' losses, in the attack too (OC-14).
     """
 
@@ -54,15 +55,14 @@ class HierRobust(TreeObjective):
   year={2026}
 }"""
 
-    kappa_scale: float = 1.0
+    kappa_scale: float | None = None
     pooling: Literal["midpoint", "none"] = "midpoint"
     level_reduction: Literal["mean", "sum"] = "mean"
     sync_midpoints: bool = False
     lambda_vic: float = 0.5
     lambda_gap: float = 1.0
     vic_hinge: bool = True
-    gap_margin: float = 0.02
-    edge_reduction: Literal["mean", "sum"] = "mean"
+    edge_reduction: Literal["mean", "sum"] = "sum"
     intra_gap: Literal["label", "rollup", "both", "none"] = "label"
     tree_reduction: Literal["sum", "mean"] = "sum"
 
@@ -73,8 +73,9 @@ class HierRobust(TreeObjective):
         for name in ("level_reduction", "edge_reduction", "tree_reduction"):
             check_choice(self, name, ("mean", "sum"))
         check_flag(self, "sync_midpoints", "vic_hinge")
-        check_numbers(self, "kappa_scale", positive=True)
-        check_numbers(self, "lambda_vic", "lambda_gap", "gap_margin")
+        if self.kappa_scale is not None:
+            check_numbers(self, "kappa_scale", positive=True)
+        check_numbers(self, "lambda_vic", "lambda_gap")
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         """HITA over the view's levels and all trees (OC-14)."""
@@ -95,10 +96,16 @@ class HierRobust(TreeObjective):
             terms["vic"] = len(self.forest) * self.lambda_vic * vic
         if self.lambda_gap:
             weight = self.lambda_gap * head.radius  # norms below are in units of the radius
-            terms["label_gap"] = weight * self._label_gap(head.ball_norm(texts))
+            terms["label_gap"] = weight * self._label_gap(self._depths(head, texts))
             if self.intra_gap != "none":
                 terms["intra_gap"] = weight * self._intra_gap(head, images, texts, labels)
         return {name: self._share * term for name, term in terms.items()}
+
+    @property
+    def _scale(self) -> float:
+        if self.kappa_scale is not None:
+            return self.kappa_scale
+        return 1.0 if self.score == "cosine" else 0.25
 
     @property
     def _share(self) -> float:
@@ -115,7 +122,7 @@ class HierRobust(TreeObjective):
         """Cross-entropy of one level with HNSA negatives, -log p^l(v | u) over its points (OC-9)."""
         index, joined = self._competitors(tree, rows, level)
         texts = Polar(texts.direction[index], texts.radius[index])
-        scores, own = self._score(view, points, texts, self.kappa_scale), len(rows[level])
+        scores, own = self._score(view, points, texts, self._scale), len(rows[level])
         if joined is None:
             return masked_cross_entropy(scores, nodes, reduction=self.level_reduction)
         # The mask follows the true node, not the predicted one.
@@ -136,37 +143,36 @@ class HierRobust(TreeObjective):
         return head.midpoints(images, nodes, len(tree.levels[level]), reduce)
 
     def _label_gap(self, norms: Tensor) -> Tensor:
-        """Parent text norm below child text norm by the margin, over a tree's edges (OC-12), summed."""
+        """Parent text norm below child text norm by the margin, over edges (OC-12), summed over trees."""
         total = norms.new_zeros(())
         for tree, rows in zip(self.forest, self._rows(norms.device)):
-            gaps = []
-            for level in range(tree.depth):
-                child, parent = (e.to(norms.device) for e in tree.edges(level))
-                gaps.append(norms[rows[level + 1][parent]] - norms[rows[level][child]])
-            total = total + self._edge_gap(gaps)
+            gaps = [norms[parent] - norms[child] for child, parent in self._edges(tree, rows)]
+            if gaps:
+                total = total + hinge(torch.cat(gaps) + self.gap_margin, self.edge_reduction)
         return total
 
     def _intra_gap(self, head, images: Polar, texts: Polar, labels: Tensor) -> Tensor:
-        norms, total = head.ball_norm(images), 0.0
+        norms, total = self._depths(head, images), 0.0
         if self.intra_gap in ("label", "both"):
-            gap = hinge(head.ball_norm(texts)[labels] - norms + self.gap_margin)
+            gap = hinge(self._depths(head, texts)[labels] - norms + self.gap_margin)
             total = total + len(self.forest) * gap
         if self.intra_gap in ("rollup", "both"):
             total = total + sum(self._rollup_gap(tree, head, images, labels) for tree in self.forest)
         return total
 
     def _rollup_gap(self, tree, head, images: Polar, labels: Tensor) -> Tensor | float:
-        """Rolled-up image norm of a parent below that of its child (OC-13 B), over present edges."""
-        gaps, lower, nodes = [], images, labels
+        """Rolled-up image norm of a parent below that of its child (OC-13 B), over each image's edges."""
+        lower, nodes = images, labels
+        own = torch.arange(len(labels), device=labels.device)  # each image's point at the lower level
+        terms, edges = [], 0
         for level in range(1, tree.num_levels):
             upper, present = self._midpoints(tree, level, images, labels, head)
             parent = tree.ancestor_map(level - 1, level).to(labels.device)[nodes]
             position = torch.searchsorted(present, parent)
             real = ~tree.self_loops(level - 1).to(labels.device)[nodes]
-            gaps.append((head.ball_norm(upper)[position] - head.ball_norm(lower))[real])
-            lower, nodes = upper, present
-        return self._edge_gap(gaps)
-
-    def _edge_gap(self, gaps: list[Tensor]) -> Tensor | float:
-        """Hinge over the gaps of all edges of a tree; zero where it has no level above the leaves."""
-        return hinge(torch.cat(gaps) + self.gap_margin, self.edge_reduction) if gaps else 0.0
+            gaps = self._depths(head, upper)[position] - self._depths(head, lower)
+            gaps = torch.where(real, (gaps + self.gap_margin).relu(), 0)
+            terms.append(gaps[own].mean() if self.edge_reduction == "sum" else gaps.sum())
+            edges += int(real.sum())
+            lower, nodes, own = upper, present, position[own]
+        return sum(terms) / (1 if self.edge_reduction == "sum" else max(edges, 1))

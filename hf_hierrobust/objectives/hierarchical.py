@@ -26,9 +26,14 @@ class TreeObjective(Objective):
             median distance, or ``"cosine"`` (OC-8).
         level_weights: omega_l from the leaves upwards; None is the paper's ``1 - l / (L + 1)``.
         vic_factor: neighbourhood radius as a fraction of the initial median distance (OC-15).
-        tangent_norm: median tangent norm at the start; None keeps the scales 1/sqrt(D) (OC-5).
+        tangent_norm: median tangent norm of the leaves' texts at the start, in units of 1/sqrt(r); None keeps
+            the scales 1/sqrt(D) (OC-5).
+        level_scales: one tangent scale a level for the texts, started in order of depth (OC-12); False
+            has one for all.
+        gap_norm: which norms encode depth: ``"tangent"`` or, as printed, ``"ball"``, which saturates (OC-12).
+        gap_margin: zeta_gap, by which levels lie apart, in units of 1/sqrt(r) (OC-15).
         train_text_projection: False freezes it (HierRobust trains it).
-        train_scales: False freezes the two tangent scales (OC-2).
+        train_scales: False freezes the tangent scales (OC-2).
         curvature: r of a ball of curvature -r (OC-6).
         ball_margin: distance xi kept from the edge, as a fraction of the ball's radius (OC-4).
         max_tangent_norm: clip of the tangent norm, in units of 1/sqrt(r) (OC-5).
@@ -41,7 +46,10 @@ class TreeObjective(Objective):
     score: Literal["hyperbolic", "squared", "cosine"] = "hyperbolic"
     level_weights: tuple[float, ...] | None = None
     vic_factor: float = 0.9
-    tangent_norm: float | None = None
+    tangent_norm: float | None = 0.5
+    level_scales: bool = True
+    gap_norm: Literal["tangent", "ball"] = "tangent"
+    gap_margin: float = 0.02
     train_text_projection: bool = True
     train_scales: bool = True
     curvature: float = 1.0
@@ -54,8 +62,9 @@ class TreeObjective(Objective):
         check_choice(self, "hnsa", ("both", "upper", "lower", "none"))
         check_choice(self, "score", ("hyperbolic", "squared", "cosine"))
         check_numbers(self, "vic_factor", "curvature", "max_tangent_norm", positive=True)
-        check_numbers(self, "ball_margin")
-        check_flag(self, "train_text_projection", "train_scales")
+        check_choice(self, "gap_norm", ("tangent", "ball"))
+        check_numbers(self, "ball_margin", "gap_margin")
+        check_flag(self, "level_scales", "train_text_projection", "train_scales")
         weights = self.level_weights
         if weights is not None and not (
             isinstance(weights, (list, tuple))
@@ -97,26 +106,47 @@ class TreeObjective(Objective):
     def num_levels(self) -> int:
         return max(tree.num_levels for tree in self.forest)
 
+    @property
+    def text_levels(self) -> Tensor | None:
+        return self.nodes.levels if self.level_scales else None
+
     def calibrate(self, view: View, labels: Tensor) -> None:
         """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already.
 
         Raises:
-            ValueError: the head was calibrated with other constants.
+            ValueError: the head was calibrated with other constants, or the levels do not fit
+                (`place_levels`).
         """
-        wanted = {name: getattr(self, name) for name in view.head.constants}
-        if not view.head.calibrated:
-            view.head.configure(**wanted)
-            view.head.calibrate(
-                view.image_features,
-                view.text_features[: self.num_classes],
-                labels,
-                float(view.logit_scale),
-            )
-        elif wanted != view.head.constants:
+        head = view.head
+        wanted = {name: getattr(self, name) for name in head.constants}
+        if not head.calibrated:
+            head.configure(**wanted)
+        elif wanted != head.constants:
             raise ValueError(
                 f"objective_args ask for {wanted} but the checkpoint's hyperbolic head was calibrated with "
-                f"{view.head.constants}: use the same, or start from a model without the side file"
+                f"{head.constants}: use the same, or start from a model without the side file"
             )
+        features, levels, edges = view.text_features, self.text_levels, ()
+        if levels is None:
+            features = features[: self.num_classes]
+        else:
+            edges = [
+                edge for tree, rows in zip(self.forest, self.nodes.rows) for edge in text_edges(tree, rows)
+            ]
+        logit_scale = float(view.logit_scale)
+        head.calibrate(view.image_features, features, labels, logit_scale, levels, edges, self._start_margin)
+
+    @property
+    def _start_margin(self) -> float:
+        """The margin as a tangent norm in units of 1/sqrt(r); of ball norms where the leaves are."""
+        if self.gap_norm == "tangent" or self.tangent_norm is None:
+            return self.gap_margin
+        leaf = math.tanh(self.tangent_norm)
+        return self.tangent_norm - math.atanh(max(leaf - self.gap_margin, 0.0))
+
+    def _depths(self, head, points: Polar) -> Tensor:
+        """Norms that encode depth, in units of 1/sqrt(r)."""
+        return head.ball_norm(points) if self.gap_norm == "ball" else head.tangent_norm_of(points)
 
     def _lift(self, view: View) -> tuple[Polar, Polar]:
         """Images and text nodes as points of the ball; the text perturbation acts on the tangents."""
@@ -171,6 +201,13 @@ class TreeObjective(Objective):
             ("rows", device), lambda: tuple(tuple(r.to(device) for r in rows) for rows in self.nodes.rows)
         )
 
+    def _edges(self, tree: LabelTree, rows: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+        device = rows[0].device
+        return self._cached(
+            ("edges", id(tree), device),
+            lambda: [(child.to(device), parent.to(device)) for child, parent in text_edges(tree, rows)],
+        )
+
     def _ancestors(self, tree: LabelTree, level: int, device) -> Tensor:
         return self._cached(("anc", id(tree), level, device), lambda: tree.ancestors(level).to(device))
 
@@ -192,3 +229,10 @@ class TreeObjective(Objective):
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+def text_edges(tree: LabelTree, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Text rows (children, parents) of each level's edges, self-loops left out."""
+    for level in range(tree.depth):
+        child, parent = tree.edges(level)
+        yield rows[level].cpu()[child], rows[level + 1].cpu()[parent]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..geometry import image_depth
 from ..naming import level_name
 from .ball_labels import place_labels
 from .figure_io import (
@@ -58,6 +59,9 @@ def plot_ball(
     it is exact. Distances between points of the disk are therefore illustrative; radii are not. An edge is in
     order if its parent lies nearer to the centre than its child.
 
+    The title counts the edges in order and states the median tangent norm of each level and where images lie
+    beside their own texts.
+
     Args:
         node_tangent: tangent vectors at the origin of the text nodes, `(N, D)`, before exp_0.
         node_level: level of each node, `(N,)`; 0 = leaves.
@@ -79,14 +83,19 @@ def plot_ball(
     edges = np.asarray(edges, dtype=int).reshape(-1, 2)
     _check(nodes, levels, node_names, edges, images, owners, curvature)
 
-    radius = np.tanh(np.sqrt(curvature) * np.linalg.norm(nodes, axis=1))
     projection = "two dimensions, shown as they are"
     if nodes.shape[1] > 2:
         projection = "first two principal components of the directions"
     facts = [setting, f"radii are true, angles are a projection: {projection}"]
-    if len(edges):
-        ordered = int((radius[edges[:, 1]] < radius[edges[:, 0]]).sum())
-        facts.append(f"edges in order (parent nearer to the centre): {ordered} of {len(edges)}")
+    facts += _depth_facts(np.sqrt(curvature) * np.linalg.norm(nodes, axis=1), levels, edges)
+    if owners is not None:
+        beyond = np.sqrt(curvature) * (np.linalg.norm(images, axis=1) - np.linalg.norm(nodes, axis=1)[owners])
+        found = image_depth(torch.from_numpy(beyond))
+        side = "beyond" if found.median >= 0 else "nearer the centre than"
+        facts.append(
+            f"images in the median {abs(found.median):.3f} {side} their own text, "
+            f"{100 * found.not_nearer:.0f} % not nearer than it"
+        )
     figure = new_figure(11.0, 5.3, title, "; ".join(filter(None, facts)))
     disk, radii = figure.subplots(1, 2, width_ratios=(1.1, 1))
     components = _principal_directions(nodes)
@@ -99,6 +108,20 @@ def plot_ball(
     figure.set_layout_engine("none")
     place_labels(disk, points, levels, node_names)
     return save_png(figure, path)
+
+
+def _depth_facts(norms: np.ndarray, levels: np.ndarray, edges: np.ndarray) -> list[str]:
+    """How many edges are in order, and the median norm of each level, over the nodes that are its own."""
+    said = []
+    for level in np.unique(levels):
+        here = levels == level
+        own = here & np.isin(np.arange(len(norms)), edges[:, 1])  # others repeat a node of the level below
+        said.append(f"{level_name(level)} {np.median(norms[own if level and own.any() else here]):.3f}")
+    found = [f"median norm √r‖v‖: {', '.join(said)}"]
+    if len(edges):
+        ordered = int((norms[edges[:, 1]] < norms[edges[:, 0]]).sum())
+        found.insert(0, f"edges in order (parent nearer to the centre): {ordered} of {len(edges)}")
+    return found
 
 
 def _matrix(name: str, vectors: Tensor) -> np.ndarray:

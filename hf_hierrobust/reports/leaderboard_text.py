@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from .leaderboard import Leaderboard, Mean, Table, budget_text, row_names
 from .markdown import Markdown, code, table, text, url
 from .protocols import Cell, Row
+from .tables import DOUBT
 
 SCHEMA, SCHEMA_VERSION = "hf_hierrobust.leaderboard", 1
-DOUBT = "‡"
 
 
 def leaderboard_markdown(board: Leaderboard, figures: Mapping[str, str] | None = None) -> str:

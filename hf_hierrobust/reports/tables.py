@@ -11,6 +11,14 @@ from ..evaluation.records import RobustnessRecord
 from ..naming import level_name
 from .markdown import Markdown, table, text
 
+DOUBT = "‡"
+"""Marks a robust accuracy that its checks speak against."""
+
+
+def doubted(record: RobustnessRecord) -> bool:
+    """Whether a check speaks against the robust accuracy."""
+    return str(record.checks.get("masking")).startswith("suspected")
+
 
 def attack_label(attack: Mapping[str, Any]) -> str:
     """Short name of an attack's constants, such as "pgd-20 (ce+margin), linf, eps 1/255, step 1/255".
@@ -24,6 +32,8 @@ def attack_label(attack: Mapping[str, Any]) -> str:
         parts.append(f"step {eps_text(attack['norm'], attack['step_size'])}")
     if (attack.get("restarts") or 1) > 1:
         parts.append(f"{attack['restarts']} restarts")
+    if attack.get("text_order", "text_first") != "text_first":
+        parts.append(f"order {attack['text_order']}")
     if attack.get("target"):
         parts.append(f"target {attack['target']}")
     return ", ".join(parts)
@@ -32,7 +42,9 @@ def attack_label(attack: Mapping[str, Any]) -> str:
 def attack_short(attack: Mapping[str, Any]) -> str:
     """The least that names an attack: "pgd-20 linf:4/255 native"."""
     steps = f"-{attack['num_steps']}" if attack.get("num_steps") else ""
+    order = attack.get("text_order", "text_first")
     target = f" {attack['target']}" if attack.get("target") else ""
+    target += f" {order}" if order != "text_first" else ""
     return f"{attack['name']}{steps}{target} {attack['norm']}:{attack['eps_text']} {attack['space']}"
 
 
@@ -78,8 +90,9 @@ def records_table(
 ) -> str:
     """Markdown table, one row per record in the given order, accuracies in percent with 95 % intervals.
 
-    What all records share moves to a sentence below the table; what differs becomes a column. With a `base`
-    in any record there are columns before and after fine-tuning.
+    A robust accuracy that its checks speak against carries `DOUBT`. What all records share moves to a
+    sentence below the table; what differs becomes a column. With a `base` in any record there are columns
+    before and after fine-tuning.
 
     Args:
         interval: "brackets" for `41.0 [38.0, 44.1]`, "plusminus" for `41.0 ± 3.1` (the wider side).
@@ -110,7 +123,8 @@ def records_table(
             if has_base:
                 mark = "†" if borrowed_base(record) else ""
                 cells.append(_cell(record.base, kind, interval) + mark)
-            cells.append(_cell(record.to_dict(), kind, interval))
+            doubt = DOUBT if kind == "robust" and doubted(record) else ""
+            cells.append(_cell(record.to_dict(), kind, interval) + doubt)
         borrowed |= {borrowed_base(record)} - {None}
         rows.append([*(columns[title](record) for title in shown), *map(Markdown, cells)])
     note = "; ".join([*shared, "accuracy in % with 95 % Wilson interval"])
@@ -119,6 +133,8 @@ def records_table(
     if borrowed:
         own = " or ".join(sorted(borrowed))
         lines += ["", f"† The base has no such classifier; shown is its {own} one."]
+    if any(map(doubted, records)):
+        lines += ["", f"{DOUBT} Probably too high: a check of the attack failed, see the record's `checks`."]
     return "\n".join(lines) + "\n"
 
 

@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import ProcessorMixin, logging
 
 from ..adapters.fingerprints import weights_hash
-from ..attacks import Attack
-from ..classifiers import as_classifier, frozen, network_classifiers
+from ..attacks import Attack, EmbeddingPGD, TextAttack
+from ..classifiers import TTC, as_classifier, frozen, network_classifiers
 from ..data import (
     ClassSet,
-    MissingSplitError,
     PixelCollator,
     as_images,
-    load_images,
     threat_space_for,
 )
 from ..data.class_names import names_of
 from ..evaluation import (
     AttackPlan,
-    EvaluationSet,
     RobustnessRecord,
+    Shards,
     Target,
     evaluate_model,
     measure,
 )
-from ..hierarchy import Forest, TreeSpec, load_forest
+from ..hierarchy import TreeSpec, load_forest
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
-from ..naming import public_name, source_name
+from ..naming import public_name
 from ..options import read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
-from ..training.intake import class_set_for, model_forest, processor_for
+from ..training.intake import model_forest, processor_for
+from .opened import OpenedData
+from .plans import besides, evaluation_plan
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -56,8 +57,15 @@ def evaluate(
     class_set: str | os.PathLike | ClassSet | None = None,
     template: str | None = None,
     classifiers: str | Sequence[str] | None = None,
+    transfer: bool = False,
+    targets: str | Sequence[str] = (),
+    text_attack: str | TextAttack | EmbeddingPGD | None = None,
+    text_orders: str | Sequence[str] | None = None,
+    defence: str | TTC | None = None,
+    eot: int = 10,
+    checks: bool = False,
     num_samples: int | None = None,
-    processor: ProcessorMixin | None = None,
+    processor: ProcessorMixin | str | os.PathLike | None = None,
     split: str | None = None,
     dataset_name: str | None = None,
     model_name: str | None = None,
@@ -66,6 +74,8 @@ def evaluate(
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool = True,
+    state_dir: str | os.PathLike | None = None,
+    share: bool = True,
     **attack_options,
 ) -> list[RobustnessRecord]:
     """Clean and robust accuracy of a model on a data set, a record for each level, classifier and budget.
@@ -89,8 +99,18 @@ def evaluate(
         template: prompt template, by default the one the model was trained with, else the class set's own.
         classifiers: of those of `LevelClassifier`; by default the usual ones. Not for other networks, which
             have one, rolled up to the superclasses.
+        transfer: also judge what is crafted at each level of the tree at every other level.
+        targets: also aim at wrong classes ``"within"`` the superclass one level up, or ``"outside"`` of it.
+        text_attack: also attack the class prompts: ``"bert"``, ``"gradient"``, ``"synonym"``,
+            ``"embedding"`` or an instance; for the leaves by cosine.
+        text_orders: of prompts and pixels: ``"text_first"``, ``"independent"`` and ``"joint"``.
+        defence: also measure this test-time defence, ``"ttc"`` or an instance, attacked blindly and through
+            it.
+        eot: draws that the attack through the defence averages over.
+        checks: look for masked gradients by further attacks on 64 of the images, for each classifier and
+            budget: about 1,000 forwards for each of those images that stands.
         num_samples: how many images, stratified by class; None takes all.
-        processor: by default the one stored with the model.
+        processor: or its folder or Hub id; by default the one stored with the model.
         split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
             it.
         dataset_name, model_name: what the records call them.
@@ -99,24 +119,44 @@ def evaluate(
         device: by default where the model is; a checkpoint goes to the accelerator if there is one.
         seed: of random starts.
         progress: draw one bar over everything, with the time left.
+        state_dir: folder that keeps the verdicts of each batch. Killed at any moment, the same call goes on
+            from them and ends with the same records; other weights, images, attacks or seeds are refused.
+        share: share the batches out among the processes of torchrun or ``accelerate launch``, which must all
+            call this and all get the same records; False is for a call in one of them.
         attack_options: of named attacks, such as ``num_steps=50``.
 
     Raises:
         TypeError, ValueError: an argument that is unknown or does not fit the others, with the reason.
         NanError: NaN logits on any of the images.
+        StateError: ``state_dir`` holds the verdicts of another evaluation; it says what differs.
     """
-    plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
-    data = _Data.opened(dataset, split, dataset_name)
+    wanted = besides(
+        transfer=transfer,
+        targets=targets,
+        defence=defence,
+        eot=eot,
+        checks=checks,
+        text_attack=text_attack,
+        text_orders=text_orders,
+    )
+    plan = AttackPlan.of(attack, eps, norm=norm, space=space, besides=wanted, **attack_options)
+    data = OpenedData.opened(dataset, split, dataset_name)
     if space is None and _is_dual_encoder(model) and not _holds_instance(attack):
         space, reason = threat_space_for(as_images(data.images, labelled=False, name=data.name))
         if space == "model":
             logger.warning(reason)
-        plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
-    options = {"batch_size": batch_size, "bf16_search": read_switch(bf16_search, "bf16_search") is True}
+        plan = AttackPlan.of(attack, eps, norm=norm, space=space, besides=wanted, **attack_options)
+    options = {
+        "batch_size": batch_size,
+        "bf16_search": read_switch(bf16_search, "bf16_search") is True,
+        "state_dir": state_dir,
+        "shards": joined_shards() if share else None,
+    }
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers}
+        unused |= {"text_attack": text_attack, "defence": defence}
         if given := [name for name, value in unused.items() if value is not None]:
-            raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}, which asks no prompts")
+            raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}: it has no text side")
         return _evaluate_network(
             model,
             data,
@@ -163,15 +203,29 @@ def evaluate(
 
 
 def evaluate_run(
-    run: Run, model: RobustDualEncoder, model_name: str, objective: str
+    run: Run,
+    model: RobustDualEncoder,
+    model_name: str,
+    objective: str,
+    *,
+    state: str | os.PathLike | None = None,
+    shards: Shards | None = None,
 ) -> list[RobustnessRecord]:
-    """Records of a model on all evaluation sets of a run."""
+    """Records of a model on all evaluation sets of a run.
+
+    Args:
+        state: where the verdicts so far are kept, by default ``base`` or ``trained`` in the run's state_dir.
+        shards: the processes, if all of them call this.
+    """
     model.to(run.training_args.device).eval()
+    stage = "base" if objective == "none" else "trained"
+    if state is None and run.args.state_dir is not None:
+        state = Path(run.args.state_dir) / stage
     return evaluate_model(
         model,
         run.processor,
         run.eval_sets,
-        run.args.plan(run.training_args.threat),
+        evaluation_plan(run.args, run.training_args.threat),
         model_name=model_name,
         objective=objective,
         template=run.args.prompt_template(run.training_args.template),
@@ -180,13 +234,15 @@ def evaluate_run(
         bf16_search=run.args.searches_in_bf16,
         seed=run.training_args.seed,
         progress=not run.training_args.disable_tqdm,
-        stage="base" if objective == "none" else "trained",
+        stage=stage,
+        state_dir=state,
+        shards=shards,
     )
 
 
 def _evaluate_network(
     model: Callable[[Tensor], Tensor],
-    data: _Data,
+    data: OpenedData,
     plan: AttackPlan,
     *,
     tree: TreeSpec | None,
@@ -197,8 +253,7 @@ def _evaluate_network(
     device: torch.device | str | None,
     seed: int,
     progress: bool,
-    batch_size: int,
-    bf16_search: bool,
+    **options,
 ) -> list[RobustnessRecord]:
     """Records of a network that is not a dual encoder: its own classes, rolled up over the tree."""
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
@@ -231,10 +286,16 @@ def _evaluate_network(
         facts,
         processor=processor,
         device=device or "cpu",
-        batch_size=batch_size,
-        bf16_search=bf16_search,
         progress=facts["model"] if progress else None,
+        **options,
     )
+
+
+def joined_shards() -> Shards:
+    """The processes that a launcher started with this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        PartialState()
+    return Shards.joined()
 
 
 def _width(classifier, dataset, processor, space: Space, device) -> int:
@@ -255,49 +316,3 @@ def _is_dual_encoder(model) -> bool:
         return True
     kind = getattr(getattr(model, "config", None), "model_type", None)
     return kind in MODEL_TYPES and hasattr(model, "get_text_features")
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Images with what the records call them."""
-
-    images: Any
-    name: str
-    split: str
-
-    @classmethod
-    def opened(cls, dataset, split: str | None, name: str | None) -> _Data:
-        """A path or Hub id is loaded, other data stay as they are."""
-        if isinstance(dataset, (str, os.PathLike)):
-            name = name or source_name(os.fspath(dataset))
-            try:
-                return cls(load_images(dataset, split=split or "test"), name, split or "test")
-            except MissingSplitError as error:
-                if split is not None or len(error.known) > 1:
-                    raise
-                only = error.known[0]
-            logger.warning(f"{name} has no split 'test': {only!r}, its only one, is taken")
-            return cls(load_images(dataset, split=only), name, only)
-        info = getattr(dataset, "info", None)
-        name = name or getattr(info, "dataset_name", None) or "dataset"
-        return cls(dataset, name, split or str(getattr(dataset, "split", None) or "unknown"))
-
-    def classes(self, class_set: str | ClassSet | None, tree: TreeSpec | None = None) -> ClassSet:
-        """Those given, else the built-in set that the tree is named after, else the data's own."""
-        found = class_set_for(class_set, tree, None, self.images)
-        return replace(found, name=self.name) if found.inferred else found
-
-    def evaluation_set(
-        self, class_set: ClassSet, forest: Forest | None, num_samples: int | None
-    ) -> EvaluationSet:
-        if forest is not None and len(forest) > 1:
-            names = ", ".join(tree.name for tree in forest)
-            raise ValueError(f"tree names {len(forest)} trees ({names}): evaluate measures the levels of one")
-        return EvaluationSet(
-            name=self.name,
-            dataset=self.images,
-            class_set=class_set,
-            split=self.split,
-            tree=None if forest is None else forest[0],
-            num_samples=num_samples,
-        )

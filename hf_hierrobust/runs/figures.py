@@ -1,4 +1,4 @@
-"""The figures of a run: accuracy before and after, training curves, examples, embeddings in the ball."""
+"""The figures of a run: accuracy before and after, training curves, examples, the ball, margins by depth."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from ..data import PixelCollator
 from ..evaluation import EvaluationSet, RobustnessRecord
 from ..evaluation.record_checks import checked_attack
 from ..modeling import PixelPipeline, encode_prompts
-from ..reports import attack_label, plot_ball, plot_before_after, plot_curves, plot_examples
+from ..naming import file_stem
+from ..reports import (
+    attack_label,
+    plot_ball,
+    plot_before_after,
+    plot_curves,
+    plot_depth,
+    plot_examples,
+    plot_transfer,
+)
+from ..reports.tables import attack_key
+from .plans import evaluation_plan
 from .run import Run
 
 logger = logging.get_logger(__name__)
 
-FIGURES = ("before_after.png", "training.png", "examples.png", "ball.png")
+FIGURES = ("before_after.png", "training.png", "examples.png", "ball.png", "depth.png")
 DRAWN_FROM = 48
 """Images that examples and ball are drawn from."""
 
@@ -53,6 +64,8 @@ def draw_figures(
     draw["examples.png"] = partial(_draw_examples, run)
     if run.model.hier_head.calibrated and run.forest is not None:
         draw["ball.png"] = partial(_draw_ball, run)
+    if any(record.depth for record in records):
+        draw["depth.png"] = partial(plot_depth, records)
     done = []
     for name, plot in draw.items():
         try:
@@ -62,6 +75,21 @@ def draw_figures(
         else:
             done.append(f"figures/{name}")
     return done
+
+
+def draw_transfers(records: Sequence[RobustnessRecord], folder: Path) -> list[Path]:
+    """A heat map of the transfer between levels for each data set and attack, as PNG and SVG."""
+    groups: dict[tuple[str, str], list[RobustnessRecord]] = {}
+    for record in records:
+        if record.crafted_level is not None:
+            groups.setdefault((record.dataset, attack_key(record)), []).append(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, ((dataset, _), found) in enumerate(groups.items(), start=1):
+        stem = folder / f"transfer-{file_stem(dataset)}-{number}"
+        plot_transfer(found, stem)
+        files += [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+    return files
 
 
 def training_setting(run: Run, objective: str) -> str:
@@ -106,7 +134,7 @@ def _some_images(run: Run, data: EvaluationSet) -> tuple[Tensor, Tensor]:
 
 def _strongest(run: Run) -> Attack:
     """The first attack of the largest budget that the run evaluates."""
-    budgets = run.args.plan(run.training_args.threat).budgets
+    budgets = evaluation_plan(run.args, run.training_args.threat).budgets
     return max((attacks[0] for attacks in budgets), key=lambda attack: attack.threat.eps)
 
 
@@ -152,7 +180,8 @@ def _draw_ball(run: Run, path: Path) -> None:
     pipeline = PixelPipeline(run.processor.image_processor, run.training_args.threat.space)
     with torch.no_grad():
         states = encode_prompts(model, run.processor.tokenizer, prompts)
-        texts = model.hier_head.text_tangent(model.project_text(states))
+        depths = torch.cat([tree.own_levels(level) for level in range(tree.num_levels)])
+        texts = model.hier_head.text_tangent(model.project_text(states), depths)
         images = model.hier_head.image_tangent(model.encode_image(pipeline(pixels)))
     starts = [sum(tree.sizes[:level]) for level in range(tree.num_levels)]
     plot_ball(

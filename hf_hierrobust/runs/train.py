@@ -27,7 +27,9 @@ from .run import Run
 logger = logging.get_logger(__name__)
 
 BASE_FILE, RESULTS_FILE = "base.json", "results.json"
-_NOT_MEASURED = frozenset({"figures", "eval_base", "card_license", "card_base_model", "card_dataset"})
+_NOT_MEASURED = frozenset(
+    {"figures", "eval_base", "state_dir", "card_license", "card_base_model", "card_dataset"}
+)
 
 
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:

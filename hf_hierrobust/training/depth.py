@@ -25,6 +25,7 @@ class DepthMetrics:
     def __init__(self, model: RobustDualEncoder, pipeline: PixelPipeline, tree: LabelTree):
         self.model, self.pipeline = model, pipeline
         self._edges = [tree.edges(level) for level in range(tree.depth)]
+        self._levels = [tree.own_levels(level) for level in range(tree.num_levels)]
         self._norms: list[Tensor] = []
 
     @torch.no_grad()
@@ -36,7 +37,8 @@ class DepthMetrics:
         """
         head = self.model.hier_head
         features = [self.model.project_text(states) for states in levels]
-        self._norms = [self._norm(head.text_tangent(one)).cpu() for one in features]
+        tangents = (head.text_tangent(one, own) for one, own in zip(features, self._levels))
+        self._norms = [self._norm(tangent).cpu() for tangent in tangents]
 
     @torch.no_grad()
     def beyond(self, pixels: Tensor, labels: Tensor) -> Tensor:

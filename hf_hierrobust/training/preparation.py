@@ -56,10 +56,12 @@ def prepare(
         add_lora(model, peft_config, seed=args.seed)
     if args.visual_prompt_tokens or args.visual_prompt_border:
         add_visual_prompt(model, args.visual_prompt_tokens, args.visual_prompt_border, seed=args.seed)
+    if objective.text_levels is not None:
+        model.hier_head.grow(int(objective.text_levels.max()) + 1)
     trained = set_trainable(model, groups)
     model.to(args.device)
     prompts = objective.nodes.fill(args.template)
-    text = TextSide(model, tokenizer, prompts, trains_trunk="text" in trained)
+    text = TextSide(model, tokenizer, prompts, "text" in trained, objective.text_levels)
     wanted = objective.needs & {"reference", "attacked_reference"}
     if not wanted:
         return trained, text, None

@@ -18,6 +18,7 @@ class TextSide:
     Args:
         model, tokenizer: as loaded, before training.
         prompts: of the objective's text nodes; classes first.
+        levels: (N,) level of each in a class tree; None takes all for leaves, as further texts always are.
         trains_trunk: whether the text tower's own weights will change.
 
     Attributes:
@@ -30,8 +31,10 @@ class TextSide:
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[str],
         trains_trunk: bool = False,
+        levels: Tensor | None = None,
     ):
         self.tokenizer, self.prompts, self.trains_trunk = tokenizer, tuple(prompts), trains_trunk
+        self.levels = levels if levels is None else levels.to(model.device)
         with adapters_off(model):  # adapters need not start as the identity
             self.states = encode_prompts(model, tokenizer, self.prompts)
         self._row = {prompt: row for row, prompt in enumerate(self.prompts)}
@@ -40,11 +43,24 @@ class TextSide:
         """(N, w) pooled states of the prompts under the current weights."""
         return encode_prompts(core, self.tokenizer, self.prompts) if self.trains_trunk else self.states
 
-    def inputs(self, core: RobustDualEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Arguments of the model's forward for these texts."""
+    def inputs(
+        self, core: RobustDualEncoder, texts: Sequence[str], deltas: Sequence[Tensor] = ()
+    ) -> dict[str, Tensor]:
+        """Arguments of the model's forward for these texts.
+
+        Args:
+            deltas: perturbations (N, w) or (1, w) of the prompts' pooled states, which are appended,
+                perturbed, once for each; of a frozen trunk only.
+        """
         if self.trains_trunk:
-            return text_inputs(core, self.tokenizer, texts)
-        return {"text_states": self._frozen_states(core, texts)}
+            found = text_inputs(core, self.tokenizer, texts)
+        else:
+            states = self._frozen_states(core, texts)
+            found = {"text_states": torch.cat([states, *(self.states + delta for delta in deltas)])}
+        if self.levels is not None and texts[: len(self.prompts)] == self.prompts:
+            further = self.levels.new_zeros(len(texts) - len(self.prompts))
+            found["text_levels"] = torch.cat([self.levels, further, *[self.levels] * len(deltas)])
+        return found
 
     @torch.no_grad()
     def features(self, core: RobustDualEncoder, texts: Sequence[str]) -> Tensor:

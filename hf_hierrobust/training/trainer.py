@@ -118,7 +118,8 @@ class RobustCLIPTrainer(CheckpointHooks):
         encode = compiled(model.encode_image, args)
         encoder = TextEncoder(model, tokenizer) if self.objective.needs & images.CAPTIONS else None
         self.reader = BatchReader(text.prompts, encoder, self.text_attack, autocast)
-        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode)
+        pooled = self.attack is not None and self.attack.text_perturbation == "pooled"
+        views = BatchViews(model, self.objective, pipeline, text, reference, autocast, encode, pooled)
         self.step = RobustStep(self.objective, self.attack, views)
         self.evaluator = evaluator_for(views, self.objective, self.attack, self.forest, tokenizer, args)
         if self.compute_metrics == self._metrics:
@@ -280,12 +281,12 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     # ---- evaluation ----
 
-    def evaluation_loop(self, *args, **kwargs):
+    def evaluation_loop(self, dataloader, *args, **kwargs):
         """As of `Trainer`, for `evaluate` and `predict`: what is measured are the current weights."""
-        self.evaluator.refresh()
+        self.evaluator.refresh(dataloader.dataset, self.args.eval_batch_size)
         # A new data loader draws from the global generator even if nothing is shuffled.
         with torch.random.fork_rng(devices=[]):
-            return super().evaluation_loop(*args, **kwargs)
+            return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Flags of `RobustEvaluator` in place of logits, and the labels; there is no loss."""

@@ -31,6 +31,7 @@ class BatchViews:
         reference: the frozen original, where the objective needs it.
         autocast: context of forwards outside the wrapped model.
         encode: ``model.encode_image`` or its compiled form.
+        pooled_deltas: the attack's text perturbation is one of the pooled states, not of the tangents.
     """
 
     model: RobustDualEncoder
@@ -40,11 +41,13 @@ class BatchViews:
     reference: ReferenceModel | None
     autocast: Callable[[], AbstractContextManager]
     encode: Callable[[Tensor], Tensor]
+    pooled_deltas: bool = False
 
     @property
     def text_shape(self) -> tuple[int, int]:
-        """(N, D) of the text nodes."""
-        return len(self.text.prompts), self.model.embedding_dim
+        """(N, D) of the text nodes' tangents, or (N, w) of their pooled states, whichever is attacked."""
+        width = self.text.states.shape[1] if self.pooled_deltas else self.model.embedding_dim
+        return len(self.text.prompts), width
 
     def targets(self, batch: Batch) -> Targets:
         """Labels and, where asked for, the original model's view of the clean images."""
@@ -70,7 +73,7 @@ class BatchViews:
         core = self.model
         with torch.no_grad():
             text_features = self.text.features(core, self.text.prompts)
-            text_tangent = core.hier_head.text_tangent(text_features)
+            text_tangent = core.hier_head.text_tangent(text_features, self.text.levels)
             captions = keys = None
             if "captions" in self.objective.attack_needs:
                 captions = self.text.features(core, batch.captions)
@@ -84,12 +87,15 @@ class BatchViews:
                     features, tokens = core.encode_patches(pixel_values)
                 else:
                     features = self.encode(pixel_values)
-            features = features.float()
+            features, tangent = features.float(), text_tangent
+            if self.pooled_deltas and text_delta is not None:
+                moved = core.project_text(self.text.states + text_delta)
+                tangent, text_delta = core.hier_head.text_tangent(moved, self.text.levels), None
             return View(
                 image_features=features,
                 text_features=text_features,
                 image_tangent=core.hier_head.image_tangent(features),
-                text_tangent=text_tangent,
+                text_tangent=tangent,
                 logit_scale=core.logit_multiplier,
                 head=core.hier_head,
                 text_delta=text_delta,
@@ -118,10 +124,11 @@ class BatchViews:
         needs = self.objective.needs
         images = [p.pixels for p in perturbations] + ([batch.pixels] if "clean" in needs else [])
         texts, row = self._texts(batch)
+        moved = [p.text_delta for p in perturbations if self.pooled_deltas and p.text_delta is not None]
         out = model(
             pixel_values=self.pipeline(torch.cat(images)),
             patches="patches" in needs,
-            **self.text.inputs(self.model, texts),
+            **self.text.inputs(self.model, texts, moved),
         )
         text_features = out.text_features.float()
 
@@ -154,6 +161,9 @@ class BatchViews:
             attacked = tuple(self._original(p.pixels, captions) for p in perturbations)
             targets = targets._replace(attacked_reference=attacked)
         views = [v._replace(text_delta=p.text_delta, levels=p.levels) for v, p in zip(views, perturbations)]
+        if moved:
+            tangents = out.text_tangent.float()[len(texts) :].chunk(len(moved))
+            views = [v._replace(text_delta=None, text_tangent=own) for v, own in zip(views, tangents)]
         return views, targets, out
 
     @property

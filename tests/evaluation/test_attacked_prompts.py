@@ -39,7 +39,7 @@ def test_attacked_prompts_add_a_record_alone_and_one_per_budget(tiny_clip_dir):
         tree=LabelTree.from_paths(PATHS, name="tiny"),
         num_samples=10,
     )
-    plan = AttackPlan.of("pgd-ce", ["1/255", "16/255"], text_attack=Reversed(), num_steps=2)
+    plan = AttackPlan.of("pgd-ce", ["1/255", "16/255"], besides={"text_attack": Reversed()}, num_steps=2)
     found = evaluate_model(
         model,
         processor,

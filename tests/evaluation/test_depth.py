@@ -21,24 +21,24 @@ from hf_hierrobust.evaluation import (
     load_records,
     save_records,
 )
-from hf_hierrobust.geometry import poincare
+from hf_hierrobust.evaluation.depth import clean_depth
+from hf_hierrobust.geometry import classification_margin, hyperbolic_margin, poincare, polar
 from hf_hierrobust.modeling import PixelPipeline, encode_prompts
 
 NAMES = {0: CLASSES, 1: TREE.levels[1]}
 EPS = 32 / 255
 
 
+def noise() -> EvaluationSet:
+    images, class_set = PixelDataset(make_images(12)), ClassSet.from_names(CLASSES, name="four")
+    return EvaluationSet(name="noise", dataset=images, class_set=class_set, tree=TREE)
+
+
 def measured(clip, **options) -> list[RobustnessRecord]:
     model, processor, *_ = clip
-    data = EvaluationSet(
-        name="noise",
-        dataset=PixelDataset(make_images(12)),
-        class_set=ClassSet.from_names(CLASSES, name="four"),
-        tree=TREE,
-    )
     plan = AttackPlan.of("pgd", EPS, num_steps=2)
     facts = {"model_name": "org/tiny", "objective": "hier_robust", "progress": False, "batch_size": 5}
-    return evaluate_model(model, processor, [data], plan, **facts | options)
+    return evaluate_model(model, processor, [noise()], plan, **facts | options)
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +207,40 @@ def test_depth_of_something_else_is_refused():
             replace(record_with(), **changes)
     with pytest.raises(ValueError, match=r"unknown \['image_depth', 'images_not_nearer'\] at level 1"):
         replace(record_with(), level=1, level_name="superclass")
+
+
+@pytest.mark.parametrize("curvature", [0.5, 1.0, 4.0])
+def test_no_margin_passes_the_bound_of_unequal_norms(curvature):
+    """Random texts and images, and the worst case: an image at the farthest text, its rival opposite."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(40, 3, generator=generator).double(), dim=1)
+    directions[1] = -directions[0]
+    norms = 0.2 + torch.rand(40, 1, generator=generator).double()
+    norms[:2] = norms.max()
+    texts = polar.from_tangent(directions * norms / curvature**0.5, curvature)
+    images = polar.Polar(texts.direction[:30], texts.radius[:30] * 0.5)
+    images = polar.Polar(
+        torch.cat([texts.direction, images.direction]), torch.cat([texts.radius, images.radius])
+    )
+    scores = -100 * polar.pairwise_distance(images, texts, curvature)
+    margins = classification_margin(scores, torch.cat([torch.arange(40), torch.arange(30)]))
+    eta = math.tanh(float(norms.max())) / curvature**0.5
+    bound = float(hyperbolic_margin(eta, curvature, 100.0))
+    assert float(margins.max()) <= bound * (1 + 1e-9)
+    alone = classification_margin(scores[:1, :2], torch.tensor([0]))
+    assert float(alone) == pytest.approx(bound, rel=1e-6), "reached where only the opposite text competes"
+
+
+def test_clean_depth_is_what_the_records_say(records, clip):
+    model, processor, *_ = clip
+    data = noise()
+    model.train()
+    found = clean_depth(model, processor, data, batch_size=5)
+    assert model.training
+    for level, record in zip(found, by_level(records)):
+        expected = {k: v for k, v in record.depth.items() if k != "attacked_margin"}
+        assert set(level) == set(expected)
+        for name, value in expected.items():
+            assert level[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    with pytest.raises(ValueError, match="'noise' has no tree"):
+        clean_depth(model, processor, replace(data, tree=None))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_hierrobust.hierarchy import TreeError, WordNet, load_forest, wordnet_tree
+from hf_hierrobust.hierarchy.wordnet import plain_names
 
 # wnid -> (lemmas, hypernyms, instance hypernyms): two ways up from "dog", the longer one through "canine"
 SYNSETS = {
@@ -159,3 +160,8 @@ def test_few_classes_get_as_many_levels_as_they_have(installed):
     assert load_forest("wordnet", ["dog", "wolf", "ship"])[0].depth == 1
     with pytest.raises(TreeError, match="depth=1 is not possible"):
         load_forest("wordnet", ["dog", "ship"])
+
+
+def test_abstract_synsets_are_put_plainly_unless_a_node_is_called_so():
+    found = plain_names({"artifact", "ware", "dog"}, taken={"tableware"})
+    assert found == {"artifact": "man-made object"}

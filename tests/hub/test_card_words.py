@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from example_records import depth_record
 from test_hub_card import make_facts, make_record, section, split_card
 
 from hf_hierrobust.hub import TreeFacts, render_card
@@ -115,3 +116,13 @@ def test_kind34_weak_measurements_carry_a_warning(changes, said):
 def test_kind23_wrong_facts_are_refused_when_they_are_gathered(changes, message):
     with pytest.raises(ValueError, match=message):
         make_facts(**changes)
+
+
+def test_depth_is_a_short_table_beside_what_was_measured():
+    records = [depth_record(level, model="glyph-clip-robust") for level in range(3)]
+    body = body_of(records=records, figures=("figures/depth.png",))
+    measured = section(body, "What was measured")
+    assert measured.count("### Depth") == 1 and "| superclass 2 | 3 | 0.450 |" in measured
+    assert "43 of 45 edges are in order" in measured
+    assert "![Margin against depth: what the norms of each level allow" in body
+    assert "Depth" not in section(body_of(), "What was measured")

@@ -174,7 +174,7 @@ def test_checkpoint_names_the_stock_class_and_holds_no_head(saved, model):
     config = json.loads((saved / "config.json").read_text())
     assert config["architectures"] == ["CLIPModel"] and config["model_type"] == "clip"
     constants = {"ball_margin": 1e-3, "max_tangent_norm": 4.0, "tangent_norm": None, "vic_factor": 0.9}
-    assert config["hier_robust"] == {"curvature": 1.0} | constants
+    assert config["hier_robust"] == {"curvature": 1.0, "text_levels": 1} | constants
     assert not any("hier" in key for key in load_file(saved / "model.safetensors"))
     assert load_file(saved / SIDE_FILE).keys() == model.hier_head.state_dict().keys()
     assert not list(saved.glob("*.tmp")) and not list(saved.glob("*.bin"))

@@ -140,7 +140,7 @@ class TestStockTransformers:
 def test_checkpoint_names_the_stock_class_and_holds_no_head(saved, model):
     config = json.loads((saved / "config.json").read_text())
     assert config["architectures"] == ["SiglipModel"] and config["model_type"] == "siglip"
-    assert config["hier_robust"].keys() == set(HierHead.CONSTANTS)
+    assert config["hier_robust"].keys() == {"text_levels", *HierHead.CONSTANTS}
     keys = load_file(saved / "model.safetensors").keys()
     assert {"logit_bias", "text_model.head.weight"} < keys and not any("hier" in key for key in keys)
     (saved / "README.md").touch()

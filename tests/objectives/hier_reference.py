@@ -62,10 +62,12 @@ class Reference:
         logit_scale=1.0,
         hnsa="both",
         score="hyperbolic",
-        kappa_scale=1.0,
+        kappa_scale=None,
         pooling="midpoint",
         level_weights=None,
         gap_margin=0.02,
+        gap_norm="tangent",
+        edge_reduction="sum",
         intra_gap="label",
         mask="true",
     ):
@@ -73,8 +75,11 @@ class Reference:
         self.texts = {name: exp0(v, r) for name, v in text_tangents.items()}
         self.labels, self.r, self.kappa, self.vic_radius = labels, r, kappa, vic_radius
         self.vic_factor, self.logit_scale, self.hnsa, self.score = vic_factor, logit_scale, hnsa, score
-        self.kappa_scale, self.pooling, self.level_weights = kappa_scale, pooling, level_weights
+        self.pooling, self.level_weights = pooling, level_weights
+        usual = 1.0 if score == "cosine" else 0.25
+        self.kappa_scale = usual if kappa_scale is None else kappa_scale
         self.gap_margin = gap_margin / math.sqrt(r)
+        self.gap_norm, self.edge_reduction = gap_norm, edge_reduction
         self.intra_gap_reading, self.mask = intra_gap, mask
         self.chains = [{leaf: [leaf, *path] for leaf, path in tree.items()} for tree in trees]
 
@@ -140,8 +145,11 @@ class Reference:
                 for child, parent in sorted({(c[level], c[level + 1]) for c in chains.values()}):
                     if child != parent:
                         gaps.append(self.norm(self.texts[parent]) - self.norm(self.texts[child]))
-            total = total + mean_hinge([gap + self.gap_margin for gap in gaps])
+            total = total + self.over_edges([gap + self.gap_margin for gap in gaps])
         return total
+
+    def over_edges(self, values: list[Tensor]) -> Tensor:
+        return mean_hinge(values) * (len(values) if self.edge_reduction == "sum" else 1)
 
     def intra_gap(self) -> Tensor:
         total = 0.0
@@ -158,22 +166,26 @@ class Reference:
                 levels = len(next(iter(chains.values())))
                 edges = {(c[i], c[i + 1]) for c in chains.values() for i in range(levels - 1)}
                 parent_of = {child: parent for child, parent in edges if child != parent}
-                lower = list(zip(self.images, self.labels))
+                # (point, node, images below it): each image has the edges on its way to the top.
+                lower = [(u, label, 1) for u, label in zip(self.images, self.labels)]
                 for level in range(1, levels):
                     members: dict[str, list[Tensor]] = {}
                     for u, label in zip(self.images, self.labels):
                         members.setdefault(chains[label][level], []).append(u)
                     upper = {node: einstein_midpoint(us, self.r) for node, us in members.items()}
-                    for point, node in lower:
+                    for point, node, below in lower:
                         if node not in upper:  # otherwise only repeated, as padding
                             gap = self.norm(upper[parent_of[node]]) - self.norm(point)
-                            gaps.append(gap + self.gap_margin)
-                    lower = [(point, node) for node, point in upper.items()]
-                total = total + mean_hinge(gaps)
+                            gaps += [gap + self.gap_margin] * (below if self.edge_reduction == "sum" else 1)
+                    lower = [(point, node, len(members[node])) for node, point in upper.items()]
+                images = len(self.images) if self.edge_reduction == "sum" else len(gaps)
+                total = total + sum(gap.clamp(min=0) for gap in gaps) / images
         return total
 
     def norm(self, u: Tensor) -> Tensor:
-        return u.norm()
+        if self.gap_norm == "ball":
+            return u.norm()
+        return torch.atanh(math.sqrt(self.r) * u.norm()) / math.sqrt(self.r)
 
 
 def mean_hinge(values: list[Tensor]) -> Tensor:

@@ -186,7 +186,7 @@ def test_the_anchor_is_fares_loss_in_units_of_the_originals_norm():
 def test_labels_alone_are_hier_robust_without_midpoints_and_regularisers(score, hnsa):
     shared = {"score": score, "hnsa": hnsa}
     objective, batch = make(shared | {"label_weight": 1, "embedding_weight": 0}, KINDS, PLACES)
-    options = shared | {"pooling": "none", "lambda_vic": 0, "lambda_gap": 0}
+    options = shared | {"pooling": "none", "lambda_vic": 0, "lambda_gap": 0, "kappa_scale": 1}
     hier_robust, _ = make(options, KINDS, PLACES, cls=HierRobust)
     targets = Targets(batch.labels)  # no original model
     loss = objective.loss([batch.view()], targets)["alignment"]

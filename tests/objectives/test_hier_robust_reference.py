@@ -76,9 +76,11 @@ def test_hita_equals_the_reference(options, trees):
 
 
 @pytest.mark.parametrize("trees", TREES, ids=str)
+@pytest.mark.parametrize("gaps", [("tangent", "sum"), ("ball", "mean")], ids=str)
 @pytest.mark.parametrize("reading", ["label", "rollup", "both"])
-def test_regularisers_equal_the_reference(reading, trees):
+def test_regularisers_equal_the_reference(reading, gaps, trees):
     options = {"intra_gap": reading, "lambda_vic": 0.5, "lambda_gap": 2.0, "gap_margin": 0.1}
+    options |= {"gap_norm": gaps[0], "edge_reduction": gaps[1]}
     terms, tangents, reference, tangents64 = both(options, TREES[trees])
     assert set(terms) == {"hita", "vic", "label_gap", "intra_gap"}
     assert_equal(terms["vic"], tangents, 0.5 * reference.vic(), tangents64)
@@ -101,7 +103,7 @@ def test_sums_in_place_of_means(trees):
     found = {}
     for name, options in {
         "default": {},
-        "edges": {"edge_reduction": "sum"},
+        "edges": {"edge_reduction": "mean"},
         "trees": {"tree_reduction": "mean"},
         "levels": {"level_reduction": "sum", "pooling": "none"},
         "per image": {"pooling": "none"},
@@ -119,7 +121,7 @@ def test_sums_in_place_of_means(trees):
     torch.testing.assert_close(found["levels"][1], BATCH * found["per image"][1])
     if trees == "tree":
         edges = sum(len(forest_of(TREES[trees]).trees[0].edges(level)[0]) for level in (0, 1))
-        torch.testing.assert_close(found["edges"][0]["label_gap"], edges * default["label_gap"])
+        torch.testing.assert_close(edges * found["edges"][0]["label_gap"], default["label_gap"])
     distances = head.own_distance(head.lift(images), head.lift(texts[labels]))
     expected = count * 0.5 * (distances - head.vic_radius).mean()
     torch.testing.assert_close(found["no hinge"][0]["vic"], expected)

@@ -126,3 +126,17 @@ def test_kind33_the_ball_names_its_projection_and_counts_the_edges_in_order():
     assert "edges in order (parent nearer to the centre): 8 of 9" in said
     plane = plot_ball(nodes[:, :2], levels, names, edges=edges)
     assert "two dimensions, shown as they are" in setting_of(plane)
+
+
+def test_the_ball_states_medians_by_level_and_where_images_lie():
+    """A node without a child of its own repeats one of the level below and is none of the level's."""
+    nodes, levels, names, edges = ball_inputs()
+    padding = torch.nn.functional.normalize(nodes[:3], dim=1) * 0.9
+    nodes, levels, names = torch.cat([nodes, padding]), [*levels, 1, 1, 1], [*names, "p", "q", "r"]
+    images = nodes[:6] * torch.tensor([1.5, 1.5, 1.5, 1.5, 0.5, 1.25])[:, None]
+    inputs = {"edges": edges, "image_tangent": images, "image_node": range(6), "curvature": 4.0}
+    said = setting_of(plot_ball(nodes, levels, names, **inputs))
+    assert "median norm √r‖v‖: leaf 1.200, superclass 0.800, superclass 2 0.400" in said
+    assert "images in the median 0.600 beyond their own text, 83 % not nearer than it" in said
+    nearer = setting_of(plot_ball(nodes, levels, names, **inputs | {"image_tangent": 0.5 * nodes[:6]}))
+    assert "images in the median 0.600 nearer the centre than their own text, 0 % not nearer" in nearer

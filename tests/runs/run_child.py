@@ -10,18 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "run_child",
-        "hf_hierrobust.cli.train",
-        "hf_hierrobust.cli.checks",
-        "hf_hierrobust.runs.train",
-        "matplotlib.backends.backend_agg",
-        "scipy.stats",
-        "transformers.models.clip.modeling_clip",
-    ]
-)
+from forked import CONTEXT
 
 
 def work(argv: list[str], log: str, fatal: tuple[str, int] | None = None) -> None:

@@ -33,8 +33,10 @@ def test_kind23_a_figure_that_fails_costs_neither_results_nor_card(command, monk
     records = load_records(out / "results.json")
     assert len(records) >= 2
     assert not (out / "figures" / "before_after.png").exists(), "not this run's"
-    assert (out / "figures" / "examples.png").is_file() and (out / "figures" / "ball.png").is_file()
+    for name in ("examples.png", "ball.png", "depth.png"):
+        assert (out / "figures" / name).is_file()
     card = (out / "README.md").read_text()
+    assert "### Depth" in card and "figures/depth.png" in card
     assert "before_after" not in card and "figures/ball.png" in card and card.rstrip().endswith("My words.")
     header = yaml.safe_load(card.split("---\n")[1])
     stated = (header["license"], header["datasets"], header["base_model"])

@@ -151,18 +151,20 @@ def test_kind07_nan_logits_stop_an_evaluation_beside_training(evaluated, evaluat
 
 
 def test_depth_metrics_are_those_of_a_loop_over_edges_and_images(evaluated, evaluation, tiny_tree):
-    """Norms after exp0 and log0 by numpy's own formula; the median of images by sorting."""
+    """Norms text by text and image by image, medians by sorting."""
     metrics, model, head = evaluated.evaluate(), evaluated.model, evaluated.model.hier_head
     text, levels = evaluated.evaluator.text, evaluated.evaluator.levels
     with torch.no_grad():
         features = model.project_text(text.current_states(model))
-        norms = [float(head.text_tangent(features).norm(dim=1)[row]) for row in range(len(features))]
+        leaves, upper = (
+            [float(head.text_tangent(features[row : row + 1], torch.tensor([level])).norm()) for row in rows]
+            for level, (rows, _) in enumerate(levels)
+        )
         beyond = []
         for item in evaluation:
             pixels = evaluated.data_collator([item])["pixels"]
             image = model.encode_image(evaluated.step.views.pipeline(pixels))
-            beyond.append(float(head.image_tangent(image).norm()) - norms[item["label"]])
-    leaves, upper = ([norms[row] for row in rows.tolist()] for rows, _ in levels)
+            beyond.append(float(head.image_tangent(image).norm()) - leaves[item["label"]])
     parents = [tiny_tree.levels[1].index(tiny_tree.superclass(c, 1)) for c in CLASSES]
     in_order = [upper[parent] < leaf for leaf, parent in zip(leaves, parents)]
     assert metrics["eval_edges_in_order"] == pytest.approx(sum(in_order) / len(in_order))

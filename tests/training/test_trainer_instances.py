@@ -212,7 +212,8 @@ def test_the_leaf_rival_still_trains_on_all_levels(tiny_clip_dir, tiny_tree, tmp
 
 
 def test_the_ball_follows_the_objective(tiny_clip_dir, tiny_tree, tmp_path):
-    objective = HierRobust(curvature=0.5, ball_margin=1e-2, max_tangent_norm=3.0, train_scales=False)
+    options = {"curvature": 0.5, "ball_margin": 1e-2, "max_tangent_norm": 3.0, "tangent_norm": None}
+    objective = HierRobust(**options, train_scales=False)
     trainer = train(tiny_clip_dir, tmp_path, objective=objective, tree=tiny_tree, max_steps=1)
     trainer.save_model()
     again = RobustCLIPModel.from_pretrained(tmp_path)

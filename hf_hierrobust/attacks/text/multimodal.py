@@ -6,7 +6,7 @@ Source: MMCoA (2404.19287), its evaluation modes 1 to 4; Co-Attack's order (2206
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -20,7 +20,8 @@ from ..image.base import ATTACKS, Attack
 from ..image.pgd import PGD
 from .base import TEXT_ATTACKS, TextAttack, check_texts
 from .encoder import TextEncoder
-from .scores import PromptCrossEntropy, coordinate_kl
+from .joint import has_loss, joint_loss
+from .scores import PromptCrossEntropy
 from .words import BertAttack
 
 ImageEncoder = Callable[[Tensor], Tensor]
@@ -92,7 +93,7 @@ class MultimodalAttack:
         check_numbers(self, "text_weight")
         ATTACKS.check(self.image_attack)
         TEXT_ATTACKS.check(self.text_attack)
-        if self.order == "joint" and "loss" not in _options(self.image_attack):
+        if self.order == "joint" and not has_loss(self.image_attack):
             raise TypeError(
                 f"order='joint' maximises its own loss, which {type(self.image_attack).__name__} cannot: "
                 "give an image_attack with a loss option, such as PGD"
@@ -155,7 +156,8 @@ class MultimodalAttack:
                 attempts, zero = _last_iterates(self.image_attack, classifier, pixels, labels, generator)
                 zeros.append(zero)
             elif self.order == "joint":
-                attack = replace(self.image_attack, loss=self._joint_loss(image, attacked_text[labels]))
+                loss = joint_loss(image, attacked_text[labels], self.text_weight)
+                attack = replace(self.image_attack, loss=loss)
                 rows = torch.arange(len(pixels), device=pixels.device)  # the loss knows its images by row
                 attempts, zero = _last_iterates(attack, encode_image, pixels, rows, generator)
                 zeros.append(zero)
@@ -178,13 +180,6 @@ class MultimodalAttack:
         ]
         robust = torch.stack(correct).all(0)
         return MultimodalResult(adversarial, paired, list(attacked_prompts), *correct, robust, max(zeros))
-
-    def _joint_loss(self, image: Tensor, own_text: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        def loss(features: Tensor, rows: Tensor) -> Tensor:
-            to_text = coordinate_kl(own_text[rows], features)
-            return coordinate_kl(image[rows], features) + self.text_weight * to_text
-
-        return loss
 
     def describe(self) -> dict:
         """The attack's constants, for records and cards."""
@@ -217,7 +212,7 @@ def _last_iterates(
 ) -> tuple[list[Tensor], float]:
     """The last iterate of each restart, and the largest fraction of exactly zero first gradients."""
     restarts = getattr(attack, "restarts", 1)
-    attack = replace(attack, restarts=1) if "restarts" in _options(attack) else attack
+    attack = replace(attack, restarts=1) if hasattr(attack, "restarts") else attack
     found, zeros = [], []
     for _ in range(restarts):
         iterate, victim = attack.to_the_end(classifier, pixels, labels, generator=generator)
@@ -234,10 +229,6 @@ def _breaking(classifier: _Cosine, attempts: Sequence[Tensor], labels: Tensor) -
             broken = (classifier(attempt).argmax(1) != labels).view(-1, 1, 1, 1)
             chosen = torch.where(broken, attempt, chosen)
     return chosen
-
-
-def _options(attack: Attack) -> set[str]:
-    return {option.name for option in fields(attack) if option.init}
 
 
 def _logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:

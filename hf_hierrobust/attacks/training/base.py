@@ -14,7 +14,7 @@ A new one is one class:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Perturbation(NamedTuple):
 
     Attributes:
         pixels: (B, C, H, W) adversarial pixels in [0, 1].
-        text_delta: (N, D) or (1, D), added to the text nodes' tangent vectors, or None.
+        text_delta: (N, D) or (1, D), added to what `TrainingAttack.text_perturbation` names, or None.
         levels: tree levels whose training loss counts on it, None for all.
     """
 
@@ -56,6 +56,9 @@ class TrainingAttack(PixelAttack):
         eps, norm, space: see `PixelAttack`.
     """
 
+    text_perturbation: ClassVar[str] = "tangent"
+    """What a text perturbation is added to: the text nodes' ``"tangent"`` vectors or ``"pooled"`` states."""
+
     def perturb(
         self,
         loss: TrainingLoss,
@@ -72,7 +75,7 @@ class TrainingAttack(PixelAttack):
         Args:
             loss: called as (pixels, text_delta, levels); its sum is maximised.
             pixels: (B, C, H, W) in [0, 1].
-            text_shape: (N, D) of the text nodes' tangent vectors; None where there are none to attack.
+            text_shape: (N, D) of the text nodes' vectors; None where there are none to attack.
             levels: number of tree levels; 1 is a flat set of classes.
             generator: source of random starts; None draws from torch's global one.
 

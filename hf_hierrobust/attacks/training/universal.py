@@ -6,12 +6,12 @@ Source: HierRobust (2604.18867), inner maximisation; OC-10 (docs/decisions.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ...options import check_flag, check_numbers
+from ...options import check_choice, check_flag, check_numbers
 from ..base import attackable, input_gradients
 from .base import TRAINING_ATTACKS, Levels, Perturbation, TrainingLoss
 from .pgd import TrainingPGD
@@ -22,15 +22,17 @@ from .pgd import TrainingPGD
 class UniversalHierarchicalAttack(TrainingPGD):
     """One perturbation of pixels and text nodes that attacks all tree levels at once.
 
-    Both maximise the same loss, from one joint backward pass a step. The text perturbation is added
-    to the nodes' tangent vectors right before the exponential map, in an linf ball.
+    Both maximise the same loss, from one joint backward pass a step. The text perturbation lies in an linf
+    ball, about the nodes' tangent vectors right before the exponential map or about their pooled states.
 
     Args:
         eps, norm, space: see `PixelAttack`.
         num_steps, step_size, random_start, momentum, schedule: see `TrainingPGD`.
-        text_eps: linf radius on the tangent vectors; 0 leaves the text alone.
+        text_eps: linf radius of the text perturbation; 0 leaves the text alone.
         text_step_size: None means ``text_eps``, as the paper's image step equals its budget.
         shared_text: one text perturbation for all nodes (1, D) instead of one a node (N, D).
+        text_perturbation: what it is added to: ``"tangent"`` vectors (N, D), or ``"pooled"`` states (N, w)
+            before the text projection, whose trunk must be frozen.
     """
 
     name: ClassVar[str] = "universal"
@@ -39,11 +41,13 @@ class UniversalHierarchicalAttack(TrainingPGD):
     text_eps: float = 2e-4
     text_step_size: float | None = None
     shared_text: bool = False
+    text_perturbation: Literal["tangent", "pooled"] = "tangent"
 
     def __post_init__(self):
         super().__post_init__()
         check_numbers(self, "text_eps")
         check_flag(self, "shared_text")
+        check_choice(self, "text_perturbation", ("tangent", "pooled"))
         if self.text_step_size is not None:
             check_numbers(self, "text_step_size", positive=True)
 

@@ -1,0 +1,111 @@
+"""Pixels attacked for the sake of attacked prompts: MMCoA's joint loss (2404.19287), and an attack on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...classifiers.freezing import frozen
+from ...classifiers.shared import parts_of
+from ...threat import ThreatModel
+from ..image.base import ATTACKS, Attack, AttackResult
+from ..image.victim import Victim
+from .scores import coordinate_kl
+
+
+def joint_loss(image: Tensor, own_text: Tensor, text_weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """``KL(p(f(x)) || p(f(x'))) + text_weight KL(p(g(t'_y)) || p(f(x')))`` of attacked embeddings f(x').
+
+    Args:
+        image, own_text: (B, D) embeddings of the clean images and of their classes' attacked prompts.
+
+    Returns:
+        Of embeddings (M, D) and the rows (M,) of their images.
+    """
+
+    def loss(features: Tensor, rows: Tensor) -> Tensor:
+        to_text = coordinate_kl(own_text[rows], features)
+        return coordinate_kl(image[rows], features) + text_weight * to_text
+
+    return loss
+
+
+@dataclass(kw_only=True)
+class JointAttack:
+    """The pixels' part of the joint order for a zero-shot classifier with attacked prompts (MMCoA's mode 4).
+
+    Args:
+        attack: has a ``loss`` option, whose place `joint_loss` takes.
+        text: (K, D) embeddings of the classes' attacked prompts.
+        text_weight: of the second term, 3 as published.
+
+    Raises:
+        ValueError: an attack without a name of its own.
+        TypeError: it has no loss to replace.
+    """
+
+    attack: Attack
+    text: Tensor
+    text_weight: float = 3.0
+
+    def __post_init__(self):
+        ATTACKS.check(self.attack)
+        if not has_loss(self.attack):
+            raise TypeError(
+                f"the joint order maximises its own loss, which {type(self.attack).__name__} cannot: give an "
+                "attack with a loss option, such as PGD"
+            )
+
+    @property
+    def name(self) -> str:
+        return self.attack.name
+
+    @property
+    def threat(self) -> ThreatModel:
+        return self.attack.threat
+
+    def describe(self) -> dict:
+        """The attack's constants, with the joint loss as its own."""
+        return self.attack.describe() | {"loss": "joint", "text_weight": self.text_weight}
+
+    def __call__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        search: Callable[[Tensor], Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        clean_correct: Tensor,
+    ) -> AttackResult:
+        """See `Attack.__call__`, which has checked the input in an evaluation; labels are prompts' rows."""
+        adversarial, robust = pixels.clone(), clean_correct.clone()
+        rows = clean_correct.nonzero()[:, 0]
+        victim = Victim(classifier)
+        if len(rows):
+            x, encode = pixels[rows], parts_of(classifier).stem
+            steer = encode if search is None else parts_of(search).stem
+            with frozen(classifier, search), torch.no_grad():
+                loss = joint_loss(encode(x), self.text.to(x.device)[labels[rows]], self.text_weight)
+            attack, numbers = replace(self.attack, loss=loss), torch.arange(len(rows), device=x.device)
+            made, spent = attack.to_the_end(encode, x, numbers, search=steer, generator=generator)
+            with frozen(classifier):
+                adversarial[rows], robust[rows] = made, ~victim.fooled(made, labels[rows])
+            victim.forwards += spent.forwards + len(rows)
+            victim.backwards += spent.backwards
+            return AttackResult(
+                adversarial, clean_correct, robust, spent.zero_gradient, victim.cost(len(rows))
+            )
+        return AttackResult(adversarial, clean_correct, robust, 0.0)
+
+
+def has_loss(attack: Attack) -> bool:
+    """Whether a callable may take the place of what the attack maximises."""
+    try:
+        replace(attack, loss=coordinate_kl)
+    except (TypeError, ValueError):  # no such option, or names only
+        return False
+    return True
