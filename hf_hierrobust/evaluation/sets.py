@@ -43,8 +43,8 @@ class EvaluationSet:
 
     Raises:
         TypeError: a stream, whose images can't be chosen.
-        ValueError: see `as_images`; the images have no labels, `num_samples` is below 1, a level has one class
-            only, or `chosen` names no rows, rows that are not there, or one twice.
+        ValueError: see `as_images`; the images have no labels, `num_samples` is below 1, a level has one
+            class only, or `chosen` names no rows, rows that are not there, or one twice.
     """
 
     name: str
