@@ -217,3 +217,9 @@ def test_an_honest_clip_passes(clip, found, name):
     bad, results = failed(one, relatives={"other": other}, **more)
     assert not bad, bad
     assert {check.name: check.verdict for check in results}["transfer_between_scores"] == "passed"
+
+
+def test_no_way_back_to_the_pixels_is_caught():
+    net = trained("linear")
+    bad, found = failed(lambda x: net((x * 255).to(torch.uint8) / 255), attack="square")
+    assert bad["gradients"].numbers["zero"] == 1 and len(found) == 4
