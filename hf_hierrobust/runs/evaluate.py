@@ -65,7 +65,7 @@ def evaluate(
     eot: int = 10,
     checks: bool = False,
     num_samples: int | None = None,
-    processor: ProcessorMixin | None = None,
+    processor: ProcessorMixin | str | os.PathLike | None = None,
     split: str | None = None,
     dataset_name: str | None = None,
     model_name: str | None = None,
@@ -110,7 +110,7 @@ def evaluate(
         checks: look for masked gradients by further attacks on 64 of the images, for each classifier and
             budget: about 1,000 forwards for each of those images that stands.
         num_samples: how many images, stratified by class; None takes all.
-        processor: by default the one stored with the model.
+        processor: or its folder or Hub id; by default the one stored with the model.
         split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
             it.
         dataset_name, model_name: what the records call them.
@@ -150,7 +150,7 @@ def evaluate(
         "batch_size": batch_size,
         "bf16_search": read_switch(bf16_search, "bf16_search") is True,
         "state_dir": state_dir,
-        "shards": _joined() if share else None,
+        "shards": joined_shards() if share else None,
     }
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers}
@@ -291,7 +291,7 @@ def _evaluate_network(
     )
 
 
-def _joined() -> Shards:
+def joined_shards() -> Shards:
     """The processes that a launcher started with this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         PartialState()

@@ -282,6 +282,11 @@ def test_several_processes_measure_what_one_does(processes, undisturbed, tmp_pat
         assert {json.loads(line)["batch"] for line in lines} == set(range(4)[rank::processes])
 
 
+def test_processes_without_a_batch_wait_for_the_others(tmp_path):
+    whole = records_hash(measure_corner(batch_size=22))
+    assert shared_by(2, tmp_path, tmp_path / "state", batch_size=22) == [whole] * 2
+
+
 def test_what_one_process_began_two_finish_and_one_repeats(undisturbed, tmp_path, attacked):
     killed_at(tmp_path / "state", 30)
     hashes = shared_by(2, tmp_path, tmp_path / "state")
