@@ -197,6 +197,7 @@ def test_plans_that_make_no_sense_are_refused():
 def test_checks_are_stored_named_and_mark_the_number(clip, monkeypatch):
     monkeypatch.setattr(probes, "MORE_STEPS", 10)
     monkeypatch.setattr(probes, "QUERIES", 10)
+    monkeypatch.setattr(probes, "DRAWS", 2)
     names = ("cosine", "hyperbolic", "rollup")
     records = measure(clip, {"checks": True}, attack="pgd", names=names)
     for record in records:
