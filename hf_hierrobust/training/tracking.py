@@ -1,7 +1,7 @@
 """Experiment trackers: what `Trainer` reports to them, checked early, and the pictures it does not know of.
 
-Losses, terms and accuracies reach every tracker that `transformers` supports as numbers. TensorBoard, wandb and
-trackio also get the perturbation as a picture. No tracker is imported that ``report_to`` does not name.
+Losses, terms and accuracies reach every tracker that `transformers` supports as numbers. TensorBoard, wandb
+and trackio also get the perturbation as a picture. No tracker is imported that ``report_to`` does not name.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def perturbation_rows(pixels: Tensor, adversarial: Tensor) -> tuple[np.ndarray, 
         )
         for x in (pixels, 0.5 + factor * change, adversarial)
     ]
-    rows = torch.cat([row for row in torch.cat(columns, dim=3)], dim=1)
+    rows = torch.cat(list(torch.cat(columns, dim=3)), dim=1)
     picture = (rows.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return (
         picture,

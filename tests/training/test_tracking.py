@@ -1,4 +1,4 @@
-"""Trackers get the terms, the robust accuracies and the perturbation as a picture, through their own callbacks."""
+"""Trackers get terms, robust accuracies and the perturbation as a picture, through their own callbacks."""
 
 from __future__ import annotations
 
