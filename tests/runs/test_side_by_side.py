@@ -21,6 +21,9 @@ from hf_hierrobust.runs.side_by_side import (
 )
 
 
+PATIENT = Limits(seconds=3600)  # on a machine that has other work
+
+
 def encoded(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format="PNG")
@@ -34,7 +37,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def request_(picture):
-    return Request(encoded(picture), labels="cat, dog,oak\nrose", eps=8, steps=3)
+    return Request(encoded(picture), labels="cat, dog,oak\nrose", eps=8, steps=3, limits=PATIENT)
 
 
 def test_both_models_answer_as_one_attacked_alone(request_, picture, tiny_clip_dir, tmp_path):
@@ -88,7 +91,9 @@ def test_a_request_beyond_the_limits_is_refused(change, says, request_, tiny_cli
 
 
 def test_large_pictures_are_shrunk_and_long_attacks_stopped(request_, tiny_clip_dir):
-    large = replace(request_, picture=encoded(Image.new("RGB", (900, 300), "teal")), limits=Limits(side=90))
+    large = replace(
+        request_, picture=encoded(Image.new("RGB", (900, 300), "teal")), limits=Limits(side=90, seconds=3600)
+    )
     found = dict(attack_side_by_side(Pair("tiny", tiny_clip_dir), large))["base"]
     assert found.pixels.shape == (3, 30, 90)
     hasty = replace(request_, limits=Limits(seconds=0))
