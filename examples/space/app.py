@@ -42,7 +42,7 @@ STYLE = """
 .side .path, .side .path thead, .side .path tbody, .side .path tr {border: 0}
 .side .path th, .side .path td {border: 0; border-top: 1px solid var(--border-color-primary)}
 .side .path thead th {border: 0; font-weight: 600; opacity: .75}
-.side th:first-child {width: 26%}
+.side th:first-child {width: 31%}
 .side .bar {height: 5px; border-radius: 3px; margin-top: 4px; background: var(--border-color-primary)}
 .side .bar i {display: block; height: 100%; border-radius: 3px}
 .side .kept i {background: #00785A}

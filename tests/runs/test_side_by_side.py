@@ -20,7 +20,6 @@ from hf_hierrobust.runs.side_by_side import (
     read_pairs,
 )
 
-
 PATIENT = Limits(seconds=3600)  # on a machine that has other work
 
 
