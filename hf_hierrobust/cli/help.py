@@ -54,6 +54,7 @@ SUMMARY = {
     "train": "Train a robust model, measure it beside its base, and describe it.",
     "evaluate": "Measure clean and robust accuracy of a checkpoint.",
     "attack": "Attack one image, and show what the model says of it before and after.",
+    "push": "Upload a run's checkpoint, card and records to the Hub.",
     "report": "Merge records of many models into one leaderboard with figures.",
     "tree": "Show the levels, counts and prompts of a class tree.",
 }

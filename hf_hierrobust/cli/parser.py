@@ -11,7 +11,7 @@ from pathlib import Path
 from .help import SUMMARY
 from .values import UsageError
 
-PARSED = ("attack", "report", "tree")
+PARSED = ("attack", "push", "report", "tree")
 
 
 class CommandParser(argparse.ArgumentParser):

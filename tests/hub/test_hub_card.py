@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_hierrobust.evaluation.records import RobustnessRecord, describe_samples
 from hf_hierrobust.hub import CardFacts, TreeFacts, render_card, write_card
+from hf_hierrobust.uploads import EVAL_RESULTS
 
 ABSOLUTE = re.compile(r"(?<![\w/:.])(/[\w.-]+){2,}|[A-Za-z]:\\")
 
@@ -101,6 +102,30 @@ def test_model_index_equals_the_records():
         assert result["dataset"]["config"] == f"{level}; cosine; apgd-ce-20 linf:4/255 native; seed 3"
     # huggingface_hub reads back what it would show on the model's page.
     assert [result.metric_value for result in ModelCard(text).data.eval_results] == [48 / 64, 17 / 64] * 2
+
+
+def test_eval_results_beside_the_card_equal_the_records(tmp_path):
+    local = make_record(dataset="photos")
+    facts = make_facts(records=(*make_facts().records, local), repo_id="me/robust")
+    write_card(tmp_path, facts)
+    entries = parse_eval_result_entries(yaml.safe_load((tmp_path / EVAL_RESULTS).read_text()))
+    assert {entry.dataset_id for entry in entries} == {"org/glyphs"}, "the Hub knows no local data"
+    assert [entry.value for entry in entries] == [48 / 64, 17 / 64] * 2
+    assert [entry.task_id for entry in entries[1:3]] == [
+        "zero_shot_robust_leaf",
+        "zero_shot_clean_superclass",
+    ]
+    assert "apgd-ce-20 linf:4/255 native" in entries[1].notes and "apgd" not in entries[0].notes
+    assert entries[0].source_url == "https://huggingface.co/me/robust/blob/main/results.json"
+    write_card(tmp_path, make_facts(records=()))
+    assert not (tmp_path / EVAL_RESULTS).exists(), "what is no longer on the card"
+
+
+def test_a_card_says_with_what_it_was_trained_and_what_the_model_is_not_for():
+    _, body = split_card(render_card(make_facts(versions={"torch": "9.9", "commit": "abc123 with changes"})))
+    assert "Trained with torch 9.9, commit abc123 with changes." in section(body, "Training")
+    assert "no security boundary" in section(body, "Intended use and misuse")
+    assert "Trained with" not in render_card(make_facts())
 
 
 def test_records_of_different_seeds_stay_apart():
@@ -282,7 +307,7 @@ def test_write_card_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_card(tmp_path / "run", replace(make_facts(), records=()))
     assert path.read_text(encoding="utf-8") == before
-    assert [entry.name for entry in path.parent.iterdir()] == ["README.md"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".eval_results", "README.md"]
 
 
 @pytest.mark.parametrize("shared", [None, 0, 3])
