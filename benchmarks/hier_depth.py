@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/ and the unseen sets")
     parser.add_argument("--work", type=Path, default=ROOT / "outputs/hier_depth", help="where runs are kept")
     parser.add_argument("--only", nargs="*", help="names of the cells to run")
+    parser.add_argument("--missing", action="store_true", help="run the cells that have no results yet")
     args = parser.parse_args()
     files = {
         "model_name_or_path": args.model,
@@ -138,7 +139,10 @@ def main() -> None:
         name: files | (held_back if "eval_split" in options else {}) | options
         for name, options in STAGES[args.stage](args.data).items()
     }
-    run_cells(cells, args.work / args.stage, RESULTS / f"hier_depth_{args.stage}", CONFIG, args.only)
+    target = RESULTS / f"hier_depth_{args.stage}"
+    if args.missing:
+        args.only = [name for name in args.only or cells if not (target / f"{name}.json").exists()]
+    run_cells(cells, args.work / args.stage, target, CONFIG, args.only)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MAX_JSON_BYTES, MAX_YAML_BYTES = 64 << 20, 256 << 10
@@ -29,6 +33,26 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def whole_folder(target: str | Path, last: Collection[str] = ()) -> Iterator[Path]:
+    """A folder to write in, whose files come to the target once all are there; of an error nothing remains.
+
+    Args:
+        target: made, with its parents; other files that it holds stay.
+        last: names of the files that move at the end, such as the one that a checkpoint is known by.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        yield aside
+        target.mkdir(exist_ok=True)
+        for file in sorted(aside.iterdir(), key=lambda file: file.name in last):
+            os.replace(file, target / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_json(path: str | Path) -> object:

@@ -78,10 +78,10 @@ def check_early(command: str, values: Mapping) -> RunArguments:
 def _check_names(values: Mapping, plugins: bool) -> None:
     for name, choices in registered().items():
         for word in _words(values, name) if not plugins else ():
-            _one_of(name, word, choices)
+            one_of(name, word, choices)
     usual = ["cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic"]
     for word in _words(values, "eval_classifiers"):
-        _one_of("eval_classifiers", word, usual)
+        one_of("eval_classifiers", word, usual)
     sets = shipped("data/class_sets")
     if values.get("class_set") is not None:
         _name_or_file("class_set", str(values["class_set"]), sets)
@@ -97,7 +97,7 @@ def _check_names(values: Mapping, plugins: bool) -> None:
             raise UsageError(
                 f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet"
             )
-        _existing("zero_shot", source)
+        check_existing("zero_shot", source)
 
 
 def check_tree(name: str, word: str) -> None:
@@ -117,7 +117,7 @@ def check_attacks(name: str, text: str) -> None:
         UsageError: one of them is none; with the nearest name.
     """
     for word in filter(None, map(str.strip, text.split(","))):
-        _one_of(name, word, registered()["eval_attack"])
+        one_of(name, word, registered()["eval_attack"])
 
 
 def _words(values: Mapping, name: str) -> list[str]:
@@ -128,7 +128,12 @@ def _words(values: Mapping, name: str) -> list[str]:
     return [str(word).strip() for word in words if str(word).strip()]
 
 
-def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """A value is one of those that there are.
+
+    Raises:
+        UsageError: it is none; with the nearest.
+    """
     if value in choices:
         return
     near = difflib.get_close_matches(value, choices, n=1)
@@ -162,9 +167,9 @@ def _check_files(command: str, args: RunArguments, training: Mapping) -> None:
     for name in ("train_file", "eval_file"):
         value = getattr(args, name)
         if value is not None and (command == "train" or name == "eval_file"):
-            _existing(name, value)
+            check_existing(name, value)
     if args.dataset_name is not None and MACHINE_PATH.match(args.dataset_name):
-        _existing("dataset_name", args.dataset_name)
+        check_existing("dataset_name", args.dataset_name)
     model = args.model_name_or_path
     if MACHINE_PATH.match(model) and not Path(model).expanduser().is_dir():
         raise UsageError(f"model_name_or_path={model!r} holds no checkpoint: there is no such folder")
@@ -177,7 +182,12 @@ def _check_files(command: str, args: RunArguments, training: Mapping) -> None:
     _check_writable(training.get("output_dir") or "trainer_output")
 
 
-def _existing(name: str, value: str) -> None:
+def check_existing(name: str, value: str) -> None:
+    """What looks like a path is there.
+
+    Raises:
+        UsageError: it is not; with the nearest name in its folder.
+    """
     if "://" in value or any(sign in value for sign in "*?["):
         return  # a URL, or a pattern that its reader expands
     path = Path(value).expanduser()

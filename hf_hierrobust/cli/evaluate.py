@@ -25,8 +25,9 @@ def run(values: Mapping) -> None:
         StateError: ``state_dir`` holds the verdicts of another evaluation.
     """
     from ..evaluation import EvaluationState, Shards, save_records
-    from ..reports import depth_table, records_table
+    from ..reports import depth_table, masking_sentence, records_table
     from ..runs.evaluate import evaluate_run
+    from ..runs.figures import draw_transfers
     from ..runs.load import load_run
     from ..training import OutputDirError
     from ..training.launch import missing_processes
@@ -59,4 +60,7 @@ def run(values: Mapping) -> None:
     if shards.rank == 0:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_records(target, records)
-        print("\n".join(filter(None, (records_table(records), depth_table(records)))))
+        if args.figures and args.transfer:
+            draw_transfers(records, target.parent / "figures")
+        parts = (records_table(records), depth_table(records), masking_sentence(records))
+        print("\n".join(filter(None, parts)))

@@ -129,7 +129,7 @@ def registered() -> dict[str, tuple[str, ...]]:
         "attack": tuple(sorted({*_registered_in("attacks/training"), "pgd", "none"})),
         "eval_attack": (*_registered_in("attacks/image"), *_suites()),
         "text_attack": _registered_in("attacks/text"),
-        "eval_text_attack": _registered_in("attacks/text"),
+        "eval_text_attack": (*_registered_in("attacks/text"), "embedding"),
     }
 
 

@@ -3,7 +3,7 @@
 from .compare import compare, with_base
 from .hf_metric import hierarchical_accuracy
 from .measure import evaluate_model, measure
-from .plan import AttackPlan, build_attacks
+from .plan import AttackPlan, build_attacks, check_levels
 from .record_files import load_records, save_records
 from .records import RobustnessRecord, records_hash
 from .runner import Job, attack_classifier, judge, run_jobs
@@ -25,6 +25,7 @@ __all__ = [
     "Target",
     "attack_classifier",
     "build_attacks",
+    "check_levels",
     "compare",
     "evaluate_model",
     "hierarchical_accuracy",

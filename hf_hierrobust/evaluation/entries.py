@@ -11,7 +11,7 @@ from ..attacks import Cost
 from ..classifiers.levels import LevelClassifier
 from ..naming import level_name, public_name
 from .doubts import checks
-from .flags import pack_flags
+from .flags import class_counts, pack_flags
 from .jobs import Key, families, job_of, joint_attack, judges_of
 from .plan import AttackPlan, attack_labels, describe_attacks
 from .records import RobustnessRecord
@@ -184,6 +184,9 @@ class _Entries:
     ) -> RobustnessRecord:
         count = len(outcome.clean)
         values = {"classifier": one.name, "attack": self.image, "checks": checks(outcome, labels)} | more
+        if one.level == 0 and "crafted_level" not in more:
+            names = self.target.data.class_set.class_names
+            values["classes"] = class_counts(names, self.classes, outcome.clean, outcome.robust)
         return RobustnessRecord(
             **self.common,
             **values,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from transformers import logging
 
 from ..adapters.fingerprints import weights_hash
 from ..modeling import RobustDualEncoder
@@ -16,7 +17,7 @@ from .entries import records_of
 from .identity import plan_facts, run_facts
 from .images import Batches
 from .jobs import job_of, keys_of
-from .plan import AttackPlan
+from .plan import AttackPlan, check_levels
 from .progress_line import progress_line
 from .records import RobustnessRecord
 from .runner import run_jobs
@@ -24,6 +25,8 @@ from .sets import EvaluationSet
 from .shards import Shards
 from .state import EvaluationState
 from .targets import Target, model_target, target_facts
+
+logger = logging.get_logger(__name__)
 
 
 def evaluate_model(
@@ -116,7 +119,14 @@ def measure(
         shards: the processes, which share the batches and all return the same records; None is this one.
     """
     shards = shards or Shards()
+    check_levels(plan, any(target.data.tree for target in targets))
     names = _names(targets)
+    most = max((len(target.data.batches(batch_size)) for target in targets), default=0)
+    if shards.rank == 0 and shards.count > most:
+        logger.warning(
+            f"{shards.count - most} of {shards.count} processes have nothing to do: make the batches smaller "
+            f"than {batch_size} images, of which there are {most}"
+        )
     state = None
     if state_dir is not None:
         common = run_facts(facts["seed"], batch_size, device, bf16_search) | plan_facts(plan)

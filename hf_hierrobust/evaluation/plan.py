@@ -186,6 +186,8 @@ class AttackPlan:
         check_counts(self, "eot")
         check_flag(self, "transfer")
         check_flag(self, "checks")
+        if self.eot != 10 and self.defence is None:
+            raise ValueError(f"eot={self.eot} has no effect without a defence")
         if self.text_orders is not None and self.text_attack is None:
             raise ValueError(f"text_orders={self.text_orders!r} has no effect without a text_attack")
         orders = ("text_first",) if self.text_orders is None else self.text_orders
@@ -237,6 +239,17 @@ class AttackPlan:
             return {"name": text["name"], "norm": "linf", "eps": 0.0, "space": space, "text_attack": text}
         name = f"{text['name']}+{image['name']}"
         return image | {"name": name, "text_attack": text, "text_order": order}
+
+
+def check_levels(plan: AttackPlan, has_tree: bool) -> None:
+    """Refuse what only levels above the leaves give a meaning.
+
+    Raises:
+        ValueError: transfer or targets without a class tree.
+    """
+    for name in ("transfer", "targets"):
+        if getattr(plan, name) and not has_tree:
+            raise ValueError(f"{name}={getattr(plan, name)!r} has no effect without a class tree: give tree")
 
 
 def _chosen(name: str, values: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

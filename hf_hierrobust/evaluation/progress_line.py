@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,9 @@ from tqdm.auto import tqdm
 
 from .runner import KNOWN, Progress
 from .shards import Shards
+
+SECONDS = 1.0
+"""The line is drawn anew this often where a stage begins."""
 
 
 @contextmanager
@@ -22,9 +26,11 @@ def progress_line(title: str | None, total: int, shards: Shards) -> Iterator[Cal
     if shards.count > 1:
         title = title and f"{title} (process 1 of {shards.count})"
     silent = title is None or shards.rank > 0
+    drawn = time.monotonic()
     with tqdm(total=total, desc=title, disable=silent, unit="image", smoothing=0.1) as bar:
 
         def advance(now: Progress) -> None:
+            nonlocal drawn
             if silent:
                 return
             found = f"clean {now.clean:.3f}, robust {now.robust:.3f}"
@@ -36,5 +42,8 @@ def progress_line(title: str | None, total: int, shards: Shards) -> Iterator[Cal
                 bar.n += now.images
             else:
                 bar.update(now.images)
+            if time.monotonic() - drawn > SECONDS:  # an attack on one batch may take minutes
+                bar.refresh()
+                drawn = time.monotonic()
 
         yield advance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +10,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
+from ..naming import level_name
 from .shards import Shards
+
+
+def check_choice(name: str, level: int, classes: int) -> None:
+    """Refuse a level whose classifiers would have nothing to choose.
+
+    Raises:
+        ValueError: it has one class.
+    """
+    if classes < 2:
+        what = "class set" if level == 0 else "tree"
+        raise ValueError(
+            f"the {level_name(level)} level of {name!r} has {classes} class, so that every image is right "
+            f"under any attack: give a {what} with at least two there"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +38,13 @@ class EvaluationSet:
         class_set: the classes.
         tree: class tree, or None for leaves only.
         num_samples: how many images, stratified by class; None takes all.
+        chosen: the rows in place of such a choice, and how they were chosen, in words.
         shared_with_training: how many of the images the model was trained on, if someone has counted.
 
     Raises:
         TypeError: a stream, whose images can't be chosen.
-        ValueError: see `as_images`; the images have no labels, or `num_samples` is below 1.
+        ValueError: see `as_images`; the images have no labels, `num_samples` is below 1, a level has one
+            class only, or `chosen` names no rows, rows that are not there, or one twice.
     """
 
     name: str
@@ -35,6 +53,7 @@ class EvaluationSet:
     split: str = "test"
     tree: LabelTree | None = None
     num_samples: int | None = None
+    chosen: tuple[Sequence[int], str] | None = None
     shared_with_training: int | None = None
 
     def __post_init__(self):
@@ -45,8 +64,13 @@ class EvaluationSet:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
+        for level, size in enumerate(self.tree.sizes if self.tree else [len(self.class_set)]):
+            check_choice(self.name, level, size)
         count = len(images) if self.num_samples is None else self.num_samples
-        object.__setattr__(self, "_rows", stratified_rows(images.labels, count))
+        rows = stratified_rows(images.labels, count) if self.chosen is None else self.chosen
+        if len(set(rows[0])) < max(1, len(rows[0])) or not all(0 <= row < len(images) for row in rows[0]):
+            raise ValueError(f"chosen must name distinct rows of {self.name!r} in 0..{len(images) - 1}")
+        object.__setattr__(self, "_rows", rows)
 
     @cached_property
     def images(self) -> ImageView:

@@ -53,8 +53,8 @@ class EvaluationState:
         lines, torn = _read(self.folder)
         if torn and shards.rank == 0:
             logger.warning(
-                f"{self.folder}: {torn} torn or foreign line{'s are' if torn > 1 else ' is'} passed over, "
-                "what they were about is attacked again"
+                f"{self.folder}: passed over {torn} torn or foreign line{'s' * (torn > 1)}; what was found "
+                "there is attacked again"
             )
         self._found: dict[str, list[Stage]] = {}
         for line in dict.fromkeys(shards.gather(lines)):  # not every process need see the others' files

@@ -32,6 +32,8 @@ def attack_label(attack: Mapping[str, Any]) -> str:
         parts.append(f"step {eps_text(attack['norm'], attack['step_size'])}")
     if (attack.get("restarts") or 1) > 1:
         parts.append(f"{attack['restarts']} restarts")
+    if attack.get("text_order", "text_first") != "text_first":
+        parts.append(f"order {attack['text_order']}")
     if attack.get("target"):
         parts.append(f"target {attack['target']}")
     return ", ".join(parts)
@@ -40,7 +42,9 @@ def attack_label(attack: Mapping[str, Any]) -> str:
 def attack_short(attack: Mapping[str, Any]) -> str:
     """The least that names an attack: "pgd-20 linf:4/255 native"."""
     steps = f"-{attack['num_steps']}" if attack.get("num_steps") else ""
+    order = attack.get("text_order", "text_first")
     target = f" {attack['target']}" if attack.get("target") else ""
+    target += f" {order}" if order != "text_first" else ""
     return f"{attack['name']}{steps}{target} {attack['norm']}:{attack['eps_text']} {attack['space']}"
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..licences import check_licence
 from ..naming import check_hub_id, check_name, check_template, source_name
-from ..options import check_counts, check_numbers, json_mapping, read_switch
-from ..threat import ThreatModel, parse_eps
+from ..options import check_counts, check_numbers, read_switch
 
-if TYPE_CHECKING:
-    from ..evaluation import AttackPlan
-
-SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "zero_shot")
+SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "eval_text_orders", "targets", "zero_shot")
 """Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
 
 
@@ -105,10 +100,48 @@ class RunArguments:
     )
     eval_text_attack: str | None = field(
         default=None,
-        metadata={"help": "Also attack the class prompts: 'bert', 'gradient' or 'synonym'; leaves, cosine."},
+        metadata={
+            "help": "Also attack the class prompts: 'bert', 'gradient' or 'synonym' their words, 'embedding' "
+            "their token embeddings; leaves, cosine."
+        },
     )
     eval_text_attack_args: dict | str | None = field(
         default=None, metadata={"help": "Options of that attack, as JSON."}
+    )
+    eval_text_orders: str | None = field(
+        default=None,
+        metadata={
+            "help": "Orders of attacked prompts and pixels, comma-separated: text_first (the default), "
+            "independent, joint."
+        },
+    )
+    transfer: bool = field(
+        default=False,
+        metadata={"help": "Judge what is crafted at each level of the tree at every other level too."},
+    )
+    targets: str | None = field(
+        default=None,
+        metadata={
+            "help": "Aim at wrong classes 'within' the superclass one level up, 'outside' of it, or both, "
+            "comma-separated."
+        },
+    )
+    defence: str | None = field(
+        default=None,
+        metadata={"help": "Measure a test-time defence too, attacked blindly and through it: 'ttc'."},
+    )
+    defence_args: dict | str | None = field(
+        default=None, metadata={"help": "Options of that defence, as JSON."}
+    )
+    eot: int = field(
+        default=10, metadata={"help": "Draws that the attack through the defence averages over."}
+    )
+    checks: bool = field(
+        default=False,
+        metadata={
+            "help": "Look for masked gradients by further attacks on 64 images of each set, for every "
+            "classifier and budget."
+        },
     )
     eval_classifiers: str | None = field(
         default=None,
@@ -164,7 +197,7 @@ class RunArguments:
         for name in SEVERAL:
             if isinstance(getattr(self, name), (list, tuple)):
                 setattr(self, name, ",".join(map(str, getattr(self, name))))
-        counts = ("eval_samples", "eval_batch", "shuffle_buffer")
+        counts = ("eval_samples", "eval_batch", "shuffle_buffer", "eot")
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
         check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
         check_numbers(self, "skip_train_samples")
@@ -251,36 +284,3 @@ class RunArguments:
     def prompt_template(self, training: str) -> str | None:
         """Template of the evaluation; None stands for each class set's own ones."""
         return {None: training, "own": None}.get(self.eval_template, self.eval_template)
-
-    def plan(self, threat: ThreatModel) -> AttackPlan:
-        """The evaluation's attacks, in the norm and space of the training threat."""
-        from ..evaluation import AttackPlan
-        from ..training.arguments import build_text_attack
-
-        budgets = [threat.eps]
-        if self.eval_eps:
-            budgets = [parse_eps(eps.strip(), "eval_eps", threat.norm) for eps in self.eval_eps.split(",")]
-        text_attack = None
-        if self.eval_text_attack:
-            text_attack = build_text_attack(self.eval_text_attack, self.eval_text_attack_args, "eval_")
-        return AttackPlan.of(
-            self.eval_attack,
-            budgets,
-            norm=threat.norm,
-            space=threat.space,
-            besides={"text_attack": text_attack},
-            **self._attack_options(threat),
-        )
-
-    def _attack_options(self, threat: ThreatModel) -> dict:
-        options = json_mapping(self.eval_attack_args, "eval_attack_args")
-        if self.eval_step_size is not None:
-            parse_eps(self.eval_step_size, "eval_step_size", threat.norm)  # a message with this name
-        for name in ("num_steps", "step_size", "restarts"):
-            if (value := getattr(self, f"eval_{name}")) is not None:
-                if name in options:
-                    raise ValueError(
-                        f"eval_{name}={value} and eval_attack_args both set {name}: give it once"
-                    )
-                options[name] = value
-        return options

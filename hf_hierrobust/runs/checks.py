@@ -9,11 +9,12 @@ import datasets as hf
 
 from ..classifiers import check_classifiers, level_prompts
 from ..data import PixelDataset
-from ..evaluation import EvaluationSet
+from ..evaluation import EvaluationSet, check_levels
 from ..modeling import RobustDualEncoder, check_prompts as check_own_prompts
 from ..threat import ThreatModel
 from ..training.images import CAPTIONS
 from .arguments import RunArguments
+from .plans import evaluation_plan
 
 PRELOAD_BYTES = 2 << 30
 
@@ -48,11 +49,12 @@ def check_evaluation(
         ValueError: a budget, step size, loss or classifier that does not exist.
         OSError, ImportError: figures or the text attack need something that is missing.
     """
-    plan = args.plan(threat)
+    plan = evaluation_plan(args, threat)
     if plan.text_attack is not None:
         plan.text_attack.prepare()
     elif args.eval_text_attack_args:
         raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
+    check_levels(plan, has_tree)
     names = args.classifiers
     check_classifiers(names or ())
     if names and not has_tree and all("rollup" in name for name in names):

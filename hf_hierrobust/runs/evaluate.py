@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin, logging
 
 from ..adapters.fingerprints import weights_hash
-from ..attacks import Attack
-from ..classifiers import as_classifier, frozen, network_classifiers
+from ..attacks import Attack, EmbeddingPGD, TextAttack
+from ..classifiers import TTC, as_classifier, frozen, network_classifiers
 from ..data import (
     ClassSet,
     PixelCollator,
@@ -39,6 +39,7 @@ from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
 from .opened import OpenedData
+from .plans import besides, evaluation_plan
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -56,8 +57,15 @@ def evaluate(
     class_set: str | os.PathLike | ClassSet | None = None,
     template: str | None = None,
     classifiers: str | Sequence[str] | None = None,
+    transfer: bool = False,
+    targets: str | Sequence[str] = (),
+    text_attack: str | TextAttack | EmbeddingPGD | None = None,
+    text_orders: str | Sequence[str] | None = None,
+    defence: str | TTC | None = None,
+    eot: int = 10,
+    checks: bool = False,
     num_samples: int | None = None,
-    processor: ProcessorMixin | None = None,
+    processor: ProcessorMixin | str | os.PathLike | None = None,
     split: str | None = None,
     dataset_name: str | None = None,
     model_name: str | None = None,
@@ -91,8 +99,18 @@ def evaluate(
         template: prompt template, by default the one the model was trained with, else the class set's own.
         classifiers: of those of `LevelClassifier`; by default the usual ones. Not for other networks, which
             have one, rolled up to the superclasses.
+        transfer: also judge what is crafted at each level of the tree at every other level.
+        targets: also aim at wrong classes ``"within"`` the superclass one level up, or ``"outside"`` of it.
+        text_attack: also attack the class prompts: ``"bert"``, ``"gradient"``, ``"synonym"``,
+            ``"embedding"`` or an instance; for the leaves by cosine.
+        text_orders: of prompts and pixels: ``"text_first"``, ``"independent"`` and ``"joint"``.
+        defence: also measure this test-time defence, ``"ttc"`` or an instance, attacked blindly and through
+            it.
+        eot: draws that the attack through the defence averages over.
+        checks: look for masked gradients by further attacks on 64 of the images, for each classifier and
+            budget: about 1,000 forwards for each of those images that stands.
         num_samples: how many images, stratified by class; None takes all.
-        processor: by default the one stored with the model.
+        processor: or its folder or Hub id; by default the one stored with the model.
         split: of a path or Hub id, by default ``"test"`` or the only one; of other data what the records call
             it.
         dataset_name, model_name: what the records call them.
@@ -112,23 +130,33 @@ def evaluate(
         NanError: NaN logits on any of the images.
         StateError: ``state_dir`` holds the verdicts of another evaluation; it says what differs.
     """
-    plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
+    wanted = besides(
+        transfer=transfer,
+        targets=targets,
+        defence=defence,
+        eot=eot,
+        checks=checks,
+        text_attack=text_attack,
+        text_orders=text_orders,
+    )
+    plan = AttackPlan.of(attack, eps, norm=norm, space=space, besides=wanted, **attack_options)
     data = OpenedData.opened(dataset, split, dataset_name)
     if space is None and _is_dual_encoder(model) and not _holds_instance(attack):
         space, reason = threat_space_for(as_images(data.images, labelled=False, name=data.name))
         if space == "model":
             logger.warning(reason)
-        plan = AttackPlan.of(attack, eps, norm=norm, space=space, **attack_options)
+        plan = AttackPlan.of(attack, eps, norm=norm, space=space, besides=wanted, **attack_options)
     options = {
         "batch_size": batch_size,
         "bf16_search": read_switch(bf16_search, "bf16_search") is True,
         "state_dir": state_dir,
-        "shards": _joined() if share else None,
+        "shards": joined_shards() if share else None,
     }
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers}
+        unused |= {"text_attack": text_attack, "defence": defence}
         if given := [name for name, value in unused.items() if value is not None]:
-            raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}, which asks no prompts")
+            raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}: it has no text side")
         return _evaluate_network(
             model,
             data,
@@ -197,7 +225,7 @@ def evaluate_run(
         model,
         run.processor,
         run.eval_sets,
-        run.args.plan(run.training_args.threat),
+        evaluation_plan(run.args, run.training_args.threat),
         model_name=model_name,
         objective=objective,
         template=run.args.prompt_template(run.training_args.template),
@@ -263,7 +291,7 @@ def _evaluate_network(
     )
 
 
-def _joined() -> Shards:
+def joined_shards() -> Shards:
     """The processes that a launcher started with this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         PartialState()

@@ -17,7 +17,18 @@ from ..data import PixelCollator
 from ..evaluation import EvaluationSet, RobustnessRecord
 from ..evaluation.record_checks import checked_attack
 from ..modeling import PixelPipeline, encode_prompts
-from ..reports import attack_label, plot_ball, plot_before_after, plot_curves, plot_depth, plot_examples
+from ..naming import file_stem
+from ..reports import (
+    attack_label,
+    plot_ball,
+    plot_before_after,
+    plot_curves,
+    plot_depth,
+    plot_examples,
+    plot_transfer,
+)
+from ..reports.tables import attack_key
+from .plans import evaluation_plan
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -66,6 +77,21 @@ def draw_figures(
     return done
 
 
+def draw_transfers(records: Sequence[RobustnessRecord], folder: Path) -> list[Path]:
+    """A heat map of the transfer between levels for each data set and attack, as PNG and SVG."""
+    groups: dict[tuple[str, str], list[RobustnessRecord]] = {}
+    for record in records:
+        if record.crafted_level is not None:
+            groups.setdefault((record.dataset, attack_key(record)), []).append(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, ((dataset, _), found) in enumerate(groups.items(), start=1):
+        stem = folder / f"transfer-{file_stem(dataset)}-{number}"
+        plot_transfer(found, stem)
+        files += [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
+    return files
+
+
 def training_setting(run: Run, objective: str) -> str:
     """Model, data, objective, training attack and space, in a line."""
     facts = getattr(run.model.config, "hier_robust", None) or {}
@@ -108,7 +134,7 @@ def _some_images(run: Run, data: EvaluationSet) -> tuple[Tensor, Tensor]:
 
 def _strongest(run: Run) -> Attack:
     """The first attack of the largest budget that the run evaluates."""
-    budgets = run.args.plan(run.training_args.threat).budgets
+    budgets = evaluation_plan(run.args, run.training_args.threat).budgets
     return max((attacks[0] for attacks in budgets), key=lambda attack: attack.threat.eps)
 
 

@@ -17,14 +17,18 @@ from ..files import write_atomically
 from ..hierarchy import LabelTree, TreeError, TreeSpec, load_forest
 from ..naming import file_stem
 from ..reports.class_plot import plot_class_drop
+from ..reports.depth import plot_depth
 from ..reports.figure_io import save_png_and_svg
 from ..reports.leaderboard import Leaderboard, build_leaderboard
 from ..reports.leaderboard_plots import figure_groups, plot_budgets, plot_clean_robust
 from ..reports.leaderboard_text import leaderboard_json, leaderboard_markdown
 from ..reports.tables import attack_label
+from ..reports.transfer import plot_transfer
 
 logger = logging.get_logger(__name__)
 FILES = ("leaderboard.md", "leaderboard.json")
+MAX_SINGLE = 20
+"""Figures of single models, of each kind."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,35 @@ def _draw(board: Leaderboard, folder: Path, tree: TreeSpec | None) -> dict[str, 
                 setting=f"{record.model} by {record.classifier} on {where}; {how}",
             ),
         )
+    for record in _for_depth(board)[:MAX_SINGLE]:
+        own = [one for one in board.records if _source(one) == _source(record)]
+        name, where = f"{record.model} on {record.dataset}", file_stem(f"{record.model}-{record.dataset}")
+        draw(f"margins-{where}", f"Margin against depth of {name}", partial(plot_depth, own))
+    for records in _transfers(board)[:MAX_SINGLE]:
+        first = records[0]
+        name, where = f"{first.model} on {first.dataset}", file_stem(f"{first.model}-{first.dataset}")
+        draw(f"transfer-{where}", f"Transfer between levels of {name}", partial(plot_transfer, records))
     return captions
+
+
+def _source(record: RobustnessRecord) -> tuple:
+    """Whose images were measured, at whatever budget."""
+    return record.model, record.model_hash, record.dataset, record.sample_ids["sha256"]
+
+
+def _for_depth(board: Leaderboard) -> list[RobustnessRecord]:
+    """One record of each model and data set that tells where the levels lie."""
+    return list({_source(record): record for record in board.records if record.depth is not None}.values())
+
+
+def _transfers(board: Leaderboard) -> list[list[RobustnessRecord]]:
+    """Of each model and data set the transfers under one attack at its largest budget."""
+    groups: dict[tuple, dict[tuple, list[RobustnessRecord]]] = {}
+    for record in board.records:
+        if record.crafted_level is not None:
+            attack = record.attack["eps"], json.dumps(record.attack, sort_keys=True), record.seed
+            groups.setdefault(_source(record), {}).setdefault(attack, []).append(record)
+    return [found[max(found)] for found in groups.values()]
 
 
 def _for_classes(board: Leaderboard) -> list[RobustnessRecord]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalPrediction
 
 from ..attacks import Attack
 from ..classifiers import ZeroShotClassifier, merge_twins
-from ..evaluation import Job, run_jobs
+from ..evaluation import Job, Shards, run_jobs
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
@@ -46,7 +48,7 @@ class RobustEvaluator:
         self.model, self.pipeline, self.text, self.levels = model, pipeline, text, levels
         self.attacks, self.search, self.seed = attacks, search, seed
         self._jobs: list[Job] = []
-        self._batches = 0
+        self._numbers, self._sizes = count(), (None, None)
         self._depth = None if tree is None else DepthMetrics(model, pipeline, tree)
 
     @property
@@ -56,9 +58,15 @@ class RobustEvaluator:
         levels = [level_name(level).replace(" ", "_") for level in range(len(self.levels))]
         return [f"{level}_{kind}_accuracy" for level in levels for kind in kinds]
 
-    def refresh(self) -> None:
-        """Classifiers of the current weights, random starts from the beginning."""
-        self._batches = 0
+    def refresh(self, dataset: Dataset | None = None, batch_size: int | None = None) -> None:
+        """Classifiers of the current weights, random starts from the beginning.
+
+        Args:
+            dataset, batch_size: what `flags` will see, batch by batch, each process its share of whole ones;
+                rows that fill up their last batches are then not attacked.
+        """
+        self._numbers = Shards.joined().numbers()
+        self._sizes = (len(dataset) if hasattr(dataset, "__len__") else None, batch_size)
         states = self.text.current_states(self.model)
         self._jobs = [self._job(states, rows, to_node) for rows, to_node in self.levels]
         if self._measures_depth:
@@ -84,15 +92,21 @@ class RobustEvaluator:
             pixels: (B, 3, H, W) in [0, 1].
             labels: (B,) class indices.
         """
-        seed = self.seed + 1_000_003 * self._batches
-        self._batches += 1
-        batch = {"pixels": pixels, "labels": labels}
-        flags = []
+        number, (images, batch_size) = next(self._numbers), self._sizes
+        real = len(pixels)
+        if images is not None:  # what a single process sees in this batch: its random starts are the same
+            real = max(0, min(real, images - number * batch_size))
+        width = len(self.metric_names) + self._measures_depth
+        columns = torch.zeros(len(pixels), width, device=pixels.device)
+        if real == 0:
+            return columns
+        pixels, labels, flags = pixels[:real], labels[:real], []
+        batch, seed = {"pixels": pixels, "labels": labels}, self.seed + 1_000_003 * number
         for outcome in run_jobs(self._jobs, [batch], device=pixels.device, seed=seed):
             flags += [outcome.clean, outcome.robust] if self.attacks else [outcome.clean]
-        columns = torch.stack(flags, dim=1).float().to(pixels.device)
+        columns[:real, : len(flags)] = torch.stack(flags, dim=1).float().to(columns)
         if self._measures_depth:
-            columns = torch.cat([columns, self._depth.beyond(pixels, labels)[:, None]], dim=1)
+            columns[:real, -1] = self._depth.beyond(pixels, labels)
         return columns
 
     def metrics(self, prediction: EvalPrediction) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,7 +22,7 @@ from .arguments import RobustTrainingArguments
 
 
 def processor_for(processing_class, model: RobustDualEncoder) -> ProcessorMixin:
-    """The processor that was given, or the one of the model's own checkpoint.
+    """The processor that was given, itself or by its folder or Hub id, or the one of the model's checkpoint.
 
     Raises:
         TypeError: half a processor: a tokenizer or an image processor alone.
@@ -31,7 +32,9 @@ def processor_for(processing_class, model: RobustDualEncoder) -> ProcessorMixin:
     if processing_class is None:
         if not model.name_or_path:
             raise ValueError(f"processing_class is missing and the model has no name_or_path: {whole}")
-        processing_class = load_processor(model.name_or_path)
+        processing_class = model.name_or_path
+    if isinstance(processing_class, (str, os.PathLike)):
+        processing_class = load_processor(processing_class)
     lacks = {
         "an image processor": isinstance(processing_class, PreTrainedTokenizerBase),
         "a tokenizer": isinstance(processing_class, BaseImageProcessor),

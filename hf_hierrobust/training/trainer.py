@@ -281,12 +281,12 @@ class RobustCLIPTrainer(CheckpointHooks):
 
     # ---- evaluation ----
 
-    def evaluation_loop(self, *args, **kwargs):
+    def evaluation_loop(self, dataloader, *args, **kwargs):
         """As of `Trainer`, for `evaluate` and `predict`: what is measured are the current weights."""
-        self.evaluator.refresh()
+        self.evaluator.refresh(dataloader.dataset, self.args.eval_batch_size)
         # A new data loader draws from the global generator even if nothing is shuffled.
         with torch.random.fork_rng(devices=[]):
-            return super().evaluation_loop(*args, **kwargs)
+            return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Flags of `RobustEvaluator` in place of logits, and the labels; there is no loss."""

@@ -10,6 +10,7 @@ import yaml
 from hf_hierrobust.cli.arguments import build_arguments
 from hf_hierrobust.cli.values import UsageError, read_values
 from hf_hierrobust.data import available_class_sets
+from hf_hierrobust.runs.plans import evaluation_plan
 
 
 @pytest.fixture()
@@ -52,7 +53,7 @@ def test_flags_win_whatever_their_place(tmp_path):
 def test_a_budget_written_as_a_number_works(parse):
     args, training = parse("eps: 0.0157\nstep_size: 0.004\neval_eps: 0.0157\n")
     assert training.threat.eps == 0.0157
-    assert args.plan(training.threat).budgets[0][0].threat.eps == 0.0157
+    assert evaluation_plan(args, training.threat).budgets[0][0].threat.eps == 0.0157
 
 
 def test_switches_and_options_as_mappings(parse):
@@ -69,7 +70,7 @@ def test_lists_are_commas(parse):
     args, training = parse(
         "eval_eps: [1/255, 4/255]\neval_attack: [pgd-margin, pgd-ce]\neval_classifiers: [cosine, path]\n"
     )
-    plan = args.plan(training.threat)
+    plan = evaluation_plan(args, training.threat)
     assert [round(one[0].threat.eps * 255) for one in plan.budgets] == [1, 4]
     assert all([attack.loss for attack in one] == ["margin", "ce"] for one in plan.budgets)
     assert args.classifiers == ["cosine", "path"]

@@ -57,7 +57,7 @@ def killed_at(state_dir: Path, operation: int, noise: float = 0.0) -> None:
     """
     process = CONTEXT.Process(target=_die, args=(str(state_dir), operation, noise))
     process.start()
-    process.join(120)
+    process.join(400)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -83,23 +83,23 @@ def _die(state_dir: str, operation: int, noise: float) -> None:
     measure_corner(state_dir, Corner(noise))
 
 
-def shared_by(processes: int, folder: Path, state_dir: Path | None) -> list[str]:
+def shared_by(processes: int, folder: Path, state_dir: Path, **options) -> list[str]:
     """What each of several processes measured together, as hashes."""
     started = [
-        CONTEXT.Process(target=_share, args=(rank, processes, str(folder), state_dir and str(state_dir)))
+        CONTEXT.Process(target=_share, args=(rank, processes, str(folder), str(state_dir), options))
         for rank in range(processes)
     ]
     for process in started:
         process.start()
     for process in started:
-        process.join(120)
+        process.join(400)
         assert process.exitcode == 0
     return [(folder / f"hash-{rank}").read_text() for rank in range(processes)]
 
 
-def _share(rank: int, processes: int, folder: str, state_dir: str | None) -> None:
+def _share(rank: int, processes: int, folder: str, state_dir: str, options: dict) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
-    Path(folder, f"hash-{rank}").write_text(records_hash(measure_corner(state_dir)))
+    Path(folder, f"hash-{rank}").write_text(records_hash(measure_corner(state_dir, **options)))
     torch.distributed.destroy_process_group()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from state_child import ATTACKS, Corner, corner_images, killed_at, measure_corner, shared_by
-from tiny_data import CLASSES, make_images
+from tiny_data import PATHS, make_images
 from torch.utils.data import TensorDataset
 
 from hf_hierrobust import evaluate
@@ -246,7 +246,7 @@ def measure_clip(clip_dir, folder, **options):
     ("options", "words"),
     [
         ({"template": "a {}"}, "templates"),
-        ({"tree": {name: ["thing"] for name in CLASSES}}, "tree: None"),
+        ({"tree": PATHS}, "tree: None"),
         ({"space": "model"}, "space of"),
     ],
 )
@@ -280,6 +280,11 @@ def test_several_processes_measure_what_one_does(processes, undisturbed, tmp_pat
     for rank in range(processes):
         lines = (tmp_path / "state" / f"verdicts-{rank}.jsonl").read_text().splitlines()
         assert {json.loads(line)["batch"] for line in lines} == set(range(4)[rank::processes])
+
+
+def test_processes_without_a_batch_wait_for_the_others(tmp_path):
+    whole = records_hash(measure_corner(batch_size=22))
+    assert shared_by(2, tmp_path, tmp_path / "state", batch_size=22) == [whole] * 2
 
 
 def test_what_one_process_began_two_finish_and_one_repeats(undisturbed, tmp_path, attacked):

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from example_records import PGD, make_record
+from example_records import PGD, depth_record, make_record
 from figure_checks import setting_of
 
 from hf_hierrobust.evaluation.metrics import wilson_interval
@@ -149,7 +149,7 @@ def test_doubted_numbers_are_marked_wherever_they_enter():
         [*four("a", (100, 20, 60, 10))[:3], replace(four("a", (100, 20, 60, 10))[3], checks=doubt)]
     )
     text = leaderboard_markdown(board)
-    assert re.search(r"\| 60.0 ± 4.9 \| 40.0 ± 4.9 \| 7.5 ± 3.\d ‡ \|", text)
+    assert re.search(r"\| 60.0 ± 4.9 \| 40.0 ± 4.8 \| 7.5 ± 3.\d ‡ \|", text)
     assert "60.0 / 30.0 / 5.0 ‡" in text
     assert "table 1, a: margin broke 20.0%" in text and "(dtd at 4/255)" in text
     doubted = leaderboard_json(board)["tables"][0]["rows"][0]["robust"]
@@ -187,6 +187,29 @@ def test_files_become_a_document_json_and_figures(tmp_path):
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     write_leaderboard([tmp_path / "one", tmp_path / "two"], tmp_path / "out", tree="cifar10")
     assert before == {p: p.read_bytes() for p in before}  # the same records, the same bytes
+
+
+def test_transfer_and_depth_are_drawn_and_are_no_rows(tmp_path):
+    pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
+    transfers = [
+        record(
+            level=judged,
+            level_name=("leaf", "superclass")[judged],
+            crafted_level=crafted,
+            judged_level=judged,
+            transfer_rate=1 - 80 / 120,
+        )
+        for crafted in (0, 1)
+        for judged in (0, 1)
+    ]
+    save_records(tmp_path / "r.jsonl", [record(), *transfers, *(depth_record(level) for level in (2, 0, 1))])
+    written = write_leaderboard([tmp_path / "r.jsonl"], tmp_path / "out")
+    stems = {file.removesuffix(".png") for file in written.files if file.endswith(".png")}
+    assert any("transfer-" in stem for stem in stems) and any("margins-" in stem for stem in stems)
+    counted = sum(len(cells) for table in written.board.tables for cells in table.cells.values())
+    assert counted == len(written.board.records) - len(transfers) + sum(
+        row.model == "openai/clip" for table in written.board.tables for row in table.cells
+    )
 
 
 @pytest.mark.parametrize("models", [1, 23])

@@ -189,3 +189,57 @@ def test_kind31_a_folder_without_splits_is_measured_whole(tiny_clip_dir, tmp_pat
         str(tiny_clip_dir), str(tmp_path / "pets"), classifiers="cosine", num_steps=1, progress=False
     )
     assert (record.dataset, record.split, record.num_samples) == ("pets", "train", 8)
+
+
+def test_every_kind_of_record_in_one_call(tiny_clip_dir, images):
+    records = evaluate(
+        tiny_clip_dir,
+        images,
+        eps="8/255",
+        tree=PATHS,
+        classifiers="cosine",
+        transfer=True,
+        targets="within, outside",
+        text_attack="embedding",
+        text_orders=["text_first", "joint"],
+        defence="ttc",
+        eot=1,
+        **QUICK,
+    )
+    kinds = []
+    for record in (r for r in records if not r.direct):
+        kind = record.attack.get("target") or record.attack.get("text_order") or record.attack["name"]
+        kinds.append(record.defence["name"] if record.defence else kind)
+    leaf = ["within superclass", "outside superclass", "ttc", "embedding", "text_first", "joint"]
+    assert kinds == [*leaf, "ttc", *["pgd"] * 4]
+    shown = records_table(records)
+    for words in ("cosine + ttc", "crafted at leaf", "within superclass", "embedding+pgd-2", "joint"):
+        assert words in shown
+
+
+def test_a_network_has_transfer_targets_and_checks_but_no_text_side(images):
+    records = evaluate(
+        Corner(), images, eps="8/255", tree=PATHS, transfer=True, targets=["outside"], checks=True, **QUICK
+    )
+    assert [
+        (r.classifier, r.crafted_level, r.judged_level) for r in records if r.crafted_level is not None
+    ] == [("rollup", i, j) for i in (0, 1) for j in (0, 1)]
+    assert all("diagnostics" in r.checks for r in records if r.direct)
+    for unused in ({"defence": "ttc"}, {"text_attack": "gradient"}):
+        with pytest.raises(ValueError, match=f"{next(iter(unused))} has no effect on a Corner"):
+            evaluate(Corner(), images, **unused, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"transfer": True}, "transfer=True has no effect without a class tree"),
+        ({"targets": "within"}, "targets=.*has no effect without a class tree"),
+        ({"defence": "tcc"}, "defence='tcc' is unknown: choose ttc"),
+        ({"eot": 3}, "eot=3 has no effect without a defence"),
+        ({"text_orders": "joint"}, "no effect without a text_attack"),
+    ],
+)
+def test_options_without_effect_are_refused(tiny_clip_dir, images, options, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(tiny_clip_dir, images, **options, **QUICK)

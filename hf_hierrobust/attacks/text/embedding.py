@@ -117,6 +117,9 @@ class EmbeddingPGD:
                 delta = self._step(delta.detach(), gradient * attacked, radius)
         return EmbeddingAttackResult(tokens, best, best_features, clean_scores, best_scores)
 
+    def prepare(self) -> None:
+        """Nothing: the attack needs no other model."""
+
     def _attacked_tokens(self, tokens: TokenBatch, encoder: TextEncoder) -> Tensor:
         """(N, T) True where a token may be perturbed."""
         if self.special_tokens:

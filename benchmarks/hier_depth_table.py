@@ -1,0 +1,101 @@
+"""Markdown tables of ``results/hier_depth_acceptance`` and ``results/hier_depth_ablation``.
+
+    python benchmarks/hier_depth_table.py     # prints them, writes results/hier_depth.md
+
+Differences are paired over images and averaged over seeds, with their 95 % interval over images.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from cells import RESULTS, load_cells
+from depth import summary
+from hier_depth import METHODS, TREES
+from hier_table import difference, entry
+
+UNSEEN = ("cifar10", "tinyimagenet", "caltech101")
+
+
+def by_run(stage: str) -> dict[tuple[str, str], dict[tuple, list[dict]]]:
+    """(method, tree) -> (data set, level, classifier) -> records, one a seed."""
+    found: dict = defaultdict(lambda: defaultdict(list))
+    for name, cell in load_cells(RESULTS / f"hier_depth_{stage}").items():
+        run, _ = name.rsplit("-seed", 1)
+        method = next(m for m in (*METHODS, "no-gap") if run.startswith(f"{m}-"))
+        for record in cell["records"]:
+            key = record["dataset"], record["level"], record["classifier"]
+            found[method, run.removeprefix(f"{method}-")][key].append(record)
+    return found
+
+
+def depths(records: dict[tuple, list[dict]]) -> list[dict]:
+    """`depth.summary` of each seed; empty where no record tells depth."""
+    levels = sorted(
+        (level, found) for (data, level, classifier), found in records.items() if found[0].get("depth")
+    )
+    seeds = range(len(levels[0][1])) if levels else ()
+    return [summary([found[seed]["depth"] for _, found in levels]) for seed in seeds]
+
+
+def acceptance() -> str:
+    runs = by_run("acceptance")
+    lines = [
+        "| tree | seed | edges in order | … without the gap | median tangent norms, leaves first | "
+        "images beyond their leaf |",
+        "|---|---:|---:|---:|---|---:|",
+    ]
+    for tree in TREES[:2]:
+        shown, without = depths(runs["hier", tree]), depths(runs["no-gap", tree])
+        for seed, (one, other) in enumerate(zip(shown, without)):
+            medians = ", ".join(f"{value:.3f}" for value in one["medians"])
+            cells = [
+                tree,
+                seed,
+                f"{one['edges_in_order']} of {one['edges']}",
+                other["edges_in_order"],
+                medians,
+            ]
+            lines.append(f"| {' | '.join(map(str, cells))} | {one['image_depth']:+.3f} |")
+    lines += ["", "| tree | level | classifier | robust | − without the gap |", "|---|---:|---|---:|---:|"]
+    for tree in TREES[:2]:
+        for key, records in sorted(runs["hier", tree].items()):
+            _, level, classifier = key
+            delta = difference(records, runs["no-gap", tree][key])
+            lines.append(f"| {tree} | {level} | {classifier} | {entry(records, 'robust')} | {delta} |")
+    return "\n".join(lines)
+
+
+def ablation() -> str:
+    runs = by_run("ablation")
+    titles = {"tecoa": "TeCoA", "hier": "HierRobust, −κd", "former": "… as before", "cosine": "by cosine"}
+    lines = [
+        "| | tree | edges in order | leaf, cosine | leaf, −κd | superclass prompts, cosine | … −κd | "
+        f"roll-up | {' | '.join(UNSEEN)} |",
+        "|---|---|---:|" + "---:|" * (5 + len(UNSEEN)),
+    ]
+    for (method, tree), records in sorted(runs.items(), key=lambda item: list(METHODS).index(item[0][0])):
+
+        def cell(level: int, classifier: str, data: str = "cifar100", found=records) -> str:
+            own = found.get((data, level, classifier), [])
+            if not own:
+                return "–"
+            return f"{entry(own, 'clean', interval=False)} / {entry(own, 'robust', interval=False)}"
+
+        order = " and ".join(f"{one['edges_in_order']}" for one in depths(records))
+        count = {one["edges"] for one in depths(records)}
+        order = f"{order} of {count.pop()}" if order else "–"
+        cells = [cell(0, "cosine"), cell(0, "hyperbolic"), cell(1, "cosine"), cell(1, "hyperbolic")]
+        cells += [cell(1, "rollup"), *(cell(0, "cosine", data) for data in UNSEEN)]
+        lines.append(f"| {titles[method]} | {tree} | {order} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = "\n\n".join((acceptance(), ablation()))
+    print(text)
+    (RESULTS / "hier_depth.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
