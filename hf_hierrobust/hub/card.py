@@ -80,7 +80,7 @@ def render_card(facts: CardFacts) -> str:
         hypothesis=literal(_format_string(facts.template)),
         prompts=Markdown(", ".join(literal(facts.template.replace("{}", entry)) for entry in names)),
         warnings=[without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
-        results_table=Markdown(records_table(facts.records).strip()) if facts.records else "",
+        results_table=_unbroken(records_table(facts.records).strip()) if facts.records else "",
         depth=Markdown(depth_table(facts.records).strip()),
         has_base=any(record.base for record in facts.records),
         base_missing=not all(record.base for record in facts.records),
@@ -94,6 +94,7 @@ def render_card(facts: CardFacts) -> str:
         datasets=Markdown(", ".join(text(entry) if hub else code(entry) for entry, hub in datasets)),
         settings=_settings("setting", facts.hyperparameters),
         defaults=_settings("setting", facts.defaults),
+        has_adapter=base_is_hub and bool(facts.hyperparameters.get("lora_r")) and not facts.visual_prompt,
         trained_with=_items(facts.versions),
         trained=_counts(facts.trained_parameters),
         trees=[_tree(tree) for tree in facts.trees],
@@ -123,6 +124,11 @@ def write_card(output_dir: str | Path, facts: CardFacts) -> Path:
     else:
         results.unlink(missing_ok=True)
     return path
+
+
+def _unbroken(shown: str) -> Markdown:
+    """A table whose intervals stay on one line, however narrow its columns are."""
+    return Markdown(re.sub(r"\[([\d.]+), ([\d.]+)\]", "[\\1,\u00a0\\2]", shown))
 
 
 def card_warnings(facts: CardFacts) -> list[str]:

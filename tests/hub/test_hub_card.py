@@ -128,6 +128,13 @@ def test_a_card_says_with_what_it_was_trained_and_what_the_model_is_not_for():
     assert "Trained with" not in render_card(make_facts())
 
 
+def test_an_adapter_is_shown_where_its_base_can_be_loaded():
+    adapted = make_facts(hyperparameters={"lora_r": 8})
+    assert 'AutoPeftModel.from_pretrained("glyph-clip-robust", subfolder="adapter")' in render_card(adapted)
+    for other in (make_facts(), replace(adapted, base_model="/models/clip")):
+        assert "AutoPeftModel" not in render_card(other)
+
+
 def test_records_of_different_seeds_stay_apart():
     records = (make_record(seed=0), make_record(seed=1, robust_accuracy=9 / 64))
     header, _ = split_card(render_card(make_facts(records=records)))
@@ -143,7 +150,7 @@ def test_measured_table_has_the_base_beside_the_result():
     row = next(line for line in measured.splitlines() if line.startswith("| leaf"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert [cell.split(" ")[0] for cell in cells[-4:]] == ["87.5", "75.0", "1.6", "26.6"]
-    assert cells[-1] == f"26.6 [{low:.1f}, {high:.1f}]"
+    assert cells[-1] == f"26.6 [{low:.1f},\u00a0{high:.1f}]", "the interval stays on one line"
     for said in ("images 64", "seed 3", "apgd-ce-20", "eps 4/255", "torch 9.8.7"):
         assert said in measured
     assert "**Nothing was measured.**" not in body
