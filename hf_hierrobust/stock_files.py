@@ -14,7 +14,18 @@ SETTINGS = ("config.json", "processor_config.json", "preprocessor_config.json", 
 """Files in which transformers looks for classes to import."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_LIMITS = {"num_hidden_layers": 256, "image_size": 4096, "vocab_size": 1 << 21, "hidden_size": 1 << 15}
+_LIMITS = {
+    "num_hidden_layers": 256,
+    "num_attention_heads": 1024,
+    "hidden_size": 1 << 15,
+    "intermediate_size": 1 << 17,
+    "projection_dim": 1 << 15,
+    "vocab_size": 1 << 21,
+    "max_position_embeddings": 1 << 16,
+    "image_size": 4096,
+    "patch_size": 4096,
+    "num_channels": 64,
+}
 """Largest sizes of a tower: a config of a few bytes must not ask for all memory."""
 
 
@@ -45,6 +56,9 @@ def check_settings(path: str | Path, name: str | None = None) -> dict:
         raise UnsafeCheckpointError(str(error)) from error
     if not isinstance(found, dict):
         raise UnsafeCheckpointError(f"{name} is no JSON object")
+    for key in ("text_config", "vision_config"):
+        if not isinstance(found.get(key) or {}, dict):
+            raise UnsafeCheckpointError(f"{name}: {key} is no JSON object")
     parts = [found, *(part for part in found.values() if isinstance(part, dict))]
     if any("auto_map" in part for part in parts):
         raise UnsafeCheckpointError(
@@ -54,8 +68,8 @@ def check_settings(path: str | Path, name: str | None = None) -> dict:
     for part in parts:
         for key, limit in _LIMITS.items():
             value = part.get(key)
-            if isinstance(value, (int, float)) and not value <= limit:
-                raise UnsafeCheckpointError(f"{name} has {key}={value}: at most {limit:,} are allowed")
+            if isinstance(value, (int, float)) and not 0 <= value <= limit:
+                raise UnsafeCheckpointError(f"{name} has {key}={value}: 0 to {limit:,} are allowed")
     return found
 
 

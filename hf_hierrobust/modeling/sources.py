@@ -102,11 +102,14 @@ def tensors_only(name_or_path) -> Iterator[None]:
     """Say in one line that weights being loaded are no tensors, or more than these.
 
     Raises:
-        UnsafeCheckpointError: in place of the errors of safetensors and of torch's restricted unpickler.
+        UnsafeCheckpointError: in place of the errors of safetensors, of torch's restricted unpickler, and of
+            transformers on tensors of other shapes than the config's.
     """
     try:
         yield
-    except (SafetensorError, UnpicklingError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
+            raise
         raise UnsafeCheckpointError(
             f"the weights of {str(name_or_path)!r} are not what their name says, or hold more than tensors: "
             f"{one_line(error)[:300]}"

@@ -119,12 +119,12 @@ def test_an_adapter_cannot_redirect_to_other_weights(folder):
 @pytest.mark.parametrize(
     ("tower", "changes"),
     [("vision_config", {"image_size": 10**6}), ("text_config", {"num_hidden_layers": 10**9}),
-     ("text_config", {"vocab_size": 1e12})],
+     ("text_config", {"vocab_size": 1e12}), ("vision_config", {"hidden_size": -1})],
 )  # fmt: skip
 def test_a_config_of_a_few_bytes_cannot_ask_for_all_memory(folder, tower, changes):
     config = json.loads((folder / "config.json").read_text())
     change_json(folder / "config.json", **{tower: config[tower] | changes})
-    refused(load_robust_model, folder, f"has {next(iter(changes))}=.*at most")
+    refused(load_robust_model, folder, f"has {next(iter(changes))}=.*are allowed")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,18 @@ def test_facts_are_of_the_kinds_and_sizes_a_model_is_built_from(folder, facts, w
 def test_facts_that_are_no_mapping(folder):
     change_json(folder / "config.json", hier_robust=["a"])
     refused(load_robust_model, folder, "config.hier_robust is a list")
+
+
+def test_weights_of_other_shapes_than_the_config(folder):
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {"logit_scale": torch.zeros(7)}, path, metadata={"format": "pt"})
+    refused(load_robust_model, folder, "the weights of .* are not what")
+
+
+@pytest.mark.parametrize("value", [[1], "x", 3])
+def test_a_tower_that_is_no_mapping(folder, value):
+    change_json(folder / "config.json", vision_config=value)
+    refused(load_robust_model, folder, "vision_config is no JSON object")
 
 
 def head_with(**tensors):
