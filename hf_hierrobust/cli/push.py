@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from ..naming import check_hub_id
 from ..progress import say
 from .values import UsageError
+
+_BRANCH = re.compile(r"(?!.*\.\.)(?!.*//)[\w][\w./-]{0,200}(?<![./])", re.ASCII)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +34,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(
             f"REPO={args.repo!r} is no id on the Hub: give namespace/name, or a name of your own"
         ) from None
+    if args.revision is not None and not _BRANCH.fullmatch(args.revision):
+        raise UsageError(f"revision={args.revision!r} is no name of a branch, such as v1 or refs/pr/3")
     if not args.message.strip():
         raise UsageError("message is empty: say what the commit brings")
 

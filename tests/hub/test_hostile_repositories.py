@@ -109,7 +109,7 @@ def test_hostile_repositories_are_refused_with_one_line(hub, run_client, tiny_cl
     assert len(errors) == len(refused) and "Traceback" not in client.stderr
     for said, line in zip(
         ("not what", "hold more than tensors", "corrupt", "auto_map", "auto_map", "auto_map", "deeply",
-         "no part such as", "adapter_config.json", "size mismatch", "log_text_scale=inf", "text_levels",
+         "no part such as", "adapter_config.json", "size mismatch", "log_text_scale=-inf", "text_levels",
          "", "deeply", "name='../../x'", "larger than", "YAML"),
         errors,
     ):  # fmt: skip
