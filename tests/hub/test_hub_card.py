@@ -130,7 +130,9 @@ def test_a_card_says_with_what_it_was_trained_and_what_the_model_is_not_for():
 
 def test_an_adapter_is_shown_where_its_base_can_be_loaded():
     adapted = make_facts(hyperparameters={"lora_r": 8})
-    assert 'AutoPeftModel.from_pretrained("glyph-clip-robust", subfolder="adapter")' in render_card(adapted)
+    assert 'folder = snapshot_download("glyph-clip-robust", allow_patterns="adapter/*")' in render_card(
+        adapted
+    )
     for other in (make_facts(), replace(adapted, base_model="/models/clip")):
         assert "AutoPeftModel" not in render_card(other)
 
