@@ -26,6 +26,7 @@ def run(values: Mapping) -> None:
     """
     from ..evaluation import EvaluationState, Shards, save_records
     from ..reports import depth_table, masking_sentence, records_table
+    from ..runs.drift import measure_drift
     from ..runs.evaluate import evaluate_run
     from ..runs.figures import draw_transfers
     from ..runs.load import load_run
@@ -57,6 +58,8 @@ def run(values: Mapping) -> None:
         state=state,
         shards=shards,
     )
+    if shards.rank == 0 and args.drift_base is not None:
+        records = measure_drift(run, records)
     if shards.rank == 0:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_records(target, records)

@@ -38,6 +38,7 @@ from ..options import read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
+from .drift import with_drift
 from .opened import OpenedData
 from .plans import besides, evaluation_plan
 from .run import Run
@@ -76,6 +77,8 @@ def evaluate(
     progress: bool = True,
     state_dir: str | os.PathLike | None = None,
     share: bool = True,
+    drift_base: str | os.PathLike | nn.Module | None = None,
+    drift_samples: int = 32,
     **attack_options,
 ) -> list[RobustnessRecord]:
     """Clean and robust accuracy of a model on a data set, a record for each level, classifier and budget.
@@ -123,6 +126,8 @@ def evaluate(
             from them and ends with the same records; other weights, images, attacks or seeds are refused.
         share: share the batches out among the processes of torchrun or ``accelerate launch``, which must all
             call this and all get the same records; False is for a call in one of them.
+        drift_base: the checkpoint or model that a dual encoder was trained from; the leaves' records by
+            cosine then say how far its patch tokens are from the base's, on ``drift_samples`` images.
         attack_options: of named attacks, such as ``num_steps=50``.
 
     Raises:
@@ -153,7 +158,7 @@ def evaluate(
         "shards": _joined() if share else None,
     }
     if not _is_dual_encoder(model):
-        unused = {"template": template, "classifiers": classifiers}
+        unused = {"template": template, "classifiers": classifiers, "drift_base": drift_base}
         unused |= {"text_attack": text_attack, "defence": defence}
         if given := [name for name, value in unused.items() if value is not None]:
             raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}: it has no text side")
@@ -187,10 +192,11 @@ def evaluate(
         forest = model_forest(tree, classes, model, processor.tokenizer, template or classes.templates[0])
     if isinstance(classifiers, str):
         classifiers = [name.strip() for name in classifiers.split(",")]
-    return evaluate_model(
+    found = data.evaluation_set(classes, forest, num_samples)
+    records = evaluate_model(
         model,
         processor,
-        [data.evaluation_set(classes, forest, num_samples)],
+        [found],
         plan,
         model_name=model_name or str(path) or type(model).__name__,
         objective=facts.get("objective", "none"),
@@ -200,6 +206,10 @@ def evaluate(
         progress=progress,
         **options,
     )
+    if drift_base is None:
+        return records
+    base = as_robust_model(drift_base)
+    return with_drift(records, model, base, processor, found, plan, samples=drift_samples, seed=seed)
 
 
 def evaluate_run(
