@@ -46,7 +46,10 @@ class RunArguments:
         metadata={"help": "The training images have no labels: for fare, agft and advflyp, which use none."},
     )
     caption_column: str | None = field(
-        default=None, metadata={"help": "Column of the training captions; by default the class prompts."}
+        default=None,
+        metadata={
+            "help": "Column of the training captions, by default the class prompts; or of those of retrieval."
+        },
     )
     max_train_samples: int | None = field(
         default=None,
@@ -178,6 +181,13 @@ class RunArguments:
         },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    retrieval: bool = field(
+        default=False,
+        metadata={
+            "help": "evaluate: measure image-text retrieval on images with captions instead, under image, "
+            "text and joint attack."
+        },
+    )
     drift_base: str | None = field(
         default=None,
         metadata={

@@ -11,6 +11,7 @@ from ..evaluation.drift import token_drift
 from ..modeling import PixelPipeline, RobustDualEncoder, load_robust_model
 from ..naming import public_name
 from .load import model_path
+from .plans import evaluation_plan
 from .run import Run
 
 BATCH = 32
@@ -75,7 +76,7 @@ def measure_drift(run: Run, records: Sequence[RobustnessRecord]) -> list[Robustn
         base,
         run.processor,
         run.eval_sets[0],
-        args.plan(run.training_args.threat),
+        evaluation_plan(args, run.training_args.threat),
         samples=args.drift_samples,
         seed=run.training_args.seed,
     )
