@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> None:
     written = evaluate_suite(
         args.models, args.output_dir, chosen_sets(args.sets), request, figures=not args.no_figures
     )
+    if written is None:  # another process says it
+        return
     print(leaderboard_markdown(written.board))
     print(f"written to {args.output_dir}: {', '.join(written.files)}")
 

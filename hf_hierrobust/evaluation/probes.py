@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks import PGD, Attack, Cost, Square, Victim, margin
+from ..attacks import PGD, Attack, Cost, NoGradientError, Square, Victim, margin
 from ..attacks.base import attackable
 from ..attacks.image.criteria import TIE
 from ..classifiers import Averaged, as_classifier, frozen, modules_behind
@@ -65,8 +65,11 @@ def diagnose(probed: Probed) -> tuple[list[Check], Cost]:
         shape = [_twins(first, probed.merged)]
         if right.any():
             pixels, labels = pixels[right], probed.labels[right]
-            shape += _slopes(probed, meter, pixels, labels, first[right])
-            steady += _attacked(probed, meter, pixels, labels)
+            try:
+                shape += _slopes(probed, meter, pixels, labels, first[right])
+                steady += _attacked(probed, meter, pixels, labels)
+            except NoGradientError:
+                shape.append(diagnostics.gradients(1.0, 0.0))
     return [*shape, *steady], Cost(*(total / len(right) for total in (meter.forwards, meter.backwards)))
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SERIES = {"clean": (BLUE, "o", -1), "attacked": (VERMILLION, "s", 1)}
-"""Colour, mark and side of the margins when clean and when attacked."""
+SERIES = {"clean": (BLUE, "o", 9, -1), "attacked": (VERMILLION, "s", 5.5, 1)}
+"""Colour, mark, its size and side of the margins when clean and when attacked: one never hides the other."""
 
 
 @drawn
@@ -57,9 +57,12 @@ def plot_depth(
     if not chosen:
         raise ValueError("no record tells depth: measure a model with a calibrated head and a tree.")
     first = chosen[0]
+    attack = "clean images"
+    if "attacked_margin" in first.depth:
+        attack = f"attacked: {attack_label(first.attack)}, but for images wrong when clean"
     setting = (
         f"{first.model} on {first.dataset} ({first.split}), {first.num_samples} images; tree {first.tree}; "
-        f"attacked: {attack_label(first.attack)}; space {first.attack['space']}; {edges_sentence(chosen)}"
+        f"{attack}; space {first.attack['space']}; {edges_sentence(chosen)}"
     )
     if "image_depth" in first.depth:
         setting += f"; {images_sentence(first.depth)[0].lower()}{images_sentence(first.depth)[1:]}"
@@ -103,10 +106,12 @@ def _draw_allowed(axes: Axes, chosen: Sequence[RobustnessRecord], radii: np.ndar
     if told:
         label = "K equiangular texts at ρ"
         axes.plot(*zip(*told), "--D", color=ORANGE, markersize=6, linewidth=1.2, label=label)
-    for name, (color, mark, _) in SERIES.items():
+    for name, (color, mark, size, _) in SERIES.items():
         places, margins = _margins(chosen, name)
         if places:
-            axes.plot(radii[places], margins[:, 1], mark, color=color, markersize=7, label=f"median, {name}")
+            axes.plot(
+                radii[places], margins[:, 1], mark, color=color, markersize=size, label=f"median, {name}"
+            )
     for rho in radii:
         axes.axvline(rho, color=FAINT, linewidth=0.8, zorder=0)
     axes.set_xlim(0, line[-1])
@@ -116,7 +121,7 @@ def _draw_allowed(axes: Axes, chosen: Sequence[RobustnessRecord], radii: np.ndar
 
 def _draw_measured(axes: Axes, chosen: Sequence[RobustnessRecord], radii: np.ndarray) -> None:
     shown, width = _apart(radii)
-    for name, (color, mark, side) in SERIES.items():
+    for name, (color, mark, size, side) in SERIES.items():
         places, margins = _margins(chosen, name)
         if not places:
             continue
@@ -128,7 +133,7 @@ def _draw_measured(axes: Axes, chosen: Sequence[RobustnessRecord], radii: np.nda
             fmt=mark,
             color=color,
             capsize=4,
-            markersize=7,
+            markersize=size,
             linewidth=1.6,
             label=f"{name}: median, 10 to 90 % of images",
         )

@@ -66,7 +66,9 @@ def depth_sentences(chosen: Sequence[RobustnessRecord]) -> list[str]:
         found.append(f"{steps_sentence(chosen)}.")
     if "image_depth" in leaf:
         found.append(f"{images_sentence(leaf)}.")
-    attack = f", attacked by {attack_label(chosen[0].attack)}" if "attacked_margin" in leaf else ""
+    attack = ""
+    if "attacked_margin" in leaf:
+        attack = f", attacked by {attack_label(chosen[0].attack)} unless they are wrong when clean"
     found.append(
         f"Norms are those of the texts' tangent vectors, √r‖v‖. Margins are log-odds of −κd at κ = "
         f"{leaf['kappa']:.4g} on {chosen[0].num_samples} images of {chosen[0].dataset} "

@@ -160,7 +160,7 @@ def evaluate(
         "batch_size": batch_size,
         "bf16_search": read_switch(bf16_search, "bf16_search") is True,
         "state_dir": state_dir,
-        "shards": _joined() if share else None,
+        "shards": joined_shards() if share else None,
     }
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers, "drift_base": drift_base}
@@ -255,7 +255,7 @@ def evaluate_run(
     )
 
 
-def _joined() -> Shards:
+def joined_shards() -> Shards:
     """The processes that a launcher started with this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         PartialState()

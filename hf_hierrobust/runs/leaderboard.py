@@ -54,7 +54,8 @@ def write_leaderboard(
 
     Args:
         sources: files of records, folders of runs and suites, or folders of these.
-        tree: orders the classes of the per-class figures where their records name no built-in tree.
+        tree: orders the classes of the per-class figures where their records name no built-in tree; by
+            default the built-in one of their class set, if there is one.
         figures: False draws none; neither does a missing matplotlib, with a warning.
 
     Raises:
@@ -157,8 +158,11 @@ def _strength(record: RobustnessRecord) -> tuple[float, float]:
 
 
 def _ancestors(record: RobustnessRecord, spec: TreeSpec | None) -> list[list[str]]:
-    """Superclasses of the record's classes at each level: by its own tree, if built in, else by ``spec``."""
-    for candidate in filter(None, (record.tree, spec)):
+    """Superclasses of the record's classes at each level.
+
+    By its own tree, if that is built in, else by ``spec``, else by the built-in tree of its class set.
+    """
+    for candidate in filter(None, (record.tree, spec, record.class_set)):
         try:
             tree: LabelTree = load_forest(candidate, record.classes["names"])[0]
         except (TreeError, OSError):

@@ -17,7 +17,7 @@ from ..attacks import Attack
 from ..data import ClassSet, threat_space_for
 from ..data.suite import SuiteSet, available_suite, load_suite_set
 from ..digests import digest_of
-from ..evaluation import AttackPlan, EvaluationSet, RobustnessRecord, evaluate_model
+from ..evaluation import AttackPlan, EvaluationSet, RobustnessRecord, Shards, evaluate_model
 from ..evaluation.plan import describe_attacks
 from ..evaluation.record_files import load_records, measurement, save_records
 from ..files import read_json, write_atomically
@@ -28,6 +28,7 @@ from ..precision import resolve_bf16
 from ..progress import say
 from ..threat import Norm, Space
 from ..training.intake import processor_for
+from .evaluate import joined_shards
 from .leaderboard import WrittenLeaderboard, write_leaderboard
 
 logger = logging.get_logger(__name__)
@@ -78,12 +79,13 @@ def evaluate_suite(
     device: torch.device | str | None = None,
     progress: bool = True,
     figures: bool = True,
-) -> WrittenLeaderboard:
+) -> WrittenLeaderboard | None:
     """Measure models on data sets of the suite and write records and a leaderboard to ``output_dir``.
 
     ``samples.json`` there holds the rows of each set, chosen once for all models; ``records/`` a file of JSON
     lines a model. What is finished is not measured again, what was begun goes on from its last batch, further
-    models, sets and attacks join what is there.
+    models, sets and attacks join what is there. Processes of ``accelerate launch`` share the batches; the
+    first one writes.
 
     Args:
         models: folders or Hub ids of CLIP or SigLIP checkpoints.
@@ -93,12 +95,15 @@ def evaluate_suite(
         device: by default an accelerator if there is one.
         figures: draw those of the leaderboard.
 
+    Returns:
+        The leaderboard of all that the folder holds; None on processes other than the first.
+
     Raises:
         SuiteError: the images of a set are others than those that ``samples.json`` was made of.
         FileNotFoundError, ValueError: a model or set that is not there or does not fit; said before anything
             is measured.
     """
-    request = request or SuiteRequest()
+    request, shards = request or SuiteRequest(), joined_shards()
     request.plan("native")  # a wrong attack or budget must not wait for the data
     folder = Path(output_dir).expanduser()
     sources = dict.fromkeys(available_suite() if sets is None else sets)
@@ -108,11 +113,14 @@ def evaluate_suite(
     for name, source in sources.items():
         say(f"data: {specs[name].title}")
         opened.append(_open(specs[name], source, request, folder))
-    _save_samples(folder, opened)
+    if shards.rank == 0:
+        _save_samples(folder, opened)
     if device is None and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     for name in models:
-        _measure_model(os.fspath(name), opened, request, folder, device, progress)
+        _measure_model(os.fspath(name), opened, request, folder, device, progress, shards)
+    if shards.rank > 0:
+        return None
     return write_leaderboard(sorted((folder / "records").glob("*.jsonl")), folder, figures=figures)
 
 
@@ -210,7 +218,13 @@ def _save_samples(folder: Path, opened: Sequence[_Opened]) -> None:
 
 
 def _measure_model(
-    path: str, opened: Sequence[_Opened], request: SuiteRequest, folder: Path, device, progress: bool
+    path: str,
+    opened: Sequence[_Opened],
+    request: SuiteRequest,
+    folder: Path,
+    device,
+    progress: bool,
+    shards: Shards,
 ) -> None:
     """Records of one model on all sets, a set at a time."""
     model = load_robust_model(path)
@@ -226,7 +240,9 @@ def _measure_model(
             continue
         say(f"{public_name(path)} on {one.spec.title}: {len(one.data.rows)} images")
         state = folder / "state" / key[:16]
-        records = _measure(model, processor, path, one, request, progress, state)
+        records = _measure(model, processor, path, one, request, progress, state, shards)
+        if shards.rank > 0:
+            continue
         kept = {measurement(r): r for r in (load_records(file) if file.is_file() else ())}
         save_records(file, (kept | {measurement(r): r for r in records}).values())
         write_atomically(folder / DONE, json.dumps(sorted({*_done(folder), key}), indent=1) + "\n")
@@ -241,6 +257,7 @@ def _measure(
     request: SuiteRequest,
     progress: bool,
     state: Path,
+    shards: Shards,
 ) -> list[RobustnessRecord]:
     facts = getattr(model.config, "hier_robust", None) or {}
     bf16 = resolve_bf16(request.bf16_search, "bf16_search", model.device.type)
@@ -257,6 +274,7 @@ def _measure(
         seed=request.seed,
         progress=progress,
         state_dir=state,
+        shards=shards,
     )
 
 

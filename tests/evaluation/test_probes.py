@@ -10,10 +10,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from hf_hierrobust.attacks import PGD, cross_entropy
+from hf_hierrobust.evaluation import probes
 from hf_hierrobust.evaluation.plan import build_attacks
 from hf_hierrobust.evaluation.probes import Probed, diagnose
 
 CLASSES, EPS = 4, 8 / 255
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Fewer steps and queries than by default."""
+    monkeypatch.setattr(probes, "MORE_STEPS", 50)
+    monkeypatch.setattr(probes, "QUERIES", 60)
 
 
 def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,3 +201,25 @@ def test_nothing_right_when_clean_leaves_what_needs_no_label():
     found, cost = diagnose(Probed(classifier=net, labels=wrong, **values))
     assert [check.name for check in found] == ["twins", "randomised_outputs", "train_mode"]
     assert cost == (2, 0)
+
+
+@pytest.mark.parametrize("name", ["cosine", "hyperbolic"])
+def test_an_honest_clip_passes(clip, found, name):
+    """The calibrated tiny model, on the classes that it sees; attacks at which half of the images fall."""
+    pixels = clip[2]
+    one = found[0, name].classifier
+    other = found[0, "hyperbolic" if name == "cosine" else "cosine"].classifier
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.cat([pixels, (pixels + 0.1 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)])
+    with torch.no_grad():
+        labels = one(pixels).argmax(1)
+    more = {"attacks": build_attacks("pgd", eps=2 / 255), "pixels": pixels, "labels": labels}
+    bad, results = failed(one, relatives={"other": other}, **more)
+    assert not bad, bad
+    assert {check.name: check.verdict for check in results}["transfer_between_scores"] == "passed"
+
+
+def test_no_way_back_to_the_pixels_is_caught():
+    net = trained("linear")
+    bad, found = failed(lambda x: net((x * 255).to(torch.uint8) / 255), attack="square")
+    assert bad["gradients"].numbers["zero"] == 1 and len(found) == 4

@@ -8,7 +8,8 @@ import torch
 from hf_hierrobust import precision
 from hf_hierrobust.adapters.lora import add_lora, lora_config
 from hf_hierrobust.modeling import load_robust_model
-from hf_hierrobust.modeling.kernels import attack_kernels, class_token_only
+from hf_hierrobust.modeling.frozen_layers import frozen_layers
+from hf_hierrobust.modeling.kernels import attack_kernels
 
 
 def embed(model, pixel_values):
@@ -34,22 +35,23 @@ def clip_model(tiny_clip_dir):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("lora", [False, True])
-def test_the_class_token_alone_gives_the_same(clip_model, pixel_values, attention, lora):
-    if lora:
+@pytest.mark.parametrize("kind", ["fused", "plain", "lora"])
+def test_frozen_layers_give_the_same(clip_model, pixel_values, attention, kind):
+    if kind == "lora":
         pytest.importorskip("peft")
         add_lora(clip_model, lora_config(["vision"], r=2))
     clip_model.set_attn_implementation(attention)
     expected, layer = embed(clip_model, pixel_values), clip_model.vision_model.encoder.layers[-1]
     rows = []
     hook = layer.layer_norm2.register_forward_hook(lambda module, args, out: rows.append(out.shape[1]))
-    with class_token_only(clip_model):
+    with frozen_layers(clip_model, fused=kind != "plain"):
         assert near(embed(clip_model, pixel_values), expected)
-        with class_token_only(clip_model):
+        with frozen_layers(clip_model):
             assert near(embed(clip_model, pixel_values), expected)
     assert torch.equal(embed(clip_model, pixel_values)[0], expected[0])
     hook.remove()
     assert rows[:2] == [1, 1] and rows[2] > 1, "inside one token, outside all again"
+    assert all(p.grad is None for p in clip_model.parameters())
 
 
 def test_an_error_leaves_the_model_as_it_was(clip_model, pixel_values):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from suite_child import shared_by_two
 from tiny_data import CLASSES, make_images, make_tiny_clip
 
 from hf_hierrobust.cli.main import main
-from hf_hierrobust.evaluation import load_records
+from hf_hierrobust.evaluation import load_records, records_hash
 from hf_hierrobust.runs import suite
 from hf_hierrobust.runs.suite import SuiteError, SuiteRequest, evaluate_suite
 
@@ -102,6 +103,16 @@ def test_other_data_than_the_samples_were_chosen_from_are_refused(models, sets, 
         evaluate_suite(
             models[:1], tmp_path / "out", {first: source}, SuiteRequest(**QUICK | {"samples": 12}), **more
         )
+
+
+def test_two_processes_measure_what_one_does(models, sets, tmp_path):
+    request = QUICK | {"batch_size": 3, "bf16_search": False}
+    evaluate_suite(
+        models[:1], tmp_path / "alone", sets, SuiteRequest(**request), progress=False, figures=False
+    )
+    (tmp_path / "two").mkdir()
+    shared_by_two(tmp_path / "two", models[:1], sets, request)
+    assert records_hash(records_in(tmp_path / "two/out")) == records_hash(records_in(tmp_path / "alone"))
 
 
 def test_the_command_on_real_photos(shared_dir, tmp_path, capsys):

@@ -28,7 +28,7 @@ def evaluated(tiny_clip_dir, tiny_tree, tmp_path_factory, evaluation):
         tree=Forest((tiny_tree,)),
         evaluation=evaluation,
         per_device_eval_batch_size=8,
-        eps="24/255",
+        eps="48/255",
         max_steps=10,
         optim="adamw_torch",
         learning_rate=2e-3,
@@ -133,7 +133,7 @@ def test_evaluating_in_between_does_not_change_the_training(tiny_clip_dir, tiny_
 def test_kind03_evaluation_beside_training_is_cross_entropy_then_margin(evaluated):
     attacks = evaluated.evaluator.attacks
     assert [attack.loss for attack in attacks] == ["ce", "margin"]
-    assert {attack.threat.eps for attack in attacks} == {24 / 255}
+    assert {attack.threat.eps for attack in attacks} == {48 / 255}
 
 
 @pytest.mark.parametrize("attacked", [True, False])
