@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks.image.steps import ascend, start
+from ..classifiers import frozen
 from ..modeling import PixelPipeline, RobustDualEncoder
-from ..modes import evaluating, held_off
 from ..threat import ThreatModel
 
 LAYER = -2
@@ -58,8 +58,7 @@ def token_drift(
     """
     batches = [pixels] if isinstance(pixels, Tensor) else list(pixels)
     found: dict[str, list[Tensor]] = {"clean": [], "attacked": [], "base_attacked": []}
-    parameters = [*model.parameters(), *base.parameters()]
-    with evaluating(model, base), held_off(parameters, "requires_grad"):
+    with frozen(model, base):
         for number, batch in enumerate(batches):
             with torch.no_grad():
                 anchor = patch_tokens(base, pipeline(batch))

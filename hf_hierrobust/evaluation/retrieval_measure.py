@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import logging
 
 from ..attacks import EmbeddingPGD, TextAttack
+from ..classifiers import frozen
 from ..data import PixelCollator
 from ..data.captions import CaptionedImages
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
-from ..modes import evaluating, held_off
 from ..threat import ThreatModel
 from .retrieval import Pairs, attack_captions, attack_pixels, own_entries, ranks, recalls
 from .retrieval_records import RetrievalRecord
@@ -42,7 +42,7 @@ def measure_retrieval(
     Raises:
         ValueError: all images have the same single caption.
     """
-    with evaluating(images.model), held_off(list(images.model.parameters()), "requires_grad"):
+    with frozen(images.model):
         return _Measured(images, encoder, text_attack, common).records(threats, num_steps, step_size)
 
 
