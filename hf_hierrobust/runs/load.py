@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import AutoProcessor
-
-from ..modeling import load_robust_model
+from ..modeling import load_processor, load_robust_model
 from ..naming import public_name
 from ..progress import say
 from ..training import RobustTrainingArguments
@@ -37,7 +35,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     model = load_robust_model(path)
     if args.card_base_model is not None:  # what card, records and adapter call it
         model.name_or_path = args.card_base_model
-    processor = AutoProcessor.from_pretrained(path)
+    processor = load_processor(path)
     forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = data.main_set(args, forest.trees[0] if forest is not None else None)
     template = args.prompt_template(training_args.template)
