@@ -29,10 +29,10 @@ def softmax(z):
 
 
 def hier_robust() -> None:
-    """A tree with its levels at tangent norms 0.5, 0.33, 0.17 (r = 1), and Theorem 1's margins."""
+    """A tree with its levels at tangent norms 1.2, 0.7, 0.3 (r = 1), and Theorem 1's margins."""
     figure, (ball, margin) = plt.subplots(1, 2, figsize=(8.2, 3.9))
     ball.add_patch(plt.Circle((0, 0), 1, fill=False, color="#888888"))
-    radii = np.tanh([0.5, 0.33, 0.17])
+    radii = np.tanh([1.2, 0.7, 0.3])
     leaves = [leaf for tops in TREE.values() for kids in tops.values() for leaf in kids]
     angle = {leaf: 2 * np.pi * i / len(leaves) + 0.3 for i, leaf in enumerate(leaves)}
 
