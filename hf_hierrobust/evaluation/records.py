@@ -101,7 +101,7 @@ class RobustnessRecord:
         created: ISO date and time, UTC by default.
         wall_seconds: duration of the measurement, in seconds.
         cost: {"forwards", "backwards"} of the classifier per image, attacks and verdicts together.
-        checks: zero_gradient_fraction, robust_after_… for each attack, and the verdict ``masking``:
+        checks: zero_gradient_fraction, ``robust_after_…`` for each attack, and the verdict ``masking``:
             "none seen" or "suspected: …"; with ``diagnostics`` (`evaluation.diagnostics`) further checks by
             name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
