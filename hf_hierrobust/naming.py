@@ -16,6 +16,12 @@ _FILE_UNSAFE = re.compile(r'[/\\:*?"<>|]|^[.\s]|[.\s]$')
 # screen, with which a name could pass for another one.
 _HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# The directories of an absolute path inside a sentence. A slash after a word or another slash, or one of two,
+# is of a fraction (4/255), a relative path or a URL, and stays.
+_DIRECTORIES = re.compile(
+    r"(?:file:/+|(?<![\w/.~\\])(?!//)(?:/|(?:~|[A-Za-z]:)[/\\]))"  # where it starts
+    r"(?:[^\s/\\|,;:'\"`()]+[/\\])+"  # all but its last part
+)
 
 
 def check_text(argument: str, text: object, longest: int = LONGEST_TEXT) -> None:
@@ -122,6 +128,11 @@ def _last_part(name_or_path: str) -> str:
     except (OSError, ValueError):  # too long for a path, or with a zero byte: none of this machine
         return re.split(r"[/\\]", name_or_path)[-1]
     return name_or_path
+
+
+def without_directories(text: str) -> str:
+    """A sentence in which every absolute path of a machine is shrunk to its last part."""
+    return _DIRECTORIES.sub("", text)
 
 
 def level_name(level: int) -> str:

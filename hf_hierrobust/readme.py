@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,12 +21,19 @@ MEASURED = ("model-index", "metrics")
 """Front matter that states what a card measured: it is replaced with the card."""
 STATED = (*MEASURED, "library_name", "pipeline_tag", "base_model", "datasets")
 """Front matter that goes when the card goes."""
+MAX_CARD_BYTES = 4 << 20
 LISTS = ("tags", "datasets")
 """Front matter to which both sides add entries."""
 
 _HEADER = re.compile(r"\A\s*---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 # To the last end mark: text inside a card cannot end it.
 _CARD = re.compile(rf"{re.escape(BEGIN)}.*{re.escape(END)}\n?", re.DOTALL)
+
+
+def read_card(path: str | Path) -> str:
+    """A README as text, whoever wrote it; of an endless one the first `MAX_CARD_BYTES`."""
+    with Path(path).open("rb") as stream:
+        return stream.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
 
 
 def split_header(text: str) -> tuple[dict[str, Any], str]:

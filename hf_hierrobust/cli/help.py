@@ -55,6 +55,7 @@ SUMMARY = {
     "evaluate": "Measure clean and robust accuracy of a checkpoint.",
     "suite": "Measure several models on the zero-shot data sets, on the same images.",
     "attack": "Attack one image, and show what the model says of it before and after.",
+    "push": "Upload a run's checkpoint, card and records to the Hub.",
     "report": "Merge records of many models into one leaderboard with figures.",
     "convert": "Turn open_clip weights into a stock CLIP checkpoint, and back.",
     "tree": "Show the levels, counts and prompts of a class tree.",

@@ -11,7 +11,7 @@ from pathlib import Path
 from .help import SUMMARY
 from .values import UsageError
 
-PARSED = ("attack", "convert", "report", "suite", "tree")
+PARSED = ("attack", "convert", "push", "report", "suite", "tree")
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -88,6 +88,7 @@ def tiny_clip_config(
         "intermediate_size": 4 * vision_width,
         "num_hidden_layers": vision_layers,
         "num_attention_heads": max(1, vision_width // 32),
+        "projection_dim": projection_dim,
     }
     text = {
         "vocab_size": len(tokenizer),
@@ -96,6 +97,7 @@ def tiny_clip_config(
         "intermediate_size": 4 * text_width,
         "num_hidden_layers": text_layers,
         "num_attention_heads": max(1, text_width // 32),
+        "projection_dim": projection_dim,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

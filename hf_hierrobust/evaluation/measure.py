@@ -16,7 +16,7 @@ from .checkups import diagnose_target
 from .entries import records_of
 from .identity import plan_facts, run_facts
 from .images import Batches
-from .jobs import job_of, keys_of
+from .jobs import families, job_of, keys_of
 from .plan import AttackPlan, check_levels
 from .progress_line import progress_line
 from .records import RobustnessRecord
@@ -120,6 +120,9 @@ def measure(
     """
     shards = shards or Shards()
     check_levels(plan, any(target.data.tree for target in targets))
+    if plan.transfer and not any(families(target.found) for target in targets):
+        kept = sorted({one.name for target in targets for one in target.found})
+        raise ValueError(f"transfer has no effect: classifiers {kept} have one level each; add 'cosine'")
     names = _names(targets)
     most = max((len(target.data.batches(batch_size)) for target in targets), default=0)
     if shards.rank == 0 and shards.count > most:

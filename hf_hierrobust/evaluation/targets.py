@@ -85,8 +85,13 @@ def model_target(
     if plan.defence is not None:
         defended = {place: plan.defence.around(one.classifier) for place, one in enumerate(found)}
         target = replace(target, defended=defended)
-    if plan.text_attack is None or leaf is None:
+    if plan.text_attack is None:
         return target
+    if leaf is None:
+        raise ValueError(
+            f"text_attack attacks the prompts of the classifier 'cosine', which classifiers={list(names)} "
+            "leaves out: add it"
+        )
     start = time.perf_counter()
     text = attacked_text(model, tokenizer, class_set, plan.text_attack)
     attacked, to_node = prompt_classifier(model, pipeline, tokenizer, class_set, text)

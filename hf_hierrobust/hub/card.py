@@ -9,20 +9,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..evaluation.records import RobustnessRecord
 from ..files import write_atomically
-from ..naming import MACHINE_PATH, file_stem, public_name
+from ..naming import MACHINE_PATH, file_stem, without_directories
 from ..readme import BEGIN, END, merge
 from ..reports.depth_table import depth_table
+from ..reports.drift import drift_sentences
 from ..reports.markdown import Markdown, block, code, folded, literal, table, text, url
 from ..reports.masking import masking_sentence
 from ..reports.tables import attack_key, attack_names, records_table
 from ..threat import format_eps
-from ..uploads import README
+from ..uploads import EVAL_RESULTS, README
+from .eval_results import eval_results
 from .facts import CardFacts, TreeFacts
-from .metadata import card_metadata
+from .metadata import card_metadata, hub_name, last_part
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 ARXIV_ID = re.compile(r"\d{4}\.\d{4,5}(v\d+)?")
@@ -48,22 +49,15 @@ CAPTIONS = {
     "depth": "Margin against depth: what the norms of each level allow, and what the model has",
 }
 
-# The directories of an absolute path inside a sentence. A slash after a word, a colon or another slash is one
-# of a fraction (4/255), a URL or a relative path, and stays.
-DIRECTORIES = re.compile(
-    r"(?:file:/+|(?<![\w/:.~\\])(?:/|(?:~|[A-Za-z]:)[/\\]))"  # where it starts
-    r"(?:[^\s/\\|,;:'\"`()]+[/\\])+"  # all but its last part
-)
-
 
 def render_card(facts: CardFacts) -> str:
     """The card as Markdown with its YAML header, free of absolute paths of this machine.
 
     Everything that the template prints is escaped unless it is `Markdown` already.
     """
-    base_name, base_is_hub = _hub_name(facts.base_model)
-    datasets = [_hub_name(dataset) for dataset in facts.datasets]
-    name = _last_part(facts.model_name)
+    base_name, base_is_hub = hub_name(facts.base_model)
+    datasets = [hub_name(dataset) for dataset in facts.datasets]
+    name = last_part(facts.model_name)
     names = facts.class_names[:3]
     base_link = (
         Markdown(f"[{base_name}](https://huggingface.co/{base_name})") if base_is_hub else code(base_name)
@@ -86,9 +80,10 @@ def render_card(facts: CardFacts) -> str:
         labels=Markdown(", ".join(literal(entry) for entry in names)),
         hypothesis=literal(_format_string(facts.template)),
         prompts=Markdown(", ".join(literal(facts.template.replace("{}", entry)) for entry in names)),
-        warnings=[_without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
-        results_table=Markdown(records_table(facts.records).strip()) if facts.records else "",
+        warnings=[without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
+        results_table=_unbroken(records_table(facts.records).strip()) if facts.records else "",
         depth=Markdown(depth_table(facts.records).strip()),
+        drift=drift_sentences(facts.records),
         has_base=any(record.base for record in facts.records),
         base_missing=not all(record.base for record in facts.records),
         versions=list(dict.fromkeys(_items(record.versions) for record in facts.records)),
@@ -97,13 +92,15 @@ def render_card(facts: CardFacts) -> str:
         only_cosine={record.classifier for record in facts.records} == {"cosine"},
         attacks=_attacks(facts.records),
         figures=[_figure(path) for path in facts.figures],
-        threat_model=_without_directories(facts.threat_model),
+        threat_model=without_directories(facts.threat_model),
         datasets=Markdown(", ".join(text(entry) if hub else code(entry) for entry, hub in datasets)),
         settings=_settings("setting", facts.hyperparameters),
         defaults=_settings("setting", facts.defaults),
+        has_adapter=base_is_hub and bool(facts.hyperparameters.get("lora_r")) and not facts.visual_prompt,
+        trained_with=_items(facts.versions),
         trained=_counts(facts.trained_parameters),
         trees=[_tree(tree) for tree in facts.trees],
-        limitations=_without_directories(facts.limitations),
+        limitations=without_directories(facts.limitations),
         citation=block(facts.citation.strip(), "bibtex") if facts.citation else "",
     )
     hub_datasets = [entry for entry, is_hub in datasets if is_hub]
@@ -115,14 +112,25 @@ def render_card(facts: CardFacts) -> str:
 def write_card(output_dir: str | Path, facts: CardFacts) -> Path:
     """Writes the card into README.md in `output_dir`, around which what its owner wrote there stays.
 
-    A crash leaves the previous file whole.
+    The measurements also go to `.eval_results/robustness.yaml`, see `eval_results`. A crash leaves previous
+    files whole.
 
     Returns:
         Path of the card.
     """
-    path = Path(output_dir) / README
+    path, results = Path(output_dir) / README, Path(output_dir) / EVAL_RESULTS
     there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-    return write_atomically(path, merge(render_card(facts), there))
+    write_atomically(path, merge(render_card(facts), there))
+    if found := eval_results(facts.records, facts.repo_id):
+        write_atomically(results, found)
+    else:
+        results.unlink(missing_ok=True)
+    return path
+
+
+def _unbroken(shown: str) -> Markdown:
+    """A table whose intervals stay on one line, however narrow its columns are."""
+    return Markdown(re.sub(r"\[([\d.]+), ([\d.]+)\]", "[\\1,\u00a0\\2]", shown))
 
 
 def card_warnings(facts: CardFacts) -> list[str]:
@@ -200,8 +208,8 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (str, os.PathLike)) and MACHINE_PATH.match(os.fspath(value)):
-        return _last_part(os.fspath(value))
-    return _without_directories(str(value))
+        return last_part(os.fspath(value))
+    return without_directories(str(value))
 
 
 def _items(entries: Mapping[str, Any]) -> str:
@@ -226,8 +234,8 @@ def _tree(tree: TreeFacts) -> dict[str, Any]:
         "file": code(f"{file_stem(tree.name)}.tree.json"),
         "levels": len(tree.levels),
         "sizes": ", ".join(map(str, tree.levels)),
-        "source": _without_directories(tree.source).rstrip("."),
-        "licence": _without_directories(tree.licence).rstrip("."),
+        "source": without_directories(tree.source).rstrip("."),
+        "licence": without_directories(tree.licence).rstrip("."),
         "outline": block("\n".join(outline)) if 0 < len(outline) <= PRINTED_NODES else "",
     }
 
@@ -254,27 +262,8 @@ def _format_string(template: str) -> str:
     return before + "{}" + after
 
 
-def _hub_name(name_or_path: str) -> tuple[str, bool]:
-    """Public name, and whether it is the `namespace/name` of a Hub repository."""
-    name = _last_part(public_name(name_or_path))
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return name, False
-    return name, name == name_or_path and "/" in name
-
-
 def _paper_link(facts: CardFacts) -> Markdown:
     title = facts.paper_title or (f"arXiv:{facts.paper_id}" if facts.paper_id else "")
     if ARXIV_ID.fullmatch(facts.paper_id):
         return Markdown(f"[{text(title)}](https://arxiv.org/abs/{facts.paper_id})")
     return text(title)
-
-
-def _last_part(path: str) -> str:
-    """What remains of a path of some machine, POSIX or Windows; other text stays."""
-    return PurePosixPath(path.replace("\\", "/")).name if MACHINE_PATH.match(path) else path
-
-
-def _without_directories(shown: str) -> str:
-    return DIRECTORIES.sub("", shown)

@@ -45,6 +45,7 @@ class CardFacts:
         hyperparameters: Training settings as they were really used; None and keys that end in "token" are
             left out.
         defaults: Settings that stand at their defaults, folded away.
+        versions: What the training ran with, such as "torch" and "commit".
         trained_parameters: Number of trained scalars by parameter group.
         trees: The class trees, if the objective used any.
         visual_prompt: The defence is a visual prompt, which stock transformers does not load.
@@ -74,6 +75,7 @@ class CardFacts:
     template: str = "a photo of a {}."
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     trained_parameters: Mapping[str, int] = field(default_factory=dict)
     trees: Sequence[TreeFacts] = ()
     visual_prompt: bool = False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..evaluation.records import RobustnessRecord
+from ..naming import MACHINE_PATH, public_name
 from ..reports.markdown import plain
 from ..reports.tables import attack_key, attack_names, attack_short, scored_by
 from .facts import CardFacts
@@ -60,3 +63,18 @@ def _eval_results(record: RobustnessRecord, attack: str) -> list[EvalResult]:
         EvalResult(metric_name="clean accuracy", metric_value=record.clean_accuracy, **where),
         EvalResult(metric_name="robust accuracy", metric_value=record.robust_accuracy, **where),
     ]
+
+
+def hub_name(name_or_path: str) -> tuple[str, bool]:
+    """Public name, and whether it is the `namespace/name` of a Hub repository."""
+    name = last_part(public_name(name_or_path))
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return name, False
+    return name, name == name_or_path and "/" in name
+
+
+def last_part(path: str) -> str:
+    """What remains of a path of some machine, POSIX or Windows; other text stays."""
+    return PurePosixPath(path.replace("\\", "/")).name if MACHINE_PATH.match(path) else path

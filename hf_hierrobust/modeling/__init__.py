@@ -9,6 +9,7 @@ from .prompts import encode_prompts
 from .reference import ReferenceModel
 from .side_files import CorruptSideFileError
 from .siglip import RobustSiglipModel
+from .sources import load_processor
 from .text_checks import TokenizerError, check_prompts
 from .text_encoder import TextEncoder, TokenBatch, text_inputs
 
@@ -27,6 +28,7 @@ __all__ = [
     "as_robust_model",
     "check_prompts",
     "encode_prompts",
+    "load_processor",
     "load_robust_model",
     "text_inputs",
 ]

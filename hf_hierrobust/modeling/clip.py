@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from .dual_encoder import RobustDualEncoder
 
@@ -13,6 +13,12 @@ class RobustCLIPModel(RobustDualEncoder, CLIPModel):
 
     stock_class = CLIPModel
     projections = {"text_projection": "text_projection", "visual_projection": "visual_projection"}
+
+    def __init__(self, config: CLIPConfig):
+        # CLIPVisionModelWithProjection builds its projection by the tower's own copy of the width.
+        for tower in (config.text_config, config.vision_config):
+            tower.projection_dim = config.projection_dim
+        super().__init__(config)
 
     @property
     def embedding_dim(self) -> int:

@@ -19,11 +19,12 @@ from transformers.utils import can_return_tuple
 from ..adapters.lora import adapter_facts, has_adapters, merged_state
 from ..adapters.visual_prompts import VisualPrompts, remove_visual_prompt
 from ..files import write_atomically
-from ..readme import with_tags
+from ..readme import read_card, with_tags
 from ..uploads import README, upload
 from .hier_head import HierHead
 from .side_files import PROMPT_FILE, SIDE_FILE, is_side_key, load_prompt_file, load_side_file, save_side_files
-from .sources import companion_file, dual_encoder_type, hub_options
+from .sources import check_weights, companion_file, dual_encoder_type, hub_options, refuse_code, tensors_only
+from .stored_facts import check_facts
 
 CONFIG_KEY = "hier_robust"
 
@@ -84,7 +85,7 @@ class RobustDualEncoder:
         config.return_dict = True
         super().__init__(config)
         self.card_text: str | None = None
-        facts = getattr(config, CONFIG_KEY, None) or {}
+        facts = check_facts(getattr(config, CONFIG_KEY, None) or {})
         stored = ("text_levels", *HierHead.CONSTANTS)
         self.hier_head = HierHead(
             self.embedding_dim, **{name: facts[name] for name in stored if name in facts}
@@ -289,11 +290,14 @@ class RobustDualEncoder:
             visual_prompt: False leaves the checkpoint's visual prompt out, as stock transformers does.
 
         Raises:
-            ValueError: the checkpoint is not a dual encoder of this family.
-            CorruptSideFileError: ``hier_head.safetensors`` or the announced ``visual_prompt.safetensors``
-                cannot be read.
+            ValueError: the checkpoint is not a dual encoder of this family; or code of others was asked for.
+            UnsafeCheckpointError: a file of it names code or files elsewhere, or is a pickle with more than
+                tensors in it.
+            CorruptSideFileError: the announced ``hier_head.safetensors`` or ``visual_prompt.safetensors``
+                is not there, cannot be read, or holds what no training writes.
         """
         source, hub = pretrained_model_name_or_path, hub_options(kwargs)
+        refuse_code(kwargs)
         if (found := dual_encoder_type(source, **hub)) != cls.config_class.model_type:
             raise ValueError(
                 f"model_name_or_path={str(source)!r} is a {found!r} checkpoint, which is not for "
@@ -302,15 +306,19 @@ class RobustDualEncoder:
         # Robust fine-tuning in half precision loses eps-sized steps: checkpoints load in fp32.
         if "torch_dtype" not in kwargs:  # the old name, which transformers still takes
             kwargs.setdefault("dtype", torch.float32)
-        loaded = super().from_pretrained(source, *args, **kwargs)
+        check_weights(source, **hub)
+        with tensors_only(source):
+            loaded = super().from_pretrained(source, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if hier_head and (path := companion_file(source, SIDE_FILE, **hub)) is not None:
-            load_side_file(model, path)
+        facts = getattr(model.config, CONFIG_KEY, None) or {}
+        if hier_head:
+            path = companion_file(source, SIDE_FILE, **hub)
+            if path is not None or "curvature" in facts:
+                load_side_file(model, path)
         if not visual_prompt:
             remove_visual_prompt(model)
         elif model.visual_prompt is not None:
             load_prompt_file(model, companion_file(source, PROMPT_FILE, **hub))
-        trained_here = bool(getattr(model.config, CONFIG_KEY, None))
-        if trained_here and (path := companion_file(source, "README.md", **hub)) is not None:
-            model.card_text = Path(path).read_text(encoding="utf-8")
+        if facts and (path := companion_file(source, README, **hub)) is not None:
+            model.card_text = read_card(path)
         return loaded

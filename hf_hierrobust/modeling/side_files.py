@@ -13,16 +13,27 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..adapters.lora import adapter_layers, has_adapters, load_adapter, merged_state, save_adapter
+from ..stock_files import one_line
 from .hier_head import HierHead
 
 SIDE_FILE = "hier_head.safetensors"
 PROMPT_FILE = "visual_prompt.safetensors"
 ADAPTER_DIR = "adapter"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MAX_HEADER_BYTES = 1 << 20
+HEAD_RANGES = {
+    "log_image_scale": (-30.0, 30.0),
+    "log_text_scale": (-30.0, 30.0),
+    "curvature": (1e-6, 1e6),
+    "kappa": (0.0, 1e8),
+    "vic_radius": (0.0, 1e4),
+}
+UNCALIBRATED = ("kappa", "vic_radius")
+"""NaN before the calibration."""
 _FILE_OF = {"hier_head.": SIDE_FILE, "visual_prompt.": PROMPT_FILE}
 
 
@@ -81,35 +92,43 @@ def load_side_files(model: PreTrainedModel, directory: str | os.PathLike) -> Non
             load_adapter(model, load_file(path))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise CorruptSideFileError(
-                f"{path} is corrupt ({error}): resume from an earlier checkpoint"
+                f"{path} is corrupt ({one_line(error)}): resume from an earlier checkpoint"
             ) from error
         _check_base(model, directory / "model.safetensors")
 
 
-def load_side_file(model: PreTrainedModel, path: str | os.PathLike) -> None:
+def load_side_file(model: PreTrainedModel, path: str | os.PathLike | None) -> None:
     """Load the head's tensors into a model.
 
     Raises:
-        CorruptSideFileError: unreadable file, wrong tensors, or another curvature than the config's.
+        CorruptSideFileError: no file, an unreadable one, wrong tensors, values that no training gives, or
+            another curvature than the config's.
     """
     try:
-        state = load_file(path)
+        if path is None:
+            raise FileNotFoundError("the config announces a hyperbolic head, but the file is not there")
+        state = _tensors(path, model.hier_head)
+        _check_head(state)
         _check_curvature(state, model.hier_head)
         model.hier_head.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise _corrupt(model, path, error, "hier_head=False") from error
+        raise _corrupt(model, path or SIDE_FILE, error, "hier_head=False") from error
 
 
 def load_prompt_file(model: PreTrainedModel, path: str | os.PathLike | None) -> None:
     """Load the visual prompt that the config announces.
 
     Raises:
-        CorruptSideFileError: no file, an unreadable one, or a prompt of another kind or size.
+        CorruptSideFileError: no file, an unreadable one, or a prompt of another kind or size, or not finite.
     """
     try:
         if path is None:
             raise FileNotFoundError("the config announces a visual prompt, but the file is not there")
-        model.visual_prompt.load_state_dict(load_file(path))
+        state = _tensors(path, model.visual_prompt)
+        for name, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise RuntimeError(f"{name} has values that are not finite")
+        model.visual_prompt.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise _corrupt(model, path or PROMPT_FILE, error, "visual_prompt=False") from error
 
@@ -117,10 +136,32 @@ def load_prompt_file(model: PreTrainedModel, path: str | os.PathLike | None) -> 
 def _corrupt(model: PreTrainedModel, path, error: Exception, option: str) -> CorruptSideFileError:
     stock = model.stock_class.__name__
     return CorruptSideFileError(
-        f"{path} is corrupt ({error}). The {stock.removesuffix('Model')} weights beside it are unaffected: "
-        f"load them with {stock}.from_pretrained, or {type(model).__name__}.from_pretrained(..., "
+        f"{path} is corrupt ({one_line(error)}). The {stock.removesuffix('Model')} weights beside it are "
+        f"unaffected: load them with {stock}.from_pretrained, or {type(model).__name__}.from_pretrained(..., "
         f"{option}), and restore the side file from another checkpoint"
     )
+
+
+def _tensors(path: str | os.PathLike, module: nn.Module) -> dict[str, Tensor]:
+    """The file's tensors, if it is no larger than the module's own would be."""
+    own = sum(tensor.numel() * 8 for tensor in module.state_dict().values())
+    size = os.path.getsize(path)
+    if size > own + MAX_HEADER_BYTES:
+        raise RuntimeError(f"it has {size:,} bytes, far more than its tensors need")
+    state = load_file(path)
+    if kinds := {tensor.dtype for tensor in state.values() if not tensor.is_floating_point()}:
+        raise RuntimeError(f"it holds {min(map(str, kinds))}, not floating-point numbers")
+    return state
+
+
+def _check_head(state: dict[str, Tensor]) -> None:
+    """Values that a calibrated head, or one before its calibration, can have."""
+    for name, tensor in state.items():
+        low, high = HEAD_RANGES.get(name, (-math.inf, math.inf))
+        inside = ((tensor >= low) & (tensor <= high)) | (tensor.isnan() & (name in UNCALIBRATED))
+        if not bool(inside.all()):
+            shown = tensor.flatten()[~inside.flatten()][0]
+            raise RuntimeError(f"{name}={float(shown):g} is not in [{low:g}, {high:g}]")
 
 
 def _check_curvature(state: dict[str, Tensor], head: HierHead) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
-from transformers import AutoConfig
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.utils import cached_file
+
+from ..stock_files import INDEX, SETTINGS, UnsafeCheckpointError, check_settings, one_line, shard_names
 
 MODEL_TYPES = ("clip", "siglip")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
@@ -33,7 +38,7 @@ def dual_encoder_type(name_or_path, **hub) -> str:
 
     Raises:
         FileNotFoundError: a local path without a checkpoint, or an id that the Hub does not give.
-        ValueError: it is of another type, which is named.
+        ValueError: it is of another type, which is named; or its config asks for code, see `check_settings`.
     """
     path = Path(name_or_path).expanduser() / hub.get("subfolder", "")
     if (path.is_absolute() or str(name_or_path).startswith(".")) and not (path / "config.json").is_file():
@@ -42,7 +47,11 @@ def dual_encoder_type(name_or_path, **hub) -> str:
             "folder of a saved model, or a Hub id"
         )
     try:
-        model_type = AutoConfig.from_pretrained(name_or_path, **hub).model_type
+        config = companion_file(name_or_path, "config.json", **hub)
+        if config is None:
+            model_type = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub).model_type
+        else:
+            model_type = check_settings(config).get("model_type")
     except OSError as error:  # several sentences about the Hub that name no argument
         why = str(error).splitlines()[0].rstrip(".")
         raise FileNotFoundError(
@@ -56,3 +65,72 @@ def dual_encoder_type(name_or_path, **hub) -> str:
             "such as openai/clip-vit-base-patch32 or google/siglip-base-patch16-224"
         )
     return model_type
+
+
+def check_weights(name_or_path, **hub) -> None:
+    """Refuse a repository whose weights are elsewhere, before transformers follows it there.
+
+    Raises:
+        UnsafeCheckpointError: an index that names other files than parts beside it, or an adapter at the
+            root, which transformers would put on top of the weights, or on those of another repository.
+    """
+    if companion_file(name_or_path, "adapter_config.json", **hub) is not None:
+        raise UnsafeCheckpointError(
+            f"{str(name_or_path)!r} has adapter_config.json beside its config.json, and transformers would "
+            "put the adapter on top of merged weights: merge it into its base, or move it to the folder "
+            "'adapter/'"
+        )
+    if (index := companion_file(name_or_path, INDEX, **hub)) is not None:
+        shard_names(index)
+
+
+def refuse_code(kwargs: dict) -> None:
+    """Refuse the arguments of ``from_pretrained`` that run what a checkpoint brings along.
+
+    Raises:
+        ValueError: one of them is set.
+    """
+    if kwargs.pop("trust_remote_code", None) or kwargs.get("weights_only") is False:
+        raise ValueError(
+            "trust_remote_code=True and weights_only=False would run code of the checkpoint, which is never "
+            "done here: leave them out"
+        )
+
+
+@contextmanager
+def tensors_only(name_or_path) -> Iterator[None]:
+    """Say in one line that weights being loaded are no tensors, or more than these.
+
+    Raises:
+        UnsafeCheckpointError: in place of the errors of safetensors, of torch's restricted unpickler, and of
+            transformers on tensors of other shapes than the config's.
+    """
+    try:
+        yield
+    except (SafetensorError, UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
+            raise
+        raise UnsafeCheckpointError(
+            f"the weights of {str(name_or_path)!r} are not what their name says, or hold more than tensors: "
+            f"{one_line(error)[:300]}"
+        ) from error
+
+
+def load_processor(name_or_path, **hub) -> ProcessorMixin:
+    """The processor of a checkpoint, of transformers' own classes only.
+
+    Raises:
+        UnsafeCheckpointError: its files name code of the repository.
+        ValueError: there is none, or one that cannot be read.
+    """
+    for name in SETTINGS[1:]:
+        if (path := companion_file(name_or_path, name, **hub)) is not None:
+            check_settings(path)
+    try:
+        return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False, **hub)
+    except OSError:
+        raise
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ValueError(
+            f"the processor of {str(name_or_path)!r} cannot be loaded: {one_line(error)}"
+        ) from error

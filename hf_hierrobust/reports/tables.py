@@ -104,9 +104,9 @@ def records_table(
         raise ValueError("records is empty; a table needs at least one record.")
     if interval not in ("brackets", "plusminus"):
         raise ValueError(f"interval={interval!r} is unknown; choose 'brackets' or 'plusminus'.")
-    labels = attack_names(records)
+    labels, common = _told_apart(attack_names(records))
     columns = _COLUMNS | {"Attack": lambda record: labels[attack_key(record)]}
-    shown, shared = [], []
+    shown, shared = [], [f"attacks {text(common)}"] if common else []
     for title, value_of in columns.items():
         varies = len({value_of(record) for record in records}) > 1
         if varies or title in ("Level", "Classifier"):
@@ -136,6 +136,14 @@ def records_table(
     if any(map(doubted, records)):
         lines += ["", f"{DOUBT} Probably too high: a check of the attack failed, see the record's `checks`."]
     return "\n".join(lines) + "\n"
+
+
+def _told_apart(labels: dict[str, str]) -> tuple[dict[str, str], str]:
+    """What tells some attacks apart, by their keys, and what their names have in common."""
+    parts = {key: label.split(", ") for key, label in labels.items()}
+    common = [part for part in next(iter(parts.values())) if all(part in own for own in parts.values())]
+    short = {key: ", ".join(part for part in own if part not in common) for key, own in parts.items()}
+    return (short, ", ".join(common)) if all(short.values()) else (labels, "")
 
 
 _COLUMNS: dict[str, Callable[[RobustnessRecord], Any]] = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import AutoProcessor
-
-from ..modeling import load_robust_model
+from ..modeling import load_processor, load_robust_model
 from ..naming import public_name
 from ..progress import say
 from ..training import RobustTrainingArguments
@@ -32,12 +30,12 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     say(f"data: {public_name(args.eval_source)}")
     data = load_data(args, training_args, training)
     class_set = data.class_set
-    path = _model_path(args, training_args.seed)
+    path = model_path(args, training_args.seed)
     say(f"model: {public_name(path)}")
     model = load_robust_model(path)
     if args.card_base_model is not None:  # what card, records and adapter call it
         model.name_or_path = args.card_base_model
-    processor = AutoProcessor.from_pretrained(path)
+    processor = load_processor(path)
     forest = forest_for(None, training_args, class_set, model, processor.tokenizer)
     main = data.main_set(args, forest.trees[0] if forest is not None else None)
     template = args.prompt_template(training_args.template)
@@ -54,7 +52,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     )
 
 
-def _model_path(args: RunArguments, seed: int) -> str:
+def model_path(args: RunArguments, seed: int) -> str:
+    """Folder or Hub id of a run's model; the embedded default is pretrained where it is not there yet."""
     return glyph_base(seed) if args.model_name_or_path == "glyphs" else args.model_name_or_path
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from ..attacks import TextAttack, TrainingAttack
 from ..digests import describe_differences
-from ..evaluation.records import RobustnessRecord
+from ..evaluation.records import RobustnessRecord, environment_versions
 from ..hierarchy import Forest, LabelTree
 from ..hub import CardFacts, TreeFacts
 from ..naming import public_name
 from ..objectives import Objective
 from ..threat import ThreatModel
 from .arguments import RobustTrainingArguments
+from .source import source_commit
 
 _FOLDED = ("warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")
 """Training arguments that a card folds away where they stand at their defaults."""
@@ -131,6 +132,7 @@ def card_facts(
         template=args.template,
         hyperparameters={key: value for key, value in settings.items() if key not in defaults},
         defaults=defaults,
+        versions=environment_versions() | ({"commit": commit} if (commit := source_commit()) else {}),
         trained_parameters=facts.trained,
         trees=[_tree_facts(tree) for tree in facts.trees],
         visual_prompt=_has_visual_prompt(args),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from transformers import (
-    AutoProcessor,
     BaseImageProcessor,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -17,7 +16,7 @@ from transformers import (
 from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
 from ..data import ClassSet, available_class_sets, class_set_of, load_class_set
 from ..hierarchy import Forest, TreeSpec, load_forest
-from ..modeling import RobustDualEncoder, TextEncoder
+from ..modeling import RobustDualEncoder, TextEncoder, load_processor
 from ..objectives import OBJECTIVES, Objective
 from .arguments import RobustTrainingArguments
 
@@ -35,7 +34,7 @@ def processor_for(processing_class, model: RobustDualEncoder) -> ProcessorMixin:
             raise ValueError(f"processing_class is missing and the model has no name_or_path: {whole}")
         processing_class = model.name_or_path
     if isinstance(processing_class, (str, os.PathLike)):
-        processing_class = AutoProcessor.from_pretrained(processing_class)
+        processing_class = load_processor(processing_class)
     lacks = {
         "an image processor": isinstance(processing_class, PreTrainedTokenizerBase),
         "a tokenizer": isinstance(processing_class, BaseImageProcessor),

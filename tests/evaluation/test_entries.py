@@ -248,3 +248,10 @@ def test_an_interrupted_evaluation_of_every_kind_ends_with_the_same_records(clip
     assert [r.cost for r in resumed] == [r.cost for r in whole]
     with pytest.raises(StateError, match="targets"):
         measure(clip, besides | {"targets": ("within",)}, state_dir=tmp_path / "state", **options)
+
+
+def test_what_the_classifiers_leave_no_room_for_is_refused(clip):
+    with pytest.raises(ValueError, match=r"transfer has no effect: classifiers .'rollup'. have one level"):
+        measure(clip, {"transfer": True}, names=("rollup",))
+    with pytest.raises(ValueError, match="text_attack attacks the prompts of the classifier 'cosine'"):
+        measure(clip, {"text_attack": PhotoToPicture()}, names=("hyperbolic",))

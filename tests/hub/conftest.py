@@ -28,7 +28,8 @@ def _run_client(
     *,
     token: str | None = "",
     check: bool = True,
-    timeout: float = 180,
+    offline: bool = False,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess:
     """Runs `code` (dedented) in a fresh Python in `tmp_path`, with `server` as its only Hub.
 
@@ -40,6 +41,7 @@ def _run_client(
         tmp_path: Working directory; the client's cache and stored tokens are below it.
         token: Value of `HF_TOKEN`: "" is the server's own valid token, None leaves the variable out.
         check: Fail with the client's output when it ends with an error.
+        offline: The client must get by with its cache.
 
     Returns:
         The finished process; its attribute `reports` is the list of reported values.
@@ -55,6 +57,8 @@ def _run_client(
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if offline:
+        env["HF_HUB_OFFLINE"] = "1"
     if token is not None:
         env["HF_TOKEN"] = token or server.token
     report_path = tmp_path / "reports.jsonl"
@@ -83,5 +87,5 @@ def report(value):
 
 @pytest.fixture(scope="session")
 def run_client() -> Callable[..., subprocess.CompletedProcess]:
-    """The function `run_client(server, code, tmp_path, *, token="", check=True, timeout=180)`."""
+    """The function `run_client(server, code, tmp_path, *, token, check, offline, timeout)`."""
     return _run_client

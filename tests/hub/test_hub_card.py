@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_hierrobust.evaluation.records import RobustnessRecord, describe_samples
 from hf_hierrobust.hub import CardFacts, TreeFacts, render_card, write_card
+from hf_hierrobust.uploads import EVAL_RESULTS
 
 ABSOLUTE = re.compile(r"(?<![\w/:.])(/[\w.-]+){2,}|[A-Za-z]:\\")
 
@@ -103,6 +104,39 @@ def test_model_index_equals_the_records():
     assert [result.metric_value for result in ModelCard(text).data.eval_results] == [48 / 64, 17 / 64] * 2
 
 
+def test_eval_results_beside_the_card_equal_the_records(tmp_path):
+    local = make_record(dataset="photos")
+    facts = make_facts(records=(*make_facts().records, local), repo_id="me/robust")
+    write_card(tmp_path, facts)
+    entries = parse_eval_result_entries(yaml.safe_load((tmp_path / EVAL_RESULTS).read_text()))
+    assert {entry.dataset_id for entry in entries} == {"org/glyphs"}, "the Hub knows no local data"
+    assert [entry.value for entry in entries] == [48 / 64, 17 / 64] * 2
+    assert [entry.task_id for entry in entries[1:3]] == [
+        "zero_shot_robust_leaf",
+        "zero_shot_clean_superclass",
+    ]
+    assert "apgd-ce-20 linf:4/255 native" in entries[1].notes and "apgd" not in entries[0].notes
+    assert entries[0].source_url == "https://huggingface.co/me/robust/blob/main/results.json"
+    write_card(tmp_path, make_facts(records=()))
+    assert not (tmp_path / EVAL_RESULTS).exists(), "what is no longer on the card"
+
+
+def test_a_card_says_with_what_it_was_trained_and_what_the_model_is_not_for():
+    _, body = split_card(render_card(make_facts(versions={"torch": "9.9", "commit": "abc123 with changes"})))
+    assert "Trained with torch 9.9, commit abc123 with changes." in section(body, "Training")
+    assert "no security boundary" in section(body, "Intended use and misuse")
+    assert "Trained with" not in render_card(make_facts())
+
+
+def test_an_adapter_is_shown_where_its_base_can_be_loaded():
+    adapted = make_facts(hyperparameters={"lora_r": 8})
+    assert 'folder = snapshot_download("glyph-clip-robust", allow_patterns="adapter/*")' in render_card(
+        adapted
+    )
+    for other in (make_facts(), replace(adapted, base_model="/models/clip")):
+        assert "AutoPeftModel" not in render_card(other)
+
+
 def test_records_of_different_seeds_stay_apart():
     records = (make_record(seed=0), make_record(seed=1, robust_accuracy=9 / 64))
     header, _ = split_card(render_card(make_facts(records=records)))
@@ -118,7 +152,7 @@ def test_measured_table_has_the_base_beside_the_result():
     row = next(line for line in measured.splitlines() if line.startswith("| leaf"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert [cell.split(" ")[0] for cell in cells[-4:]] == ["87.5", "75.0", "1.6", "26.6"]
-    assert cells[-1] == f"26.6 [{low:.1f}, {high:.1f}]"
+    assert cells[-1] == f"26.6 [{low:.1f},\u00a0{high:.1f}]", "the interval stays on one line"
     for said in ("images 64", "seed 3", "apgd-ce-20", "eps 4/255", "torch 9.8.7"):
         assert said in measured
     assert "**Nothing was measured.**" not in body
@@ -282,7 +316,7 @@ def test_write_card_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_card(tmp_path / "run", replace(make_facts(), records=()))
     assert path.read_text(encoding="utf-8") == before
-    assert [entry.name for entry in path.parent.iterdir()] == ["README.md"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".eval_results", "README.md"]
 
 
 @pytest.mark.parametrize("shared", [None, 0, 3])

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from hf_hierrobust.evaluation.record_files import save_records
 from hf_hierrobust.hub import check_folder, push_folder, write_card
+from hf_hierrobust.uploads import EVAL_RESULTS
 
 PRIVATE = (
     "training_args.bin",
@@ -120,7 +121,7 @@ def test_round_trip_with_stock_transformers(hub, run_client, run_folder, tmp_pat
     expected = {path.name for path in run_folder.iterdir() if path.is_file()} - set(PRIVATE)
     assert {"README.md", "config.json", "model.safetensors", "hier_head.safetensors"} <= expected
     assert {"label.tree.json", "results.json"} <= expected
-    assert set(listed) == expected | {"figures/before_after.png", ".gitattributes"}
+    assert set(listed) == expected | {"figures/before_after.png", EVAL_RESULTS, ".gitattributes"}
     assert not any(b"hf_secret" in blob.content for blob in repo.files.values())
     assert not any(b"hf_secret" in content for content in hub.lfs_store.values())
     assert repo.files["model.safetensors"].content == (run_folder / "model.safetensors").read_bytes()

@@ -10,6 +10,16 @@ from example_records import make_record
 from hf_hierrobust.reports import attack_label, records_table
 
 
+def test_a_table_shows_what_tells_attacks_apart():
+    one = make_record().attack
+    other = one | {"eps": 1 / 255, "eps_text": "1/255", "step_size": 0.25 / 255}
+    table = records_table([make_record(), make_record(attack=other)])
+    assert "| eps 4/255, step 1/255 |" in table and "| eps 1/255, step 0.25/255 |" in table
+    assert "Attacks pgd-20, linf;" in table
+    same = records_table([make_record(), make_record(attack=one | {"restarts": 2})])
+    assert "| pgd-20, linf, eps 4/255, step 1/255, 2 restarts |" in same, "one is told apart by nothing"
+
+
 def test_attacks_have_a_short_name():
     attack = make_record().attack
     assert attack_label(attack) == "pgd-20, linf, eps 4/255, step 1/255"

@@ -115,7 +115,7 @@ def test_trained_groups_are_announced_with_their_counts(tiny_clip_dir, tiny_tree
     model = trainer.model
     vision = sum(p.numel() for p in model.vision_model.parameters()) + model.visual_projection.weight.numel()
     assert f"vision {vision:,}" in said
-    assert f"text_projection {model.text_projection.weight.numel():,}" in said and "hier_head 2" in said
+    assert f"text_projection {model.text_projection.weight.numel():,}" in said and "hier_head 3" in said
 
 
 def test_the_model_config_records_the_recipe(tiny_clip_dir, tiny_tree, tmp_path):
