@@ -20,8 +20,8 @@ Returns:
     mistake_severity (float): of the mistakes; NaN where there is none.
     hierarchical_distance (float): the mean over all examples, right ones at 0.
 Examples:
-    Four leaves, kit fox, wolf, oak and rose, below the superclasses animal and plant. A wolf taken for a fox is
-    a mistake of height 1, an oak taken for a fox one of height 2:
+    Four leaves, kit fox, wolf, oak and rose, below the superclasses animal and plant. A wolf taken for a fox
+    is a mistake of height 1, an oak taken for a fox one of height 2:
 
     >>> metric = evaluate.load("mistake_severity")
     >>> metric.compute(predictions=[0, 0, 0, 3], references=[0, 1, 2, 3], levels=[[0, 0, 1, 1]])
