@@ -15,13 +15,13 @@ CLASSES = ("cat", "dog", "oak", "rose")
 PATHS = {"cat": ["animal"], "dog": ["animal"], "oak": ["plant"], "rose": ["plant"]}
 
 
-def make_tiny_clip(directory: Path, seed: int = 0) -> str:
+def make_tiny_clip(directory: Path, seed: int = 0, context: int = 16) -> str:
     """A randomly initialised two-layer CLIP with tokenizer and processor, as stock transformers saves it."""
     from transformers import CLIPModel
 
     from hf_hierrobust.demo.tiny import build_processor, build_tokenizer, tiny_clip_config
 
-    tokenizer = build_tokenizer(WORDS)
+    tokenizer = build_tokenizer(WORDS, max_length=context)
     torch.manual_seed(seed)
     config = tiny_clip_config(tokenizer, vision_width=32, vision_layers=2, text_width=32, projection_dim=32)
     CLIPModel(config).save_pretrained(directory)
