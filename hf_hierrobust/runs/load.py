@@ -30,7 +30,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     say(f"data: {public_name(args.eval_source)}")
     data = load_data(args, training_args, training)
     class_set = data.class_set
-    path = _model_path(args, training_args.seed)
+    path = model_path(args, training_args.seed)
     say(f"model: {public_name(path)}")
     model = load_robust_model(path)
     if args.card_base_model is not None:  # what card, records and adapter call it
@@ -52,7 +52,8 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     )
 
 
-def _model_path(args: RunArguments, seed: int) -> str:
+def model_path(args: RunArguments, seed: int) -> str:
+    """Folder or Hub id of a run's model; the embedded default is pretrained where it is not there yet."""
     if args.model_name_or_path != "glyphs":
         return args.model_name_or_path
     from ..demo.glyphs import glyph_dataset, glyph_paths
