@@ -54,8 +54,11 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
 
 def model_path(args: RunArguments, seed: int) -> str:
     """Folder or Hub id of a run's model; the embedded default is pretrained where it is not there yet."""
-    if args.model_name_or_path != "glyphs":
-        return args.model_name_or_path
+    return glyph_base(seed) if args.model_name_or_path == "glyphs" else args.model_name_or_path
+
+
+def glyph_base(seed: int = 42) -> str:
+    """Folder of the tiny CLIP pretrained on rendered symbols; found in the cache, else trained in minutes."""
     from ..demo.glyphs import glyph_dataset, glyph_paths
     from ..demo.pretraining import PretrainRecipe, pretrain_glyph_clip
 
