@@ -26,6 +26,8 @@ def check_combinations(command: str, args: RunArguments, training: Mapping) -> N
     _check_prompts(args)
     if command == "train":
         _check_objective(training)
+        if args.retrieval:
+            raise UsageError("retrieval=True is what evaluate measures: leave it out of train")
     names = args.classifiers
     if names and training.get("tree") is None and all("rollup" in name for name in names):
         raise UsageError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")

@@ -26,6 +26,7 @@ def run(values: Mapping) -> None:
     """
     from ..evaluation import EvaluationState, Shards, save_records
     from ..reports import depth_table, masking_sentence, records_table
+    from ..runs.drift import measure_drift
     from ..runs.evaluate import evaluate_run
     from ..runs.figures import draw_transfers
     from ..runs.load import load_run
@@ -41,6 +42,11 @@ def run(values: Mapping) -> None:
             f"output_dir={training_args.output_dir!r} already holds results.json: "
             "--overwrite_output_dir true replaces it, or choose another directory"
         )
+    if args.retrieval:
+        _retrieve(args, training_args)
+        return
+    if args.caption_column is not None:
+        raise ValueError(f"caption_column={args.caption_column!r} has no effect without --retrieval true")
     if (missing := missing_processes(training_args.world_size)) is not None:
         say(missing)
     run = load_run(args, training_args, training=False)
@@ -57,6 +63,8 @@ def run(values: Mapping) -> None:
         state=state,
         shards=shards,
     )
+    if shards.rank == 0 and args.drift_base is not None:
+        records = measure_drift(run, records)
     if shards.rank == 0:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_records(target, records)
@@ -64,3 +72,21 @@ def run(values: Mapping) -> None:
             draw_transfers(records, target.parent / "figures")
         parts = (records_table(records), depth_table(records), masking_sentence(records))
         print("\n".join(filter(None, parts)))
+
+
+def _retrieve(args, training_args) -> None:
+    """Write ``output_dir/retrieval.json`` and print its table."""
+    from ..evaluation.retrieval_records import save_retrieval
+    from ..reports.retrieval import retrieval_table
+    from ..runs.retrieval import retrieval_run
+    from ..training import OutputDirError
+
+    target = Path(training_args.output_dir) / "retrieval.json"
+    if target.exists() and not training_args.overwrite_output_dir:
+        raise OutputDirError(
+            f"output_dir={training_args.output_dir!r} already holds retrieval.json: "
+            "--overwrite_output_dir true replaces it, or choose another directory"
+        )
+    records = retrieval_run(args, training_args)
+    save_retrieval(target, records)
+    print(retrieval_table(records))

@@ -24,7 +24,6 @@ TRAINING_ONLY = frozenset(
         "streaming",
         "shuffle_buffer",
         "unlabelled",
-        "caption_column",
         "max_train_samples",
         "skip_train_samples",
         "eval_base",

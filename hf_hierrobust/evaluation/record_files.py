@@ -141,7 +141,7 @@ def measurement(record: RobustnessRecord) -> str:
 _FOUND = frozenset(
     [
         *("clean_accuracy", "robust_accuracy", "transfer_rate", "intervals", "flags", "depth", "classes"),
-        *("base", "versions", "created", "wall_seconds", "cost", "checks"),
+        *("drift", "base", "versions", "created", "wall_seconds", "cost", "checks"),
     ]
 )
 """Fields of a record that are found, or that say under which circumstances."""

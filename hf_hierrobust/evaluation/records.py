@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .depth_checks import check_depth
+from .drift_checks import check_drift
 from .record_checks import (
     check_classes,
     check_diagnostics,
@@ -100,7 +101,7 @@ class RobustnessRecord:
         created: ISO date and time, UTC by default.
         wall_seconds: duration of the measurement, in seconds.
         cost: {"forwards", "backwards"} of the classifier per image, attacks and verdicts together.
-        checks: zero_gradient_fraction, robust_after_… for each attack, and the verdict ``masking``:
+        checks: zero_gradient_fraction, ``robust_after_…`` for each attack, and the verdict ``masking``:
             "none seen" or "suspected: …"; with ``diagnostics`` (`evaluation.diagnostics`) further checks by
             name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
@@ -110,6 +111,8 @@ class RobustnessRecord:
         depth: of a tree's level in the ball of a calibrated head: norms and edges of its texts, margins of
             -kappa d and their bound, see `depth.TreeDepth.facts`. It stands with the classifier "hyperbolic"
             or, where that was not attacked, with "cosine".
+        drift: cosines of layer -2's patch tokens to the base's, clean and attacked within the record's
+            budget, see `drift.token_drift`; ``base`` names it.
 
     Raises:
         ValueError: a value contradicts another one or its own meaning; the message names the field.
@@ -148,6 +151,7 @@ class RobustnessRecord:
     flags: dict[str, str] | None = None
     classes: dict[str, list] | None = None
     depth: dict[str, Any] | None = None
+    drift: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -163,6 +167,8 @@ class RobustnessRecord:
             check_classes(self.classes, vars(self))
         if self.depth is not None:
             check_depth(self.depth, vars(self))
+        if self.drift is not None:
+            check_drift(self.drift, vars(self))
         check_transfer(vars(self))
         check_diagnostics(self.checks)
         if self.defence is not None:

@@ -15,6 +15,7 @@ from ..files import write_atomically
 from ..naming import MACHINE_PATH, file_stem, without_directories
 from ..readme import BEGIN, END, merge
 from ..reports.depth_table import depth_table
+from ..reports.drift import drift_sentences
 from ..reports.markdown import Markdown, block, code, folded, literal, table, text, url
 from ..reports.masking import masking_sentence
 from ..reports.tables import attack_key, attack_names, records_table
@@ -82,6 +83,7 @@ def render_card(facts: CardFacts) -> str:
         warnings=[without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
         results_table=_unbroken(records_table(facts.records).strip()) if facts.records else "",
         depth=Markdown(depth_table(facts.records).strip()),
+        drift=drift_sentences(facts.records),
         has_base=any(record.base for record in facts.records),
         base_missing=not all(record.base for record in facts.records),
         versions=list(dict.fromkeys(_items(record.versions) for record in facts.records)),

@@ -46,7 +46,10 @@ class RunArguments:
         metadata={"help": "The training images have no labels: for fare, agft and advflyp, which use none."},
     )
     caption_column: str | None = field(
-        default=None, metadata={"help": "Column of the training captions; by default the class prompts."}
+        default=None,
+        metadata={
+            "help": "Column of the training captions, by default the class prompts; or of those of retrieval."
+        },
     )
     max_train_samples: int | None = field(
         default=None,
@@ -178,6 +181,23 @@ class RunArguments:
         },
     )
     eval_base: bool = field(default=True, metadata={"help": "Evaluate the base model on the same images."})
+    retrieval: bool = field(
+        default=False,
+        metadata={
+            "help": "evaluate: measure image-text retrieval on images with captions instead, under image, "
+            "text and joint attack."
+        },
+    )
+    drift_base: str | None = field(
+        default=None,
+        metadata={
+            "help": "Checkpoint that the model was trained from: measure how far the image tower's patch "
+            "tokens are from its (train: model_name_or_path)."
+        },
+    )
+    drift_samples: int = field(
+        default=32, metadata={"help": "Images that drift is measured on; train measures none with 0."}
+    )
     card_license: str | None = field(
         default=None,
         metadata={"help": "Licence on the model card, by its name on the Hub: mit, apache-2.0, cc-by-4.0, …"},
@@ -200,7 +220,7 @@ class RunArguments:
         counts = ("eval_samples", "eval_batch", "shuffle_buffer", "eot")
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
         check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
-        check_numbers(self, "skip_train_samples")
+        check_numbers(self, "skip_train_samples", "drift_samples")
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
         if self.card_license is not None:

@@ -36,14 +36,13 @@ def write_attack(found: ImageAttack, folder: str | os.PathLike) -> list[str]:
         OSError: the PNG does not hold the image that was judged.
     """
     folder = Path(folder).expanduser()
-    png = _png(found.rounded.levels)
+    png = png_bytes(found.rounded.levels)
     with Image.open(io.BytesIO(png)) as image:
         if not torch.equal(to_uint8(image), found.rounded.levels):
             raise OSError("adversarial.png does not decode to the image that was judged")
     write_atomically(folder / "adversarial.png", png)
-    change = found.rounded.levels.int() - (found.pixels * 255).round().int()
-    factor = max(1, REACH // max(1, int(change.abs().max())))
-    write_atomically(folder / "perturbation.png", _png((128 + factor * change).clamp(0, 255).to(torch.uint8)))
+    perturbation, factor = perturbation_levels(found)
+    write_atomically(folder / "perturbation.png", png_bytes(perturbation))
     facts = attack_facts(found) | {"perturbation_png": {"grey": 128, "factor": factor}}
     write_atomically(folder / "attack.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     written = ["adversarial.png", "perturbation.png", "attack.json"]
@@ -55,6 +54,13 @@ def write_attack(found: ImageAttack, folder: str | os.PathLike) -> list[str]:
     else:
         written.append("figure.png")
     return written
+
+
+def perturbation_levels(found: ImageAttack) -> tuple[Tensor, int]:
+    """The change of the 8-bit image around mid-grey, (3, H, W) uint8, and the factor it is enlarged by."""
+    change = found.rounded.levels.int() - (found.pixels * 255).round().int()
+    factor = max(1, REACH // max(1, int(change.abs().max())))
+    return (128 + factor * change).clamp(0, 255).to(torch.uint8), factor
 
 
 def attack_facts(found: ImageAttack) -> dict:
@@ -134,7 +140,8 @@ def _shown(name: str, confidence: float) -> str:
     return f"{name} {100 * confidence:.1f} %"
 
 
-def _png(levels: Tensor) -> bytes:
+def png_bytes(levels: Tensor) -> bytes:
+    """(3, H, W) uint8 as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy()).save(stream, format="PNG")
     return stream.getvalue()

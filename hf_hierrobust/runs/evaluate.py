@@ -12,34 +12,32 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import ProcessorMixin, logging
 
-from ..adapters.fingerprints import weights_hash
 from ..attacks import Attack, EmbeddingPGD, TextAttack
-from ..classifiers import TTC, as_classifier, frozen, network_classifiers
+from ..classifiers import TTC
 from ..data import (
     ClassSet,
-    PixelCollator,
     as_images,
     threat_space_for,
 )
-from ..data.class_names import names_of
 from ..evaluation import (
     AttackPlan,
     RobustnessRecord,
     Shards,
-    Target,
     evaluate_model,
-    measure,
 )
-from ..hierarchy import TreeSpec, load_forest
+from ..evaluation.retrieval_records import RetrievalRecord
+from ..hierarchy import TreeSpec
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
-from ..naming import public_name
 from ..options import read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
+from .drift import with_drift
+from .network import evaluate_network
 from .opened import OpenedData
 from .plans import besides, evaluation_plan
+from .retrieval import evaluate_retrieval, retrieval_options
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -76,8 +74,12 @@ def evaluate(
     progress: bool = True,
     state_dir: str | os.PathLike | None = None,
     share: bool = True,
+    drift_base: str | os.PathLike | nn.Module | None = None,
+    drift_samples: int = 32,
+    retrieval: bool = False,
+    caption_column: str | None = None,
     **attack_options,
-) -> list[RobustnessRecord]:
+) -> list[RobustnessRecord] | list[RetrievalRecord]:
     """Clean and robust accuracy of a model on a data set, a record for each level, classifier and budget.
 
         records = evaluate("you/robust-clip", ds, attack="pgd", eps="4/255", tree="cifar100")
@@ -123,6 +125,10 @@ def evaluate(
             from them and ends with the same records; other weights, images, attacks or seeds are refused.
         share: share the batches out among the processes of torchrun or ``accelerate launch``, which must all
             call this and all get the same records; False is for a call in one of them.
+        drift_base: the checkpoint or model that a dual encoder was trained from; the leaves' records by
+            cosine then say how far its patch tokens are from the base's, on ``drift_samples`` images.
+        retrieval: measure image-text retrieval instead, on images with captions in ``caption_column`` and no
+            labels: see `evaluate_retrieval` for what it takes and the records that it returns.
         attack_options: of named attacks, such as ``num_steps=50``.
 
     Raises:
@@ -130,6 +136,10 @@ def evaluate(
         NanError: NaN logits on any of the images.
         StateError: ``state_dir`` holds the verdicts of another evaluation; it says what differs.
     """
+    if retrieval:
+        return evaluate_retrieval(model, dataset, **retrieval_options(evaluate, locals()))
+    if caption_column is not None:
+        raise ValueError(f"caption_column={caption_column!r} has no effect without retrieval=True")
     wanted = besides(
         transfer=transfer,
         targets=targets,
@@ -153,11 +163,11 @@ def evaluate(
         "shards": joined_shards() if share else None,
     }
     if not _is_dual_encoder(model):
-        unused = {"template": template, "classifiers": classifiers}
+        unused = {"template": template, "classifiers": classifiers, "drift_base": drift_base}
         unused |= {"text_attack": text_attack, "defence": defence}
         if given := [name for name, value in unused.items() if value is not None]:
             raise ValueError(f"{given[0]} has no effect on a {type(model).__name__}: it has no text side")
-        return _evaluate_network(
+        return evaluate_network(
             model,
             data,
             plan,
@@ -187,10 +197,11 @@ def evaluate(
         forest = model_forest(tree, classes, model, processor.tokenizer, template or classes.templates[0])
     if isinstance(classifiers, str):
         classifiers = [name.strip() for name in classifiers.split(",")]
-    return evaluate_model(
+    found = data.evaluation_set(classes, forest, num_samples)
+    records = evaluate_model(
         model,
         processor,
-        [data.evaluation_set(classes, forest, num_samples)],
+        [found],
         plan,
         model_name=model_name or str(path) or type(model).__name__,
         objective=facts.get("objective", "none"),
@@ -200,6 +211,10 @@ def evaluate(
         progress=progress,
         **options,
     )
+    if drift_base is None:
+        return records
+    base = as_robust_model(drift_base)
+    return with_drift(records, model, base, processor, found, plan, samples=drift_samples, seed=seed)
 
 
 def evaluate_run(
@@ -240,70 +255,11 @@ def evaluate_run(
     )
 
 
-def _evaluate_network(
-    model: Callable[[Tensor], Tensor],
-    data: OpenedData,
-    plan: AttackPlan,
-    *,
-    tree: TreeSpec | None,
-    class_set: str | os.PathLike | ClassSet | None,
-    num_samples: int | None,
-    processor: ProcessorMixin | None,
-    name: str | None,
-    device: torch.device | str | None,
-    seed: int,
-    progress: bool,
-    **options,
-) -> list[RobustnessRecord]:
-    """Records of a network that is not a dual encoder: its own classes, rolled up over the tree."""
-    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
-    if isinstance(module, nn.Module):
-        module = module if device is None else module.to(device)
-        device = next((p.device for p in module.parameters()), device)
-    classifier = as_classifier(model)
-    width = _width(classifier, data.images, processor, plan.spaces()[0], device or "cpu")
-    if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
-        classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)
-    else:
-        classes = data.classes(class_set)
-    if width != len(classes):
-        raise ValueError(
-            f"the network gives {width} logits, but {classes.name!r} has {len(classes)} classes: give the "
-            "class_set whose order its outputs have"
-        )
-    forest = None if tree is None else load_forest(tree, classes.class_names, wnids=classes.wnids)
-    found = data.evaluation_set(classes, forest, num_samples)
-    name = name or getattr(module, "name_or_path", "") or getattr(model, "__name__", type(model).__name__)
-    facts = {
-        "model": public_name(name.strip("<>")),
-        "objective": "none",
-        "model_hash": weights_hash(module) if isinstance(module, nn.Module) else None,
-        "seed": seed,
-    }
-    return measure(
-        [Target(data=found, found=network_classifiers(classifier, len(classes), found.tree))],
-        plan,
-        facts,
-        processor=processor,
-        device=device or "cpu",
-        progress=facts["model"] if progress else None,
-        **options,
-    )
-
-
 def joined_shards() -> Shards:
     """The processes that a launcher started with this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         PartialState()
     return Shards.joined()
-
-
-def _width(classifier, dataset, processor, space: Space, device) -> int:
-    """Number of logits, asked with the first image."""
-    collator = PixelCollator(getattr(processor, "image_processor", processor), space)
-    pixels = collator([as_images(dataset, labelled=False)[0]])["pixels"].to(device)
-    with frozen(classifier), torch.no_grad():
-        return classifier(pixels).shape[1]
 
 
 def _holds_instance(attack) -> bool:

@@ -30,7 +30,7 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     say(f"data: {public_name(args.eval_source)}")
     data = load_data(args, training_args, training)
     class_set = data.class_set
-    path = _model_path(args, training_args.seed)
+    path = model_path(args, training_args.seed)
     say(f"model: {public_name(path)}")
     model = load_robust_model(path)
     if args.card_base_model is not None:  # what card, records and adapter call it
@@ -52,9 +52,13 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
     )
 
 
-def _model_path(args: RunArguments, seed: int) -> str:
-    if args.model_name_or_path != "glyphs":
-        return args.model_name_or_path
+def model_path(args: RunArguments, seed: int) -> str:
+    """Folder or Hub id of a run's model; the embedded default is pretrained where it is not there yet."""
+    return glyph_base(seed) if args.model_name_or_path == "glyphs" else args.model_name_or_path
+
+
+def glyph_base(seed: int = 42) -> str:
+    """Folder of the tiny CLIP pretrained on rendered symbols; found in the cache, else trained in minutes."""
     from ..demo.glyphs import glyph_dataset, glyph_paths
     from ..demo.pretraining import PretrainRecipe, pretrain_glyph_clip
 

@@ -19,6 +19,7 @@ from ..training.run_state import RunState
 from ..training.settings import data_facts
 from ..training.starting import check_can_train
 from .arguments import RunArguments
+from .drift import measure_drift
 from .evaluate import evaluate_run
 from .load import load_run
 from .report import check_report, describe, planned_files, report
@@ -124,6 +125,9 @@ def _measure_trained(
     say("evaluation: the trained model on the same images")
     records = evaluate_run(run, run.model, run.training_args.output_dir, trainer.objective.name)
     records = with_base(records, base)
+    if run.args.drift_samples:
+        say("drift: the tower's patch tokens beside the base's")
+        records = measure_drift(run, records)
     save_records(run.output_dir / RESULTS_FILE, records)
     state.measured["trained"] = what
     state.finish(run.output_dir, [RESULTS_FILE], "measured")

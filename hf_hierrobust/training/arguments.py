@@ -18,6 +18,7 @@ from ..precision import accelerate_choice, resolve_bf16, this_device_type
 from ..threat import ThreatModel, parse_eps
 from .argument_checks import check_training_numbers
 from .refusals import default_of, refuse_fields, refuse_optimizer_options, selects
+from .tracking import check_trackers
 
 BEST_METRIC = "leaf_robust_accuracy"
 """What the best checkpoint is chosen by if nothing is named; clean accuracy where nothing is attacked."""
@@ -170,6 +171,7 @@ class RobustTrainingArguments(TrainingArguments):
             accelerate_choice(self.bf16), device_type="cpu" if self.use_cpu else this_device_type()
         )
         super().__post_init__()
+        check_trackers(self.report_to)
         self.mixed_precision = "bf16" if self.bf16 else "no"  # else accelerate's configuration would win
         refuse_optimizer_options(self)
         if self.accelerator_config.split_batches:

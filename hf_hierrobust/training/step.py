@@ -23,7 +23,14 @@ class RobustStep:
     Args:
         objective, attack: what is trained and what it is trained against; no attack trains on clean images.
         views: the model's forwards, as objectives see them.
+
+    Attributes:
+        num_examples: of each batch's first images so many are kept, for pictures.
+        examples: those images of the last batch, clean and as first perturbed.
     """
+
+    num_examples = 0
+    examples: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, objective: Objective, attack: TrainingAttack | None, views: BatchViews):
         self.objective, self.attack, self.views = objective, attack, views
@@ -70,6 +77,9 @@ class RobustStep:
                 "One that is least at the clean image needs a random_start other than 'zero'"
             )
         self._moved = True
+        if self.num_examples:
+            kept = (x[: self.num_examples].detach().clone() for x in (batch.pixels, found[0].pixels))
+            self.examples = tuple(kept)
         return found, targets
 
     def calibrate(self, batch: Batch) -> None:

@@ -33,6 +33,7 @@ from .settings import training_settings
 from .starting import Start, begin, check_can_train, final_state, must_move
 from .step import RobustStep
 from .term_means import TermMeans
+from .tracking import tracking_callbacks
 from .uploads import push_result
 from .views import BatchViews
 
@@ -125,8 +126,8 @@ class RobustCLIPTrainer(CheckpointHooks):
         if self.compute_metrics == self._metrics:
             choose_metric(args, self.evaluator.metric_names, self.eval_dataset)
         self._starts = StepGenerators(args.seed, args.process_index, args.device)
-        self.add_callback(self._starts)
-        self.add_callback(InvariantsCallback(reference))
+        for callback in (self._starts, InvariantsCallback(reference), *tracking_callbacks(self)):
+            self.add_callback(callback)
         self._terms = TermMeans()
         announce(self.objective, self.trained, args)
 

@@ -1,0 +1,79 @@
+"""Measuring a network that is no dual encoder: any callable from pixels to logits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import ProcessorMixin
+
+from ..adapters.fingerprints import weights_hash
+from ..classifiers import as_classifier, frozen, network_classifiers
+from ..data import ClassSet, PixelCollator, as_images
+from ..data.class_names import names_of
+from ..evaluation import AttackPlan, RobustnessRecord, Target, measure
+from ..hierarchy import TreeSpec, load_forest
+from ..naming import public_name
+from ..threat import Space
+from .opened import OpenedData
+
+
+def evaluate_network(
+    model: Callable[[Tensor], Tensor],
+    data: OpenedData,
+    plan: AttackPlan,
+    *,
+    tree: TreeSpec | None,
+    class_set: str | os.PathLike | ClassSet | None,
+    num_samples: int | None,
+    processor: ProcessorMixin | None,
+    name: str | None,
+    device: torch.device | str | None,
+    seed: int,
+    progress: bool,
+    **options,
+) -> list[RobustnessRecord]:
+    """Records of a network that is not a dual encoder: its own classes, rolled up over the tree."""
+    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    if isinstance(module, nn.Module):
+        module = module if device is None else module.to(device)
+        device = next((p.device for p in module.parameters()), device)
+    classifier = as_classifier(model)
+    width = _width(classifier, data.images, processor, plan.spaces()[0], device or "cpu")
+    if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
+        classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)
+    else:
+        classes = data.classes(class_set)
+    if width != len(classes):
+        raise ValueError(
+            f"the network gives {width} logits, but {classes.name!r} has {len(classes)} classes: give the "
+            "class_set whose order its outputs have"
+        )
+    forest = None if tree is None else load_forest(tree, classes.class_names, wnids=classes.wnids)
+    found = data.evaluation_set(classes, forest, num_samples)
+    name = name or getattr(module, "name_or_path", "") or getattr(model, "__name__", type(model).__name__)
+    facts = {
+        "model": public_name(name.strip("<>")),
+        "objective": "none",
+        "model_hash": weights_hash(module) if isinstance(module, nn.Module) else None,
+        "seed": seed,
+    }
+    return measure(
+        [Target(data=found, found=network_classifiers(classifier, len(classes), found.tree))],
+        plan,
+        facts,
+        processor=processor,
+        device=device or "cpu",
+        progress=facts["model"] if progress else None,
+        **options,
+    )
+
+
+def _width(classifier, dataset, processor, space: Space, device) -> int:
+    """Number of logits, asked with the first image."""
+    collator = PixelCollator(getattr(processor, "image_processor", processor), space)
+    pixels = collator([as_images(dataset, labelled=False)[0]])["pixels"].to(device)
+    with frozen(classifier), torch.no_grad():
+        return classifier(pixels).shape[1]

@@ -1,0 +1,60 @@
+"""The notebooks run from top to bottom, on less data than they show; they are stored without outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+nbclient = pytest.importorskip(
+    "nbclient", reason="notebooks need nbclient and ipykernel: pip install '.[test]'"
+)
+pytest.importorskip("ipykernel", reason="notebooks need nbclient and ipykernel: pip install '.[test]'")
+import nbformat  # noqa: E402
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "examples" / "notebooks").glob("*.ipynb"))
+SMALL = {
+    "pretrain_images": 72,
+    "pretrain_epochs": 1,
+    "train_images": 72,
+    "max_steps": 2,
+    "eval_images": 36,
+    "eval_steps": 1,
+}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tagged(notebook):
+    return [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+
+
+def test_there_is_one_to_train_and_one_to_evaluate():
+    assert [path.stem for path in NOTEBOOKS] == ["evaluate", "train"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_without_outputs_and_with_one_cell_of_parameters(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert len(tagged(notebook)) == 1
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs(path, tmp_path):
+    notebook = read(path)
+    [parameters] = tagged(notebook)
+    names = {}
+    exec(parameters.source, names)
+    small = {name: value for name, value in SMALL.items() if name in names}
+    assert len(small) >= 4
+    parameters.source += "".join(f"\n{name} = {value}" for name, value in small.items())
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
+    assert "robust" in printed
+    assert ("->" in printed) == (path.stem == "train")
