@@ -92,7 +92,9 @@ def ablation() -> str:
 
 
 def main() -> None:
-    text = "\n\n".join((acceptance(), ablation()))
+    text = acceptance()
+    if (RESULTS / "hier_depth_ablation").exists():
+        text += "\n\n" + ablation()
     print(text)
     (RESULTS / "hier_depth.md").write_text(text + "\n")
 

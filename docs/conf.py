@@ -25,7 +25,7 @@ exclude_patterns = ["_build"]
 default_role = "py:obj"
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # signatures have them
+autodoc_typehints = "none"  # docstrings give shapes and units, and signatures stay short
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from tiny_data import PATHS, make_images
+from tiny_data import CLASSES, PATHS, make_images
 
 from hf_hierrobust.attacks import ATTACKS
 from hf_hierrobust.objectives import OBJECTIVES
@@ -30,6 +30,12 @@ def fenced(path: Path, language: str) -> list[tuple[str, str]]:
         if word == language:
             found.append((rest, re.sub(f"^{indent}", "", code, flags=re.M)))
     return found
+
+
+def captioned(images: datasets.Dataset) -> datasets.Dataset:
+    """The images with two captions each in place of labels."""
+    texts = [[f"a picture of a {CLASSES[y]}", f"this is a photo of a {CLASSES[y]}"] for y in images["label"]]
+    return images.remove_columns("label").add_column("captions", texts)
 
 
 @pytest.fixture()
@@ -53,11 +59,16 @@ def world(tiny_clip_dir, tmp_path, monkeypatch):
     net(torch.zeros(1, 3, 32, 32))
     names = {"torch": torch, "net": net, "mean": [0.5] * 3, "std": [0.5] * 3, "data": splits}
     names |= {"pixels": torch.rand(4, 3, 32, 32), "labels": torch.arange(4), "model": tiny_clip_dir}
+    names |= {"pixel_values": torch.rand(1, 3, 32, 32), "flickr": captioned(splits["test"])}
     words = {
         '"openai/clip-vit-base-patch32"': repr(tiny_clip_dir),
         '"you/robust-clip"': repr(tiny_clip_dir),
         'tree="cifar100"': f"tree={str(tree)!r}",
         "learning_rate=1e-4": "max_steps=1, per_device_train_batch_size=8, disable_tqdm=True",
+        '"you/robust-clip-l14-336"': repr(tiny_clip_dir),
+        'attack="pgd"': 'attack="pgd", num_steps=2',
+        '"metrics/': f'"{ROOT}/metrics/',
+        "transfer=True": "transfer=True, num_steps=2",
         '"fox.jpg"': "data['test'][0]['image']",
         "num_samples=1000": "num_samples=8",
         'AutoAttack(eps="4/255")': 'AutoAttack(["apgd-ce"], eps="4/255")',

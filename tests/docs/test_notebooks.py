@@ -19,7 +19,7 @@ SMALL = {
     "train_images": 72,
     "max_steps": 2,
     "eval_images": 36,
-    "eval_steps": 2,
+    "eval_steps": 1,
 }
 
 
