@@ -22,7 +22,9 @@ def site(tmp_path_factory):
     from sphinx.application import Sphinx
 
     out, warnings = tmp_path_factory.mktemp("site"), io.StringIO()
-    app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", status=None, warning=warnings)
+    # Preserved defaults are written into the functions' signatures, which the package reads at run time.
+    apart = {"autodoc_preserve_defaults": False}
+    app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", apart, status=None, warning=warnings)
     app.build()
     return app, warnings.getvalue()
 

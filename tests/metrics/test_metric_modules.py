@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import evaluate
@@ -30,6 +31,9 @@ def modules(tmp_path_factory):
         cache = str(tmp_path_factory.mktemp("modules"))
         patch.setattr(evaluate.config, "HF_MODULES_CACHE", cache)
         patch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+        # A metric loaded before, from another cache, would have the package of these modules.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
+            patch.delitem(sys.modules, name)
         yield
 
 
