@@ -34,6 +34,7 @@ def modules(tmp_path_factory):
         # A metric loaded before, from another cache, would have the package of these modules.
         for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
             patch.delitem(sys.modules, name)
+        patch.syspath_prepend(cache)
         yield
 
 
