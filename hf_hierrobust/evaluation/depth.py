@@ -115,7 +115,7 @@ class TreeDepth:
     ):
         self.head, self.tree, self.classifiers = head, tree, classifiers
         self.gap_margin, self.told_by = gap_margin, told_by
-        self.norms = [self._norm(one.classifier.points.radius).cpu() for one in classifiers]
+        self.norms = [self.head.tangent_norm_of(one.classifier.points).cpu() for one in classifiers]
         edges = [tree.edges(level) for level in range(tree.depth)]
         self._orders = edge_order(self.norms, edges, gap_margin or 0.0)
         self._medians = level_medians(self.norms, edges)
@@ -136,7 +136,7 @@ class TreeDepth:
         one = self.classifiers[level]
         own = torch.zeros(int(one.to_node.max()) + 1)
         own[one.to_node] = self.norms[level][self.tree.ancestors(level)]
-        image = self._norm(self.head.lift(self.head.image_tangent(features)).radius)
+        image = self.head.tangent_norm_of(self.head.lift(self.head.image_tangent(features)))
         margin = torch.full_like(image, math.nan)
         if len(own) > 1:
             margin = classification_margin(parts_of(one.classifier).head(features), nodes)
@@ -183,6 +183,3 @@ class TreeDepth:
             if values is not None and bool(values[:, 0].isfinite().all()):
                 found[name] = values[:, 0].double().quantile(torch.tensor(QUANTILES).double()).tolist()
         return found
-
-    def _norm(self, radius: Tensor) -> Tensor:
-        return radius / (2 * self.head.radius)

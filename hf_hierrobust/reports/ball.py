@@ -14,14 +14,9 @@ from ..geometry import image_depth
 from ..naming import level_name
 from .ball_labels import place_labels
 from .figure_io import (
-    BLUE,
+    COLORS,
     FAINT,
-    GREEN,
     INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
     clean_frame,
     drawn,
     new_figure,
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEVEL_COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 IMAGE_COLOR = "#8A8A8A"
 
 
@@ -272,4 +266,4 @@ def _draw_radii(axes: Axes, points, levels, image_points) -> None:
 
 
 def _level_color(level: int) -> str:
-    return LEVEL_COLORS[level % len(LEVEL_COLORS)]
+    return COLORS[level % len(COLORS)]

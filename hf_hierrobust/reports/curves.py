@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..naming import level_name
 from .figure_io import (
-    BLUE,
+    COLORS,
     FAINT,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
     clean_frame,
     drawn,
     integer_steps,
@@ -85,14 +80,13 @@ def plot_curves(
         panels.append(("accuracy (%)", {_score_name(key): curve for key, curve in scores.items()}, "o"))
     figure = new_figure(7.2, 0.5 + 2.7 * len(panels), title, setting)
     grid = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    colors = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
     for axes, (ylabel, curves, marker) in zip(grid, panels):
         for index, (name, curve) in enumerate(curves.items()):
             steps, values = zip(*curve)
-            dash, color = ("-", "--", ":")[index // len(colors) % 3], colors[index % len(colors)]
+            dash, color = ("-", "--", ":")[index // len(COLORS) % 3], COLORS[index % len(COLORS)]
             if marker:  # accuracies: a colour a level, dashes where attacked, so that equal ones stay visible
                 levels = list(dict.fromkeys(other.rpartition(",")[0] or other for other in curves))
-                color = colors[levels.index(name.rpartition(",")[0] or name) % len(colors)]
+                color = COLORS[levels.index(name.rpartition(",")[0] or name) % len(COLORS)]
                 dash = "--" if name.endswith("robust") else "-"
             point = marker or ("o" if len(curve) == 1 else None)
             axes.plot(steps, values, dash, color=color, marker=point, label=name, linewidth=1.8, markersize=5)

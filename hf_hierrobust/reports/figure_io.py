@@ -21,6 +21,8 @@ MAX_PNG_BYTES = 200_000
 # Okabe-Ito colours, told apart under the common colour blindnesses.
 BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 GREEN, PURPLE, INK, FAINT = "#009E73", "#CC79A7", "#222222", "#DDDDDD"
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+"""In the order in which levels, terms and models take them."""
 # matplotlib's own font lacks many scripts; those of these that are installed fill in.
 FALLBACK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei",

@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .figure_io import (
-    BLUE,
+    COLORS,
     FAINT,
-    GREEN,
     INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
     clean_frame,
     drawn,
     new_figure,
@@ -29,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "P"), ("-", "--", ":")
 MAX_LINES = 12
 """Models whose line has a colour and a name; further ones are grey."""

@@ -67,4 +67,4 @@ class DepthMetrics:
 
     def _norm(self, tangent: Tensor) -> Tensor:
         head = self.model.hier_head
-        return head.lift(tangent).radius / (2 * head.radius)
+        return head.tangent_norm_of(head.lift(tangent))

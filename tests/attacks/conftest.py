@@ -65,3 +65,11 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.fixture(name="seeded")
 def seeded_fixture():
     return seeded
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A network of 12 classes, images, and what it calls them."""
+    net, pixels = ToyNet(12).eval(), noise_images(32, seed=3)
+    with torch.no_grad():
+        return net, pixels, net(pixels).argmax(1)

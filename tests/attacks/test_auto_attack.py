@@ -14,20 +14,16 @@ from linear_models import Linear
 
 from hf_hierrobust.attacks import (
     APGD,
-    ATTACKS,
     FAB,
     PGD,
     Attack,
-    AutoAttack,
     NanError,
     Square,
     TargetedAPGD,
     TargetedFAB,
 )
-from hf_hierrobust.attacks.image.auto_attack import MEMBERS
 from hf_hierrobust.attacks.image.hyperplane import to_hyperplane
 from hf_hierrobust.attacks.image.targets import FewClassesWarning
-from hf_hierrobust.classifiers import Classifier
 
 BUDGETS = {"linf": 4 / 255, "l2": 0.12}
 QUICK = {
@@ -40,14 +36,6 @@ QUICK = {
 }
 MEMBER = pytest.mark.parametrize("name", QUICK)
 NORM = pytest.mark.parametrize("norm", BUDGETS)
-
-
-@pytest.fixture(scope="module")
-def wide():
-    """A network of 12 classes, images, and what it calls them."""
-    net, pixels = ToyNet(12).eval(), noise_images(32, seed=3)
-    with torch.no_grad():
-        return net, pixels, net(pixels).argmax(1)
 
 
 def official(name: str, net, attack):
@@ -302,82 +290,3 @@ def test_square_breaks_what_masks_its_gradient(seeded):
     assert by_gradient.zero_gradient == 1
     assert by_search.robust_correct.float().mean() < 0.3
     assert by_search.robust_correct.sum() < 0.6 * by_gradient.robust_correct.sum()
-
-
-class TestList:
-    def test_versions_are_those_of_the_paper(self):
-        standard = AutoAttack(eps="4/255")
-        assert [a.describe()["name"] for a in standard] == ["apgd", "apgd-t", "fab-t", "square"]
-        assert all(a.threat.eps == 4 / 255 for a in standard)
-        first, second, third, *rest = AutoAttack(norm="l2", eps=0.5, version="plus")
-        assert (first.loss, first.restarts, second.loss, second.restarts) == ("ce", 5, "dlr", 5)
-        assert third.restarts == 5 and [a.name for a in rest] == ["square", "apgd-t", "fab-t"]
-        assert [(a.loss, a.eot, a.restarts) for a in AutoAttack(version="rand")] == [
-            ("ce", 20, 1),
-            ("dlr", 20, 1),
-        ]
-        assert {name for name, _ in MEMBERS.values()} <= {*ATTACKS.names()}
-
-    @pytest.mark.parametrize(
-        ("attacks", "options", "words"),
-        [
-            (None, {"version": "custom"}, "version='custom' needs attacks"),
-            (["square"], {"version": "standard"}, "version='standard' has its own attacks"),
-            (None, {"version": "best"}, "version='best' is unknown: choose standard, plus, rand or custom"),
-            (["squares"], {}, "unknown attack 'squares'.*did you mean 'square'"),
-            ([], {}, "attacks is empty"),
-            (None, {"eps": "8"}, "did you mean 8/255"),
-        ],
-    )
-    def test_what_makes_no_list_is_refused(self, attacks, options, words):
-        with pytest.raises(ValueError, match=words):
-            AutoAttack(attacks, **options)
-
-    def test_it_is_the_worst_case_in_five_lines(self, wide, seeded):
-        net, pixels, labels = wide
-        mean, std = [0.2] * 3, [0.5] * 3
-        normalised = Classifier(net, mean=mean, std=std)
-        with torch.no_grad():
-            labels = normalised(pixels).argmax(1)
-        attack = AutoAttack([QUICK["apgd-ce"](), QUICK["square"]()], eps=1e-2, seed=3)
-        result = attack(normalised, pixels, labels)
-        alone = [one(normalised, pixels, labels, generator=seeded(3)) for one in attack]
-        assert torch.equal(result.robust_correct & alone[0].robust_correct, result.robust_correct)
-        assert 0 < result.robust_correct.sum() <= alone[0].robust_correct.sum() < len(pixels)
-        with torch.no_grad():
-            assert torch.equal(normalised(result.adversarial).argmax(1) == labels, result.robust_correct)
-        assert result.cost.forwards > alone[0].cost.forwards
-
-    def test_the_official_list_gives_the_same(self, wide):
-        theirs = pytest.importorskip("pyautoattack")
-        net, pixels, labels = wide
-        reference = theirs.AutoAttack(
-            net, attacks=["apgd-ce", "apgd-t"], version="custom", eps=3 / 255, norm="Linf", seed=0
-        )
-        reference.apgd.n_restarts = 1
-        with torch.random.fork_rng():
-            expected, _ = reference.run_standard_evaluation(pixels, labels)
-        found = AutoAttack(["apgd-ce", "apgd-t"], eps=3 / 255, seed=0)(net, pixels, labels)
-        with torch.no_grad():
-            assert torch.equal(net(expected).argmax(1) == labels, found.robust_correct)
-
-
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (lambda: APGD(num_steps=0), "num_steps=0 must be an integer"),
-        (lambda: APGD(eot=0), "eot=0 must be an integer"),
-        (lambda: APGD(rho=2), r"rho=2 must be a number in \[0, 1\]"),
-        (lambda: APGD(loss="dlr-t"), "loss='dlr-t' is unknown"),
-        (lambda: TargetedAPGD(loss="ce"), "loss='ce' has no effect"),
-        (lambda: TargetedAPGD(num_targets=0), "num_targets=0 must be an integer"),
-        (lambda: FAB(beta=1.5), r"beta=1.5 must be a number in \[0, 1\]"),
-        (lambda: FAB(eta=0), "eta=0 must be a positive number"),
-        (lambda: Square(p_init=-1), r"p_init=-1 must be a number in \[0, 1\]"),
-        (lambda: Square(loss="dlr"), "loss='dlr' is unknown: choose one of margin, ce"),
-        (lambda: Square(skip="no"), "skip='no' must be true or false"),
-    ],
-)
-def test_bad_options_are_refused(build, words):
-    with pytest.raises(ValueError, match=words):
-        build()

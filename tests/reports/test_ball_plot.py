@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from hf_hierrobust.naming import level_name
 from hf_hierrobust.reports import plot_ball
-from hf_hierrobust.reports.ball import LEVEL_COLORS
+from hf_hierrobust.reports.figure_io import COLORS
 
 
 def ball_inputs(dim=16):
@@ -61,7 +61,7 @@ def test_ball_colours_levels_and_labels_nodes(tmp_path):
     figure = plot_ball(nodes, levels, names, edges=edges, image_tangent=nodes, image_node=range(9), path=path)
     disk = figure.axes[0]
     colors = {c.get_label(): to_hex(c.get_facecolor()[0], keep_alpha=False) for c in disk.collections}
-    assert (colors["leaf"], colors["superclass"]) == (LEVEL_COLORS[0].lower(), LEVEL_COLORS[1].lower())
+    assert (colors["leaf"], colors["superclass"]) == (COLORS[0].lower(), COLORS[1].lower())
     assert "node 8" in texts_of(disk)
     assert len([line for line in disk.lines if line.get_gid() == "edge"]) == len(edges)
     assert len(disk.lines) == len(edges) + 9  # and one per image to its own node
