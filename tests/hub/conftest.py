@@ -29,7 +29,7 @@ def _run_client(
     token: str | None = "",
     check: bool = True,
     offline: bool = False,
-    timeout: float = 300,
+    timeout: float = 900,  # a busy machine needs minutes to import torch
 ) -> subprocess.CompletedProcess:
     """Runs `code` (dedented) in a fresh Python in `tmp_path`, with `server` as its only Hub.
 
