@@ -140,6 +140,9 @@ def evaluate(
         return evaluate_retrieval(model, dataset, **retrieval_options(evaluate, locals()))
     if caption_column is not None:
         raise ValueError(f"caption_column={caption_column!r} has no effect without retrieval=True")
+    if isinstance(classifiers, str):
+        classifiers = [name.strip() for name in classifiers.split(",")]
+    _check_drift(drift_base, drift_samples, classifiers)
     wanted = besides(
         transfer=transfer,
         targets=targets,
@@ -195,8 +198,6 @@ def evaluate(
     forest = None
     if tree is not None:
         forest = model_forest(tree, classes, model, processor.tokenizer, template or classes.templates[0])
-    if isinstance(classifiers, str):
-        classifiers = [name.strip() for name in classifiers.split(",")]
     found = data.evaluation_set(classes, forest, num_samples)
     records = evaluate_model(
         model,
@@ -207,6 +208,7 @@ def evaluate(
         objective=facts.get("objective", "none"),
         template=template,
         classifiers=classifiers,
+        strict=True,
         seed=seed,
         progress=progress,
         **options,
@@ -225,12 +227,14 @@ def evaluate_run(
     *,
     state: str | os.PathLike | None = None,
     shards: Shards | None = None,
+    strict: bool = False,
 ) -> list[RobustnessRecord]:
     """Records of a model on all evaluation sets of a run.
 
     Args:
         state: where the verdicts so far are kept, by default ``base`` or ``trained`` in the run's state_dir.
         shards: the processes, if all of them call this.
+        strict: see `evaluate_model`.
     """
     model.to(run.training_args.device).eval()
     stage = "base" if objective == "none" else "trained"
@@ -252,6 +256,7 @@ def evaluate_run(
         stage=stage,
         state_dir=state,
         shards=shards,
+        strict=strict,
     )
 
 
@@ -260,6 +265,20 @@ def joined_shards() -> Shards:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         PartialState()
     return Shards.joined()
+
+
+def _check_drift(base, samples: int, classifiers: Sequence[str] | None) -> None:
+    """Before anything is measured: what drift needs, and that it is wanted."""
+    if base is None:
+        if samples != 32:
+            raise ValueError(f"drift_samples={samples!r} has no effect without drift_base: give it")
+        return
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"drift_samples={samples!r} must be a number of images, at least 1")
+    if classifiers and "cosine" not in classifiers:
+        raise ValueError(
+            "drift_base has no effect without the classifier 'cosine', whose records have it: add it"
+        )
 
 
 def _holds_instance(attack) -> bool:

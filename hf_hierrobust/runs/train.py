@@ -125,7 +125,7 @@ def _measure_trained(
     say("evaluation: the trained model on the same images")
     records = evaluate_run(run, run.model, run.training_args.output_dir, trainer.objective.name)
     records = with_base(records, base)
-    if run.args.drift_samples:
+    if run.args.drift_samples and "cosine" in (run.args.classifiers or ("cosine",)):
         say("drift: the tower's patch tokens beside the base's")
         records = measure_drift(run, records)
     save_records(run.output_dir / RESULTS_FILE, records)

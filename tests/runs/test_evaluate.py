@@ -238,6 +238,11 @@ def test_a_network_has_transfer_targets_and_checks_but_no_text_side(images):
         ({"defence": "tcc"}, "defence='tcc' is unknown: choose ttc"),
         ({"eot": 3}, "eot=3 has no effect without a defence"),
         ({"text_orders": "joint"}, "no effect without a text_attack"),
+        ({"drift_samples": 8}, "drift_samples=8 has no effect without drift_base"),
+        ({"drift_base": "x", "drift_samples": 0}, "drift_samples=0 must be a number of images"),
+        ({"drift_base": "x", "classifiers": "rollup"}, "drift_base has no effect without the classifier"),
+        ({"classifiers": "cosine,hyperbolic"}, "'hyperbolic' was asked for, but the model has no calibrated"),
+        ({"classifiers": ["cosine", "rollup"]}, "'rollup' was asked for, but there is no class tree"),
     ],
 )
 def test_options_without_effect_are_refused(tiny_clip_dir, images, options, words):
