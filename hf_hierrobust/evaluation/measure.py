@@ -173,7 +173,13 @@ def measure(
             diagnosed = {}
             if plan.checks:
                 diagnosed = diagnose_target(
-                    plan, target, processor=processor, device=device, seed=facts["seed"]
+                    plan,
+                    target,
+                    processor=processor,
+                    device=device,
+                    seed=facts["seed"],
+                    notes=state and state.notes(scope),
+                    shards=shards,
                 )
             records += records_of(plan, target, outcomes, samples, facts, bf16_search, diagnosed)
     return records

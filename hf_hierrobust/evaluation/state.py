@@ -1,7 +1,8 @@
 """The verdicts of an evaluation on disk, from which the same command goes on after it was killed.
 
 A directory holds ``manifest.json``, which says what is measured by its hashes, and ``verdicts-R.jsonl`` of
-each process R: a line with a digest of its own for every stage, flushed to the disk before the next begins.
+each process R: a line with a digest of its own for every stage, flushed to the disk before the next begins;
+``notes-R.jsonl`` likewise, for what else an evaluation finds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from transformers import logging
@@ -17,11 +18,11 @@ from transformers import logging
 from ..digests import describe_differences, differences, digest_of, plain
 from ..seals import SealError, read_seal, seal
 from .shards import Shards
-from .verdicts import LineError, Stage, StageLog
+from .verdicts import LineError, Stage, StageLog, read_sealed, sealed_line
 
 logger = logging.get_logger(__name__)
 
-MANIFEST, VERDICTS = "manifest.json", "verdicts-*.jsonl"
+MANIFEST, VERDICTS, NOTES = "manifest.json", "verdicts-*.jsonl", "notes-*.jsonl"
 ANSWERS = "answers"
 """Begin of the names of facts that are logits: they may differ by rounding."""
 
@@ -50,7 +51,9 @@ class EvaluationState:
         self.folder, self.shards = Path(folder), shards
         self.facts, self.sets = plain(facts), list(sets)
         self._agree(self._start)
-        lines, torn = _read(self.folder)
+        lines, torn = _read(self.folder, VERDICTS, Stage.read)
+        notes, torn_notes = _read(self.folder, NOTES, read_sealed)
+        torn += torn_notes
         if torn and shards.rank == 0:
             logger.warning(
                 f"{self.folder}: passed over {torn} torn or foreign line{'s' * (torn > 1)}; what was found "
@@ -60,6 +63,7 @@ class EvaluationState:
         for line in dict.fromkeys(shards.gather(lines)):  # not every process need see the others' files
             scope, stage = Stage.read(line)
             self._found.setdefault(scope, []).append(stage)
+        self._notes = [read_sealed(line) for line in dict.fromkeys(shards.gather(notes))]
 
     @staticmethod
     def is_in(folder: str | os.PathLike) -> bool:
@@ -69,7 +73,8 @@ class EvaluationState:
     @staticmethod
     def clear(folder: str | os.PathLike) -> None:
         """Remove an evaluation from a directory; other files stay."""
-        for path in [*Path(folder).glob(VERDICTS), Path(folder) / MANIFEST]:
+        folder = Path(folder)
+        for path in [*folder.glob(VERDICTS), *folder.glob(NOTES), folder / MANIFEST]:
             path.unlink(missing_ok=True)
 
     def open(self, name: str, facts: Mapping) -> str:
@@ -92,6 +97,11 @@ class EvaluationState:
         if found and self.shards.rank == 0:
             logger.warning(f"{self.folder}: goes on after {len(found)} verdicts of an earlier start")
         return _FileLog(found, scope, self.folder / f"verdicts-{self.shards.rank}.jsonl")
+
+    def notes(self, scope: str) -> Notes:
+        """What else was found in a scope; new notes go to this process's file."""
+        found = {note["key"]: note["value"] for note in self._notes if note.get("scope") == scope}
+        return Notes(found, scope, self.folder / f"notes-{self.shards.rank}.jsonl")
 
     def _start(self) -> None:
         if not self.folder.is_dir() and self.folder.exists():
@@ -165,12 +175,33 @@ class _FileLog(StageLog):
 
     def add(self, stage: Stage) -> None:
         super().add(stage)
-        with self._path.open("a+b") as stream:
-            # After a torn line: on one of its own.
-            torn = stream.tell() and not _ends_whole(stream)
-            stream.write(b"\n" * torn + stage.line(self._scope).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        _append(self._path, stage.line(self._scope))
+
+
+class Notes:
+    """JSON values by a key, which an evaluation finds once; with a path on the disk at once.
+
+    Args:
+        found: those of earlier starts.
+    """
+
+    def __init__(self, found: Mapping | None = None, scope: str = "", path: Path | None = None):
+        self.found, self._scope, self._path = dict(found or {}), scope, path
+
+    def add(self, key: str, value: object) -> None:
+        """Note a value."""
+        self.found[key] = value
+        if self._path is not None:
+            _append(self._path, sealed_line({"scope": self._scope, "key": key, "value": value}))
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a+b") as stream:
+        # After a torn line: on one of its own.
+        torn = stream.tell() and not _ends_whole(stream)
+        stream.write(b"\n" * torn + line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _ends_whole(stream) -> bool:
@@ -178,15 +209,15 @@ def _ends_whole(stream) -> bool:
     return stream.read(1) == b"\n"
 
 
-def _read(folder: Path) -> tuple[list[str], int]:
-    """The lines of all verdict files whose digest agrees, and how many others there are."""
+def _read(folder: Path, pattern: str, read: Callable[[str], object]) -> tuple[list[str], int]:
+    """The lines of all files of a kind whose digest agrees, and how many others there are."""
     whole, torn = [], 0
-    for path in sorted(folder.glob(VERDICTS)):
+    for path in sorted(folder.glob(pattern)):
         with path.open("rb") as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")
                 try:
-                    Stage.read(line)
+                    read(line)
                     whole.append(line)
                 except LineError:
                     torn += bool(line)

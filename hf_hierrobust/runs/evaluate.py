@@ -41,6 +41,8 @@ from .retrieval import evaluate_retrieval, retrieval_options
 from .run import Run
 
 logger = logging.get_logger(__name__)
+STAGES = ("base", "trained")
+"""What a run evaluates, and folders of its ``state_dir``."""
 
 
 def evaluate(
@@ -237,7 +239,7 @@ def evaluate_run(
         strict: see `evaluate_model`.
     """
     model.to(run.training_args.device).eval()
-    stage = "base" if objective == "none" else "trained"
+    stage = STAGES[objective != "none"]
     if state is None and run.args.state_dir is not None:
         state = Path(run.args.state_dir) / stage
     return evaluate_model(
