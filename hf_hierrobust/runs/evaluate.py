@@ -166,6 +166,8 @@ def evaluate(
         "bf16_search": read_switch(bf16_search, "bf16_search") is True,
         "state_dir": state_dir,
         "shards": joined_shards() if share else None,
+        "seed": seed,
+        "progress": progress,
     }
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers, "drift_base": drift_base}
@@ -182,8 +184,6 @@ def evaluate(
             processor=processor,
             name=model_name,
             device=device,
-            seed=seed,
-            progress=progress,
             **options,
         )
     loads = isinstance(model, (str, os.PathLike))
@@ -211,8 +211,6 @@ def evaluate(
         template=template,
         classifiers=classifiers,
         strict=True,
-        seed=seed,
-        progress=progress,
         **options,
     )
     if drift_base is None:
