@@ -48,6 +48,8 @@ class EvaluationState:
     """
 
     def __init__(self, folder: str | os.PathLike, facts: Mapping, sets: Sequence[str], shards: Shards):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"state_dir={folder!r} is a {type(folder).__name__}: give the path of a folder")
         self.folder, self.shards = Path(folder), shards
         self.facts, self.sets = plain(facts), list(sets)
         self._agree(self._start)

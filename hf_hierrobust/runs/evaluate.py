@@ -29,7 +29,7 @@ from ..evaluation.retrieval_records import RetrievalRecord
 from ..hierarchy import TreeSpec
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
-from ..options import read_switch
+from ..options import check_given, read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
@@ -138,6 +138,11 @@ def evaluate(
         NanError: NaN logits on any of the images.
         StateError: ``state_dir`` holds the verdicts of another evaluation; it says what differs.
     """
+    check_given(batch_size=batch_size, seed=seed, num_samples=num_samples)
+    for name, value in {"progress": progress, "share": share, "retrieval": retrieval}.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be True or False")
+    check_device(device)
     if retrieval:
         return evaluate_retrieval(model, dataset, **retrieval_options(evaluate, locals()))
     if caption_column is not None:
@@ -258,6 +263,19 @@ def evaluate_run(
         shards=shards,
         strict=strict,
     )
+
+
+def check_device(device: torch.device | str | None) -> None:
+    """A device is there and can hold something.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} cannot be used here: {why}") from error
 
 
 def joined_shards() -> Shards:

@@ -11,7 +11,7 @@ from hf_hierrobust.evaluation import checkups, probes, records_hash
 WITH_CHECKS = {"attack": "pgd-ce", "num_steps": 1, "checks": True, "batch_size": 22}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture()
 def short(monkeypatch):
     """Fewer steps and queries than by default."""
     monkeypatch.setattr(probes, "MORE_STEPS", 3)
@@ -31,7 +31,7 @@ def diagnosed(monkeypatch) -> list[float]:
     return seen
 
 
-def test_what_was_diagnosed_is_not_diagnosed_again(tmp_path, diagnosed, monkeypatch):
+def test_what_was_diagnosed_is_not_diagnosed_again(short, diagnosed, tmp_path, monkeypatch):
     whole = measure_corner(**WITH_CHECKS)
     assert diagnosed == [1, 3] and whole[0].checks["diagnosed"]["images"] == 22
     state, diagnosed[:] = tmp_path / "state", []
