@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from state_child import measure_corner, shared_by
+from state_child import measure_corner, shared_by, shorten_probes
 
 from hf_hierrobust.attacks import NoGradientError
 from hf_hierrobust.evaluation import checkups, probes, records_hash
@@ -11,11 +11,12 @@ from hf_hierrobust.evaluation import checkups, probes, records_hash
 WITH_CHECKS = {"attack": "pgd-ce", "num_steps": 1, "checks": True, "batch_size": 22}
 
 
-@pytest.fixture()
+@pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Fewer steps and queries than by default."""
-    monkeypatch.setattr(probes, "MORE_STEPS", 3)
-    monkeypatch.setattr(probes, "QUERIES", 5)
+    """As the processes of `shared_by` do."""
+    for name in ("MORE_STEPS", "QUERIES"):
+        monkeypatch.setattr(probes, name, getattr(probes, name))  # put back afterwards
+    shorten_probes()
 
 
 @pytest.fixture()
@@ -31,7 +32,7 @@ def diagnosed(monkeypatch) -> list[float]:
     return seen
 
 
-def test_what_was_diagnosed_is_not_diagnosed_again(short, diagnosed, tmp_path, monkeypatch):
+def test_what_was_diagnosed_is_not_diagnosed_again(diagnosed, tmp_path, monkeypatch):
     whole = measure_corner(**WITH_CHECKS)
     assert diagnosed == [1, 3] and whole[0].checks["diagnosed"]["images"] == 22
     state, diagnosed[:] = tmp_path / "state", []
