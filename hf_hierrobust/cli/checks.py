@@ -116,7 +116,10 @@ def check_attacks(name: str, text: str) -> None:
     Raises:
         UsageError: one of them is none; with the nearest name.
     """
-    for word in filter(None, map(str.strip, text.split(","))):
+    words = list(filter(None, map(str.strip, text.split(","))))
+    if not words:
+        raise UsageError(f"{name}={text!r} names no attack: give one, such as 'pgd'")
+    for word in words:
         one_of(name, word, registered()["eval_attack"])
 
 

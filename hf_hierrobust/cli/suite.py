@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files import read_json
 from ..naming import MACHINE_PATH
+from ..options import check_given
 from ..progress import say
 from ..threat import parse_eps
 from .checks import CLASSIFIERS, check_attacks, check_existing, one_of
@@ -65,9 +66,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"samples={args.samples!r} must be a number of images, at least 1, or 'all'")
     for eps in args.eps.split(","):
         parse_eps(eps.strip(), "eps", args.norm)
-    for name in ("batch", "num_steps"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UsageError(f"{name}={getattr(args, name)} must be at least 1")
+    check_given(batch=args.batch, num_steps=args.num_steps, seed=args.seed)
     if not args.plugins:
         check_attacks("attack", args.attack)
     for word in args.classifiers.split(",") if args.classifiers is not None else ():

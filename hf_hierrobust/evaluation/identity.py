@@ -57,12 +57,15 @@ def model_facts(
     tree: LabelTree | None,
 ) -> dict:
     """What a dual encoder's answers depend on beside its weights."""
-    # Of what a training notes in the config only the head's constants decide anything, and a saved model has
+    # Of what a training notes in the config these constants of the head decide something; a saved model has
     # more of the rest than the same one in memory.
     hidden = ("_name_or_path", "transformers_version", "_attn_implementation", "architectures", "dtype")
     config = {k: v for k, v in model.config.to_dict().items() if k not in (*hidden, CONFIG_KEY)}
     prompt = None if model.visual_prompt is None else model.visual_prompt.facts()
-    own = [config, model.hier_head.constants, model.hier_head.text_levels, prompt]
+    head = {
+        name: model.hier_head.constants[name] for name in ("curvature", "ball_margin", "max_tangent_norm")
+    }
+    own = [config, head, model.hier_head.text_levels, prompt]
     prompts = [text for level in level_prompts(class_set, tree, None) for row in level for text in row]
     tokens = processor.tokenizer(prompts, truncation=False, padding=False, verbose=False)["input_ids"]
     return {

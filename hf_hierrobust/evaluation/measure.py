@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from transformers import logging
@@ -143,7 +144,7 @@ def measure(
         * len(keys_of(plan, target, range(len(plan.budgets))))
         for target in targets
     ]
-    with progress_line(progress, sum(mine), shards) as advance:
+    with progress_line(progress, sum(mine), shards) as advance, state or nullcontext():
         for target, name in zip(targets, names):
             outcomes, samples = {}, {}
             images = {

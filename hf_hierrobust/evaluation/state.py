@@ -34,7 +34,8 @@ class StateError(ValueError):
 class EvaluationState:
     """A state directory.
 
-    All processes open it together: the first one reads and writes the manifest for all.
+    All processes open it together: the first one reads and writes the manifest for all. It is locked until it
+    is left as a context: evaluations that know nothing of one another do not share a directory.
 
     Args:
         folder: made where it is missing.
@@ -43,7 +44,7 @@ class EvaluationState:
 
     Raises:
         StateError: the directory holds an evaluation of another set, or of what `open` refuses, or a torn
-            manifest.
+            manifest; another evaluation is at work on it.
         OSError: the directory cannot be made, read or written.
     """
 
@@ -51,8 +52,12 @@ class EvaluationState:
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"state_dir={folder!r} is a {type(folder).__name__}: give the path of a folder")
         self.folder, self.shards = Path(folder), shards
-        self.facts, self.sets = plain(facts), list(sets)
-        self._agree(self._start)
+        self.facts, self.sets, self._lock = plain(facts), list(sets), None
+        try:
+            self._agree(self._start)
+        except BaseException:
+            self._unlock()
+            raise
         lines, torn = _read(self.folder, VERDICTS, Stage.read)
         notes, torn_notes = _read(self.folder, NOTES, read_sealed)
         torn += torn_notes
@@ -66,6 +71,12 @@ class EvaluationState:
             scope, stage = Stage.read(line)
             self._found.setdefault(scope, []).append(stage)
         self._notes = [read_sealed(line) for line in dict.fromkeys(shards.gather(notes))]
+
+    def __enter__(self) -> EvaluationState:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._unlock()
 
     @staticmethod
     def is_in(folder: str | os.PathLike) -> bool:
@@ -109,6 +120,7 @@ class EvaluationState:
         if not self.folder.is_dir() and self.folder.exists():
             raise NotADirectoryError(f"state_dir={str(self.folder)!r} is a file: give a directory")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
         if not self._started():  # or killed before there was anything to lose
             seal(self.folder, {"common": self.facts, "sets": {}}, {}, MANIFEST)
         if not self.is_in(self.folder):
@@ -130,6 +142,11 @@ class EvaluationState:
 
     def _started(self) -> bool:
         return any(path.stat().st_size for path in self.folder.glob(VERDICTS))
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _manifest(self) -> dict:
         try:
@@ -195,6 +212,26 @@ class Notes:
         self.found[key] = value
         if self._path is not None:
             _append(self._path, sealed_line({"scope": self._scope, "key": key, "value": value}))
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle of a folder that no other process is at work on; None where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise StateError(
+            f"state_dir={str(folder)!r} is in use by another evaluation: wait for it, or give another one"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    return handle
 
 
 def _append(path: Path, line: str) -> None:
