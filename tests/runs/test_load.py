@@ -19,9 +19,9 @@ def test_the_base_is_measured_without_the_new_prompt(command, monkeypatch):
     """A visual prompt starts as noise that the undefended base does not have."""
     seen = []
 
-    def measure(run, model, model_name, objective):
+    def measure(run, model, model_name, objective, **options):
         seen.append(model.visual_prompt is not None and model.visual_prompt.enabled)
-        return evaluate_run(run, model, model_name, objective)
+        return evaluate_run(run, model, model_name, objective, **options)
 
     monkeypatch.setattr("hf_hierrobust.runs.train.evaluate_run", measure)
     main(command.argv(objective="tecoa", visual_prompt_tokens=2, figures="false", eval_classifiers="cosine"))
