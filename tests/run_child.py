@@ -32,6 +32,13 @@ def work(argv: list[str], log: str, fatal: tuple[str, int] | None = None) -> Non
     main(argv, objective="hier_robust")
 
 
+def share(rank: int, count: int, port: int, argv: list[str], log: str) -> None:
+    """`work` as one of several processes of a launcher."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    work(argv, log)
+
+
 def _die_in(name: str, count: int) -> None:
     module, _, function = name.rpartition(".")
     module, calls = importlib.import_module(module), itertools.count(1)

@@ -24,6 +24,7 @@ from ..files import read_json, write_atomically
 from ..hierarchy import load_forest
 from ..modeling import RobustDualEncoder, load_robust_model
 from ..naming import file_stem, public_name
+from ..options import check_given
 from ..precision import resolve_bf16
 from ..progress import say
 from ..threat import Norm, Space
@@ -63,6 +64,9 @@ class SuiteRequest:
     bf16_search: bool | str = "auto"
     seed: int = 0
     attack_options: Mapping | None = None
+
+    def __post_init__(self):
+        check_given(batch_size=self.batch_size, seed=self.seed, samples=self.samples)
 
     def plan(self, space: Space) -> AttackPlan:
         return AttackPlan.of(
