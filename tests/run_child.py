@@ -58,7 +58,7 @@ def start(argv: list[str], log: Path, fatal: tuple[str, int] | None = None) -> m
     return process
 
 
-def finish(argv: list[str], log: Path, timeout: float = 120) -> float:
+def finish(argv: list[str], log: Path, timeout: float = 600) -> float:
     """Run to the end; returns the seconds it took."""
     begin = time.monotonic()
     process = start(argv, log)
@@ -70,7 +70,7 @@ def finish(argv: list[str], log: Path, timeout: float = 120) -> float:
 def kill_in(argv: list[str], log: Path, function: str, count: int = 1) -> None:
     """Let a run die by SIGKILL where it calls a function."""
     process = start(argv, log, (function, count))
-    process.join(120)
+    process.join(600)
     assert process.exitcode == -signal.SIGKILL, log.read_text()[-3000:]
 
 
