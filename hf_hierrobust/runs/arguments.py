@@ -277,6 +277,7 @@ class RunArguments:
             "dataset_config": own or files,
             "shuffle_buffer": None if self.streaming else "streaming=False",
             "drift_base": drift if self.drift_samples else "drift_samples=0",
+            "drift_samples": drift if self.drift_samples else None,
         }
         for option in fields(self):
             value = getattr(self, option.name)

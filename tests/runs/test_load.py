@@ -47,6 +47,13 @@ def test_the_run_fits_together(command):
     assert not any(command.options["output_dir"].iterdir())
 
 
+def test_an_evaluation_that_draws_nothing_needs_no_matplotlib(command, monkeypatch):
+    monkeypatch.setattr("hf_hierrobust.runs.checks.find_spec", lambda name: None)
+    assert load(command, training=False, eval_classifiers="cosine").train_dataset is None
+    with pytest.raises(ImportError, match="--figures false"):
+        load(command, training=False, transfer="true")
+
+
 def test_parts_of_the_training_set(command):
     run = load(command, max_train_samples=10, skip_train_samples=4)
     assert len(run.train_dataset) == 10 and min(run.train_dataset.items.rows) >= 4
