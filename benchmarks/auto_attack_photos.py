@@ -54,14 +54,25 @@ def train(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
-def _measured(args: argparse.Namespace, options: dict) -> dict[str, dict]:
-    """The same evaluation of the base and of every trained model."""
+def _measured(
+    args: argparse.Namespace,
+    options: dict,
+    classifiers: str = "cosine,rollup",
+    budgets: tuple[str, ...] = ("4/255", "1/255"),
+) -> dict[str, dict]:
+    """The same evaluation of the base and of every trained model, a cell a budget, the quicker first."""
     models = {"base": args.model} | {name: args.work / "train" / name for name in METHODS}
-    own = {"hier": {"eval_classifiers": "cosine,rollup,hyperbolic,rollup-hyperbolic"}}
+    own = {"hier": "cosine,rollup,hyperbolic,rollup-hyperbolic"} if "rollup" in classifiers else {}
     return {
-        name: {"command": "evaluate", "model_name_or_path": model, "eval_classifiers": "cosine,rollup"}
-        | options
-        | own.get(name, {})
+        f"{name}-{eps.replace('/', '_')}": options
+        | {
+            "command": "evaluate",
+            "model_name_or_path": model,
+            "eval_classifiers": own.get(name, classifiers),
+            "eval_eps": eps,
+            "eval_samples": args.samples,
+        }
+        for eps in budgets
         for name, model in models.items()
     }
 
@@ -73,8 +84,6 @@ def standard(args: argparse.Namespace) -> dict[str, dict]:
         | {
             "eval_file": args.data / "cifar100/test.parquet",
             "eval_attack": "autoattack",
-            "eval_eps": "1/255,4/255",
-            "eval_samples": args.samples,
             "checks": True,
         },
     )
@@ -90,10 +99,8 @@ def zero_shot(args: argparse.Namespace) -> dict[str, dict]:
             "class_set": first,
             "zero_shot": ",".join(f"{name}={args.data}/{name}/test.parquet" for name in others),
             "eval_attack": "apgd-ce+t",
-            "eval_eps": "1/255,4/255",
-            "eval_samples": args.samples,
-            "eval_classifiers": "cosine",
         },
+        classifiers="cosine",
     )
 
 
@@ -104,10 +111,9 @@ def transfer(args: argparse.Namespace) -> dict[str, dict]:
         | {
             "eval_file": args.data / "cifar100/test.parquet",
             "eval_attack": "pgd",
-            "eval_eps": "4/255",
-            "eval_samples": args.samples,
             "transfer": True,
         },
+        budgets=("4/255",),
     )
 
 
@@ -119,14 +125,14 @@ def table() -> str:
     rows: dict[tuple, dict[str, str]] = {}
     names = ["base", *METHODS]
     for stage in ("standard", "zero_shot"):
-        for name, cell in load_cells(RESULTS / f"auto_attack_photos_{stage}").items():
-            for record in cell["records"]:
+        cells = load_cells(RESULTS / f"auto_attack_photos_{stage}")
+        for cell_name in sorted(cells):  # 1/255 before 4/255
+            name = cell_name.rsplit("-", 1)[0]
+            for record in cells[cell_name]["records"]:
                 key = record["dataset"], record["level"], record["classifier"], record["attack"]["name"]
                 found = rows.setdefault(key, {})
-                value = 100 * record["robust_accuracy"]
-                mark = "‡" if record["checks"].get("masking") else ""
                 text = found.get(name, f"{100 * record['clean_accuracy']:.1f}")
-                found[name] = f"{text} / {value:.1f}{mark}"
+                found[name] = f"{text} / {100 * record['robust_accuracy']:.1f}"
     lines = [
         "Clean accuracy / under attack at each budget, in the order of the budgets (1/255, 4/255).",
         "",

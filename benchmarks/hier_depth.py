@@ -8,9 +8,11 @@ Cells run and resume as in ``hier_cifar100.py``; numbers go to ``benchmarks/resu
 Stages:
     search      learning rate of each method, on held-back training images
     acceptance  shipped defaults against ``lambda_gap=0``, three seeds, on two trees
+    paired      those models once more by the score they were trained with, on 900 test images
+    demo        the same comparison for the demo, on 1,080 images
     ablation    as published (distances) and by cosine, on two trees and a forest; with sums over edges and a
                 scale a level, and as it was before: means, one scale, ball norms at their edge; two seeds
-    text        the text perturbation on tangents and on pooled states
+    text        the text perturbation on pooled states, or none; on tangents it is the acceptance's
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from cells import RESULTS, ROOT, chosen_rate, run_cells
 
 CONFIG = ROOT / "examples/configs/cifar100_small.yaml"
+DEMO = ROOT / "examples/configs/demo.yaml"
 SHORT = {"max_train_samples": 5000, "num_train_epochs": 1, "eval_num_steps": 20}
 HELD_BACK = SHORT | {
     "train_split": "train[:40000]",
@@ -48,7 +51,12 @@ METHODS = {
 }
 
 
-def search(data: Path) -> dict[str, dict]:
+WITHOUT = {"objective": "hier_robust", "objective_args": {"lambda_gap": 0.0}}
+OWN = {"eval_classifiers": "cosine,hyperbolic,rollup-hyperbolic"}
+SCORE = {"eval_classifiers": "hyperbolic"}
+
+
+def search(args: argparse.Namespace) -> dict[str, dict]:
     return {
         f"{name}-{rate:.2g}": method
         | HELD_BACK
@@ -65,22 +73,40 @@ def _rate(name: str) -> dict:
     return {"learning_rate": found}
 
 
-def acceptance(data: Path) -> dict[str, dict]:
-    test = SHORT | {"eval_eps": "4/255", "eval_samples": 300}
-    without = {"objective": "hier_robust", "objective_args": {"lambda_gap": 0.0}}
+def acceptance(args: argparse.Namespace) -> dict[str, dict]:
+    test = SHORT | OWN | {"eval_eps": "4/255", "eval_samples": 300}
     return {
-        f"{name}-{tree}-seed{seed}": method
-        | test
-        | _rate("hier")
-        | {"tree": tree, "seed": seed, "eval_classifiers": "cosine,hyperbolic,rollup-hyperbolic"}
+        f"{name}-{tree}-seed{seed}": method | test | _rate("hier") | {"tree": tree, "seed": seed}
         for tree in TREES[:2]
         for seed in (0, 1, 2)
-        for name, method in {"hier": METHODS["hier"], "no-gap": without}.items()
+        for name, method in {"hier": METHODS["hier"], "no-gap": WITHOUT}.items()
     }
 
 
-def ablation(data: Path) -> dict[str, dict]:
-    unseen = {name: data / name / "test.parquet" for name in ("cifar10", "tinyimagenet", "caltech101")}
+def paired(args: argparse.Namespace) -> dict[str, dict]:
+    test = SCORE | {"command": "evaluate", "eval_eps": "4/255", "eval_samples": 900, "eval_num_steps": 20}
+    return {
+        name: test
+        | {
+            "model_name_or_path": args.work / "acceptance" / name,
+            "tree": options["tree"],
+            "seed": options["seed"],
+        }
+        for name, options in reversed(acceptance(args).items())
+    }
+
+
+def demo(args: argparse.Namespace) -> dict[str, dict]:
+    test = SCORE | {"eval_eps": "4/255", "eval_samples": 1080, "resume_from_checkpoint": False}
+    return {
+        f"{name}-glyphs-seed{seed}": method | test | {"seed": seed}
+        for seed in (0, 1, 2)
+        for name, method in {"hier": METHODS["hier"], "no-gap": WITHOUT}.items()
+    }
+
+
+def ablation(args: argparse.Namespace) -> dict[str, dict]:
+    unseen = {name: args.data / name / "test.parquet" for name in ("cifar10", "tinyimagenet", "caltech101")}
     test = SHORT | {
         "eval_eps": "4/255",
         "eval_samples": 300,
@@ -100,13 +126,12 @@ def ablation(data: Path) -> dict[str, dict]:
     return found
 
 
-def text(data: Path) -> dict[str, dict]:
+def text(args: argparse.Namespace) -> dict[str, dict]:
     test = SHORT | {"eval_eps": "4/255", "eval_samples": 300, "eval_classifiers": "cosine,hyperbolic"}
     return {
         f"{name}-seed{seed}": METHODS["hier"] | test | _rate("hier") | {"seed": seed, "attack_args": args}
         for seed in (0, 1)
         for name, args in {
-            "tangent": {},
             "pooled": {"text_perturbation": "pooled"},
             "pooled-large": {"text_perturbation": "pooled", "text_eps": 0.02},
             "none": {"text_eps": 0},
@@ -114,7 +139,7 @@ def text(data: Path) -> dict[str, dict]:
     }
 
 
-STAGES = {"search": search, "acceptance": acceptance, "ablation": ablation, "text": text}
+STAGES = {stage.__name__: stage for stage in (search, acceptance, paired, demo, ablation, text)}
 
 
 def main() -> None:
@@ -135,14 +160,17 @@ def main() -> None:
     }
     # Held-back images are rows of the training file; the training rows end before them.
     held_back = {"eval_file": files["train_file"]}
-    cells = {
-        name: files | (held_back if "eval_split" in options else {}) | options
-        for name, options in STAGES[args.stage](args.data).items()
-    }
+    cells = STAGES[args.stage](args)
+    if args.stage != "demo":
+        cells = {
+            name: files | (held_back if "eval_split" in options else {}) | options
+            for name, options in cells.items()
+        }
     target = RESULTS / f"hier_depth_{args.stage}"
     if args.missing:
         args.only = [name for name in args.only or cells if not (target / f"{name}.json").exists()]
-    run_cells(cells, args.work / args.stage, target, CONFIG, args.only)
+    config = DEMO if args.stage == "demo" else CONFIG
+    run_cells(cells, args.work / args.stage, target, config, args.only)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Markdown tables of ``results/hier_depth_acceptance`` and ``results/hier_depth_ablation``.
+"""Markdown tables of ``results/hier_depth_STAGE``: acceptance, paired, demo, ablation and text.
 
     python benchmarks/hier_depth_table.py     # prints them, writes results/hier_depth.md
 
@@ -11,9 +11,10 @@ from collections import defaultdict
 
 from cells import RESULTS, load_cells
 from depth import summary
-from hier_depth import METHODS, TREES
+from hier_depth import METHODS
 from hier_table import difference, entry
 
+HOME = "cifar100-test"
 UNSEEN = ("cifar10", "tinyimagenet", "caltech101")
 
 
@@ -29,6 +30,13 @@ def by_run(stage: str) -> dict[tuple[str, str], dict[tuple, list[dict]]]:
     return found
 
 
+def both(records: list[dict]) -> str:
+    """Clean and robust accuracy, means over the seeds."""
+    if not records:
+        return "–"
+    return f"{entry(records, 'clean', interval=False)} / {entry(records, 'robust', interval=False)}"
+
+
 def depths(records: dict[tuple, list[dict]]) -> list[dict]:
     """`depth.summary` of each seed; empty where no record tells depth."""
     levels = sorted(
@@ -39,13 +47,15 @@ def depths(records: dict[tuple, list[dict]]) -> list[dict]:
 
 
 def acceptance() -> str:
-    runs = by_run("acceptance")
+    """Depth of every seed, then robust accuracy beside the same recipe without the gap."""
+    runs = by_run("acceptance") | by_run("demo")
     lines = [
         "| tree | seed | edges in order | … without the gap | median tangent norms, leaves first | "
         "images beyond their leaf |",
         "|---|---:|---:|---:|---|---:|",
     ]
-    for tree in TREES[:2]:
+    trees = list(dict.fromkeys(tree for _, tree in runs))
+    for tree in trees:
         shown, without = depths(runs["hier", tree]), depths(runs["no-gap", tree])
         for seed, (one, other) in enumerate(zip(shown, without)):
             medians = ", ".join(f"{value:.3f}" for value in one["medians"])
@@ -57,12 +67,41 @@ def acceptance() -> str:
                 medians,
             ]
             lines.append(f"| {' | '.join(map(str, cells))} | {one['image_depth']:+.3f} |")
-    lines += ["", "| tree | level | classifier | robust | − without the gap |", "|---|---:|---|---:|---:|"]
-    for tree in TREES[:2]:
+    for run, records in by_run("paired").items():  # where there are more images, those
+        runs[run] |= records
+    lines += ["", "| tree | level | classifier | images | robust | − without the gap |"]
+    lines += ["|---|---:|---|---:|---:|---:|"]
+    for tree in trees:
         for key, records in sorted(runs["hier", tree].items()):
             _, level, classifier = key
             delta = difference(records, runs["no-gap", tree][key])
-            lines.append(f"| {tree} | {level} | {classifier} | {entry(records, 'robust')} | {delta} |")
+            count = records[0]["num_samples"]
+            lines.append(
+                f"| {tree} | {level} | {classifier} | {count:,} | {entry(records, 'robust')} | {delta} |"
+            )
+    return "\n".join(lines)
+
+
+def text_perturbation() -> str:
+    """The text perturbation on tangents and on pooled states."""
+    runs: dict = defaultdict(lambda: defaultdict(list))
+    cells = load_cells(RESULTS / "hier_depth_text")
+    tangent = load_cells(RESULTS / "hier_depth_acceptance")
+    shipped = {f"tangent-seed{seed}": tangent[f"hier-cifar100-seed{seed}"] for seed in (0, 1)}
+    for name, cell in (shipped | cells).items():
+        for record in cell["records"]:
+            runs[name.rsplit("-seed", 1)[0]][record["level"], record["classifier"]].append(record)
+    columns = [(0, "cosine"), (0, "hyperbolic"), (1, "cosine"), (1, "hyperbolic")]
+    lines = [
+        "| perturbation of the text | edges in order | leaf, cosine | leaf, −κd | "
+        "superclass prompts, cosine | … −κd |",
+        "|---|---:|" + "---:|" * len(columns),
+    ]
+    for name, records in runs.items():
+        found = depths({("", *key): own for key, own in records.items()})
+        order = f"{' and '.join(str(one['edges_in_order']) for one in found)} of {found[0]['edges']}"
+        cells = [both(records[key]) for key in columns]
+        lines.append(f"| {name} | {order} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -76,11 +115,8 @@ def ablation() -> str:
     ]
     for (method, tree), records in sorted(runs.items(), key=lambda item: list(METHODS).index(item[0][0])):
 
-        def cell(level: int, classifier: str, data: str = "cifar100", found=records) -> str:
-            own = found.get((data, level, classifier), [])
-            if not own:
-                return "–"
-            return f"{entry(own, 'clean', interval=False)} / {entry(own, 'robust', interval=False)}"
+        def cell(level: int, classifier: str, data: str = HOME, found=records) -> str:
+            return both(found.get((data, level, classifier), []))
 
         order = " and ".join(f"{one['edges_in_order']}" for one in depths(records))
         count = {one["edges"] for one in depths(records)}
@@ -92,9 +128,8 @@ def ablation() -> str:
 
 
 def main() -> None:
-    text = acceptance()
-    if (RESULTS / "hier_depth_ablation").exists():
-        text += "\n\n" + ablation()
+    parts = {"acceptance": acceptance, "ablation": ablation, "text": text_perturbation}
+    text = "\n\n".join(part() for stage, part in parts.items() if (RESULTS / f"hier_depth_{stage}").exists())
     print(text)
     (RESULTS / "hier_depth.md").write_text(text + "\n")
 

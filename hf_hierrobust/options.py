@@ -68,6 +68,21 @@ def check_counts(options: object, *names: str) -> None:
     _check(options, names, fits, "an integer, at least 1")
 
 
+def check_given(**values: object) -> None:
+    """Arguments by name: ``seed`` is a whole number of 64 bits, any other one at least 1, or None.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if value is None:
+            continue
+        low, high = (-(2**63), 2**63 - 1) if name == "seed" else (1, float("inf"))
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            wanted = "a whole number of 64 bits" if name == "seed" else "an integer, at least 1"
+            raise ValueError(f"{name}={value!r} must be {wanted}")
+
+
 def check_between(options: object, name: str, low: float, high: float) -> None:
     """The named attribute is a number from ``low`` to ``high``.
 

@@ -13,8 +13,8 @@ IMAGE = Image.new("RGB", (32, 32))
 INTEGERS = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
 
 
-def load(command, **changes):
-    return load_run(*build_arguments(read_values("train", command.argv(**changes))))
+def load(command, *, training=True, **changes):
+    return load_run(*build_arguments(read_values("train", command.argv(**changes))), training=training)
 
 
 def write(folder, name, rows: dict, features=None):

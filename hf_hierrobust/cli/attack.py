@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..naming import MACHINE_PATH, check_template
+from ..options import check_given
 from ..progress import say
 from ..threat import parse_eps
 from .checks import check_attacks, check_tree
@@ -61,6 +62,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"level={args.level} needs a class tree: give --tree")
     if args.level < 0:
         raise UsageError(f"level={args.level} must be at least 0, the leaves")
+    check_given(seed=args.seed)
     if not args.plugins:
         check_attacks("attack", args.attack)
     if MACHINE_PATH.match(args.model) and not Path(args.model).expanduser().is_dir():

@@ -15,6 +15,7 @@ from .combinations import check_combinations, check_contents
 from .options import all_options, refused, registered, shipped, trees
 from .values import UsageError, split_values
 
+CLASSIFIERS = ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic")
 _AT_LEAST_ONE = [
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -79,9 +80,8 @@ def _check_names(values: Mapping, plugins: bool) -> None:
     for name, choices in registered().items():
         for word in _words(values, name) if not plugins else ():
             one_of(name, word, choices)
-    usual = ["cosine", "hyperbolic", "rollup", "rollup-hyperbolic", "path", "path-hyperbolic"]
     for word in _words(values, "eval_classifiers"):
-        one_of("eval_classifiers", word, usual)
+        one_of("eval_classifiers", word, CLASSIFIERS)
     sets = shipped("data/class_sets")
     if values.get("class_set") is not None:
         _name_or_file("class_set", str(values["class_set"]), sets)
@@ -116,7 +116,10 @@ def check_attacks(name: str, text: str) -> None:
     Raises:
         UsageError: one of them is none; with the nearest name.
     """
-    for word in filter(None, map(str.strip, text.split(","))):
+    words = list(filter(None, map(str.strip, text.split(","))))
+    if not words:
+        raise UsageError(f"{name}={text!r} names no attack: give one, such as 'pgd'")
+    for word in words:
         one_of(name, word, registered()["eval_attack"])
 
 

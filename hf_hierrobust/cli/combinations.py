@@ -28,6 +28,8 @@ def check_combinations(command: str, args: RunArguments, training: Mapping) -> N
         _check_objective(training)
         if args.retrieval:
             raise UsageError("retrieval=True is what evaluate measures: leave it out of train")
+    else:
+        _check_evaluation(args, training)
     names = args.classifiers
     if names and training.get("tree") is None and all("rollup" in name for name in names):
         raise UsageError(f"eval_classifiers={args.eval_classifiers!r} needs a class tree: give tree")
@@ -39,6 +41,24 @@ def check_combinations(command: str, args: RunArguments, training: Mapping) -> N
         )
     if command == "train" and args.dataset_name is None and args.train_file is None:
         raise UsageError(f"no training data: give train_file beside eval_file={args.eval_file!r}")
+
+
+def _check_evaluation(args: RunArguments, training: Mapping) -> None:
+    """What a training would have a use for beside the other option, and `evaluate` has not."""
+    beside = {
+        "eps": (training.get("eps"), "eval_eps", args.eval_eps),
+        "template": (training.get("template"), "eval_template", args.eval_template),
+        "dataset_name": (args.dataset_name, "eval_file", args.eval_file),
+    }
+    for name, (value, other, wins) in beside.items():
+        if value is not None and wins is not None:
+            raise UsageError(f"{name}={value!r} has no effect beside {other}={wins!r}: leave one of them out")
+    if args.drift_base is None and args.drift_samples != 32:
+        raise UsageError(f"drift_samples={args.drift_samples} has no effect without drift_base: give it")
+    if args.drift_samples == 0:
+        raise UsageError("drift_samples=0 leaves no image for drift_base: give at least 1")
+    if args.caption_column is not None and not args.retrieval:
+        raise UsageError(f"caption_column={args.caption_column!r} has no effect without --retrieval true")
 
 
 def check_contents(args: RunArguments, training: Mapping) -> None:

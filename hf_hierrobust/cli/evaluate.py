@@ -45,8 +45,6 @@ def run(values: Mapping) -> None:
     if args.retrieval:
         _retrieve(args, training_args)
         return
-    if args.caption_column is not None:
-        raise ValueError(f"caption_column={args.caption_column!r} has no effect without --retrieval true")
     if (missing := missing_processes(training_args.world_size)) is not None:
         say(missing)
     run = load_run(args, training_args, training=False)
@@ -62,6 +60,7 @@ def run(values: Mapping) -> None:
         facts.get("objective", "none"),
         state=state,
         shards=shards,
+        strict=True,
     )
     if shards.rank == 0 and args.drift_base is not None:
         records = measure_drift(run, records)

@@ -27,8 +27,10 @@ TRAINING_ONLY = frozenset(
         "max_train_samples",
         "skip_train_samples",
         "eval_base",
-        "figures",
         "holdout",
+        "card_license",
+        "card_base_model",
+        "card_dataset",
     ]
 )
 """Options of a run that `evaluate` has no use for."""

@@ -32,6 +32,8 @@ def check(args: argparse.Namespace) -> None:
     for source in args.records:
         if not Path(source).expanduser().exists():
             raise UsageError(f"RECORDS={source!r} is no file and no folder")
+    if args.tree is not None and args.no_figures:
+        raise UsageError(f"tree={args.tree!r} has no effect beside no_figures: it orders figures")
     if args.tree is not None:
         check_tree("tree", args.tree)
     check_new("output_dir", args.output_dir, FILES, args.overwrite)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..files import read_json
 from ..naming import MACHINE_PATH
+from ..options import check_given
 from ..progress import say
 from ..threat import parse_eps
-from .checks import check_attacks, check_existing, one_of
+from .checks import CLASSIFIERS, check_attacks, check_existing, one_of
 from .options import PACKAGE, shipped
 from .parser import check_folder
 from .values import UsageError
@@ -65,11 +66,13 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"samples={args.samples!r} must be a number of images, at least 1, or 'all'")
     for eps in args.eps.split(","):
         parse_eps(eps.strip(), "eps", args.norm)
-    for name in ("batch", "num_steps"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UsageError(f"{name}={getattr(args, name)} must be at least 1")
+    check_given(batch=args.batch, num_steps=args.num_steps, seed=args.seed)
     if not args.plugins:
         check_attacks("attack", args.attack)
+    for word in args.classifiers.split(",") if args.classifiers is not None else ():
+        one_of("classifiers", word.strip(), CLASSIFIERS)
+    if args.levels and args.sets is not None and not any(map(_has_tree, chosen_sets(args.sets))):
+        raise UsageError(f"levels has no effect on {' '.join(args.sets)}: none of these sets has a tree")
     attack_options(args)
     check_folder("output_dir", args.output_dir)
 
@@ -146,7 +149,15 @@ def attack_options(args: argparse.Namespace) -> dict:
         raise UsageError(f"attack_args={args.attack_args!r} is not JSON: {error}") from None
     if not isinstance(options, dict) or options.keys() & {"eps", "norm", "space"}:
         raise UsageError(f"attack_args={args.attack_args!r} must be an object without eps, norm and space")
+    if args.num_steps is not None and "num_steps" in options:
+        raise UsageError(f"num_steps={args.num_steps} and attack_args both set num_steps: give it once")
     return options | ({} if args.num_steps is None else {"num_steps": args.num_steps})
+
+
+def _has_tree(name: str) -> bool:
+    path = Path(name) if name.endswith(".json") else PACKAGE / "data/suite" / f"{name}.json"
+    found = read_json(path)
+    return isinstance(found, dict) and found.get("tree") is not None
 
 
 def suite_text() -> str:

@@ -44,6 +44,10 @@ def check(args: argparse.Namespace) -> None:
             for name in names:
                 if getattr(args, name) is None:
                     raise UsageError(f"SPEC={args.spec!r} is built from the classes: give --{name}")
+    if args.model is not None and "induced" not in words:
+        raise UsageError(f"model={args.model!r} has no effect on SPEC={args.spec!r}: 'induced' asks a model")
+    if args.json and args.prompts:
+        raise UsageError("prompts has no effect beside json, which holds them: leave it out")
     if args.figure is not None:
         check_folder("figure", str(Path(args.figure).parent))
 

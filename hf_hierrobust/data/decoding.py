@@ -162,7 +162,10 @@ def to_uint8(image: Any) -> torch.Tensor:
     """uint8 tensor (3, H, W) of a PIL image or of such a tensor."""
     if isinstance(image, torch.Tensor):
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise TypeError(f"image tensors must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}.")
+            raise TypeError(
+                f"image tensors must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}: "
+                "(255 * x).round().byte() makes 8-bit values of [0, 1], expand(3, -1, -1) colour of grey."
+            )
         return image
     if not isinstance(image, Image.Image):
         raise TypeError(f"images must be PIL images or uint8 tensors, got {type(image).__name__}.")

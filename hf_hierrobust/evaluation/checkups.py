@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..classifiers.levels import LevelClassifier
-from .diagnostics import verdict_with
+from .diagnostics import Check, verdict_with
 from .plan import AttackPlan
 from .probes import IMAGES, Probed, diagnose
+from .shards import Shards
+from .state import Notes
 from .targets import Target
 
 RELATIVES = {
@@ -29,18 +32,30 @@ def diagnose_target(
     processor,
     device: torch.device | str,
     seed: int,
+    notes: Notes | None = None,
+    shards: Shards | None = None,
 ) -> dict[tuple[int, int], Callable[[Mapping], dict]]:
-    """What the ``checks`` of a record become, by budget and classifier; each process asks for itself."""
-    found = {}
+    """What the ``checks`` of a record become, by budget and classifier.
+
+    Args:
+        notes: of a state directory, which keeps what was found.
+        shards: the processes, which share the classifiers and budgets; None is this one alone.
+    """
+    notes, shards, mine = notes or Notes(), shards or Shards(), {}
     data = replace(target.data, num_samples=min(IMAGES, len(target.data.rows)))
+    pairs = [(budget, index) for budget in range(len(plan.budgets)) for index in range(len(target.found))]
     for space in plan.spaces():
-        target.set_space(space)
-        (batch,) = data.loader(processor, space, IMAGES)
-        pixels, leaves = batch["pixels"].to(device), batch["labels"]
-        for budget, attacks in enumerate(plan.budgets):
+        pixels = None
+        for budget, index in shards.mine(pairs):
+            key, attacks = f"{budget}/{index}", plan.budgets[budget]
             if attacks[0].threat.space != space:
                 continue
-            for index, one in enumerate(target.found):
+            if key not in notes.found:
+                if pixels is None:
+                    target.set_space(space)
+                    (batch,) = data.loader(processor, space, IMAGES)
+                    pixels, leaves = batch["pixels"].to(device), batch["labels"]
+                one = target.found[index]
                 probed = Probed(
                     classifier=one.classifier,
                     attacks=attacks,
@@ -51,15 +66,18 @@ def diagnose_target(
                     merged=_merged(target, one),
                     seed=seed,
                 )
-                found[budget, index] = _merging(probed, *diagnose(probed))
-    return found
+                checks, cost = diagnose(probed)
+                spent = {name: round(value, 1) for name, value in cost._asdict().items()}
+                notes.add(key, [checks, {"images": len(pixels), **spent}])
+            mine[key] = notes.found[key]
+    lines = shards.gather([json.dumps([key, value]) for key, value in mine.items()])
+    found = dict(map(json.loads, lines))
+    return {(budget, index): _merging(*found[f"{budget}/{index}"]) for budget, index in pairs}
 
 
-def _merging(probed: Probed, checks, cost) -> Callable[[Mapping], dict]:
-    spent = {name: round(value, 1) for name, value in cost._asdict().items()}
-    return lambda before: (
-        verdict_with(before, checks) | {"diagnosed": {"images": len(probed.pixels), **spent}}
-    )
+def _merging(rows: list, spent: dict) -> Callable[[Mapping], dict]:
+    checks = [Check(*row) for row in rows]
+    return lambda before: verdict_with(before, checks) | {"diagnosed": spent}
 
 
 def _relatives(target: Target, one: LevelClassifier) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -10,10 +10,10 @@ from torch import Tensor
 from ..attacks import Cost
 from ..classifiers.levels import LevelClassifier
 from ..naming import level_name, public_name
-from .doubts import checks
+from .doubts import Look, checks
 from .flags import class_counts, pack_flags
 from .jobs import Key, families, job_of, joint_attack, judges_of
-from .plan import AttackPlan, attack_labels, describe_attacks
+from .plan import AttackPlan, describe_attacks
 from .records import RobustnessRecord
 from .targets import Target
 from .text_attacks import both, text_only
@@ -55,7 +55,7 @@ class _Entries:
         self.plan, self.target, self.budget, self.image = plan, target, budget, image
         self.diagnosed = diagnosed
         self.space = plan.budgets[budget][0].threat.space
-        self.labels = attack_labels(plan.budgets[budget])
+        self.looks = Look.of(plan.budgets[budget])
         self.outcomes = {
             (key.index, key.kind): value for key, value in outcomes.items() if key.budget == budget
         }
@@ -75,16 +75,14 @@ class _Entries:
         """All records of one classifier but its transfers."""
         one, own = self.target.found[index], self.outcomes[index, "own"]
         depth = None if self.target.depth is None else self.target.depth.facts(one, own.notes)
-        found = checks(own, self.labels)
+        found = checks(own, self.looks)
         if (budgeted := self.diagnosed.get((self.budget, index))) is not None:
             found = budgeted(found)
-        yield self._record(one, own, self.labels, depth=depth, checks=found)
+        yield self._record(one, own, self.looks, depth=depth, checks=found)
         for kind in self.plan.targets:
             if (outcome := self.outcomes.get((index, kind))) is not None:
                 job = job_of(self.plan, self.target, Key(self.budget, index, kind), bf16_search=False)
-                yield self._record(
-                    one, outcome, self.labels, attack=self.image | describe_target(job.attacks)
-                )
+                yield self._record(one, outcome, self.looks, attack=self.image | describe_target(job.attacks))
         if (index, "defended") in self.outcomes:
             yield self._defended(index)
         if self.target.paired(one):
@@ -105,7 +103,7 @@ class _Entries:
                     yield self._record(
                         found[place],
                         outcome._replace(clean=clean, robust=robust),
-                        self.labels,
+                        self.looks,
                         classifier=name,
                         attack=self.image | {"to_the_end": True},
                         crafted_level=crafted,
@@ -135,7 +133,7 @@ class _Entries:
         )
         shares = {name: int(flags.sum()) / count for name, flags in accuracies.items()}
         defence = self.plan.defence.describe() | {"eot": self.plan.eot} | shares
-        return self._record(one, together, self.labels, defence=defence)
+        return self._record(one, together, self.looks, defence=defence)
 
     def _with_text(self, index: int) -> Iterator[RobustnessRecord]:
         """Attacked prompts alone, and with attacked pixels in each order."""
@@ -143,9 +141,9 @@ class _Entries:
         prompted, plan = self.outcomes[index, "prompted"], self.plan
         if self.budget == 0:  # without pixels there is no budget
             alone = text_only(own.clean, prompted, self.target.text_seconds)
-            yield self._record(one, alone, ["text"], attack=plan.describe_text(None, self.space))
+            yield self._record(one, alone, [Look("text")], attack=plan.describe_text(None, self.space))
         for order in plan.text_orders:
-            image, labels = self.image, [*self.labels, order]
+            image, looks = self.image, [*self.looks, Look(order)]
             if order == "text_first":
                 pair, robust = prompted, own.robust & prompted.robust
             elif order == "independent":
@@ -156,11 +154,11 @@ class _Entries:
                 robust = own.clean & prompted.clean & pair.robust
                 robust = robust & (pair.notes[1][:, 0].long() == one.to_node[self.classes])
                 # The clean prompts' own attack has no part in it.
-                own, labels = own._replace(after=(), attacked=(), zero_gradient=()), [order]
+                own, looks = own._replace(after=(), attacked=(), zero_gradient=()), [Look(order)]
                 image = {k: v for k, v in image.items() if k != "attacks"}
                 image |= describe_joint(plan, self.budget, self.target.text)
             attack = plan.describe_text(image, self.space, order)
-            yield self._record(one, both(own, pair, robust), labels, attack=attack)
+            yield self._record(one, both(own, pair, robust), looks, attack=attack)
 
     def _judged(self, source: int, judge: object) -> Tensor:
         """(N,) bool: a judge's verdicts on the images made against a classifier."""
@@ -180,10 +178,10 @@ class _Entries:
         return outcome._replace(cost=cost, seconds=outcome.seconds / served)
 
     def _record(
-        self, one: LevelClassifier, outcome: Outcome, labels: Sequence[str], **more
+        self, one: LevelClassifier, outcome: Outcome, looks: Sequence[Look], **more
     ) -> RobustnessRecord:
         count = len(outcome.clean)
-        values = {"classifier": one.name, "attack": self.image, "checks": checks(outcome, labels)} | more
+        values = {"classifier": one.name, "attack": self.image, "checks": checks(outcome, looks)} | more
         if one.level == 0 and "crafted_level" not in more:
             names = self.target.data.class_set.class_names
             values["classes"] = class_counts(names, self.classes, outcome.clean, outcome.robust)

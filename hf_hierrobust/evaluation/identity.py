@@ -15,6 +15,7 @@ from ..data import ClassSet
 from ..digests import digest_of
 from ..hierarchy import LabelTree
 from ..modeling import RobustDualEncoder
+from ..modeling.dual_encoder import CONFIG_KEY
 from .plan import AttackPlan, attack_labels
 from .records import environment_versions
 from .sets import EvaluationSet
@@ -56,12 +57,19 @@ def model_facts(
     tree: LabelTree | None,
 ) -> dict:
     """What a dual encoder's answers depend on beside its weights."""
-    config = model.config.to_dict()
-    hidden = ("_name_or_path", "transformers_version", "_attn_implementation")
+    # Of what a training notes in the config these constants of the head decide something; a saved model has
+    # more of the rest than the same one in memory.
+    hidden = ("_name_or_path", "transformers_version", "_attn_implementation", "architectures", "dtype")
+    config = {k: v for k, v in model.config.to_dict().items() if k not in (*hidden, CONFIG_KEY)}
+    prompt = None if model.visual_prompt is None else model.visual_prompt.facts()
+    head = {
+        name: model.hier_head.constants[name] for name in ("curvature", "ball_margin", "max_tangent_norm")
+    }
+    own = [config, head, model.hier_head.text_levels, prompt]
     prompts = [text for level in level_prompts(class_set, tree, None) for row in level for text in row]
     tokens = processor.tokenizer(prompts, truncation=False, padding=False, verbose=False)["input_ids"]
     return {
-        "configuration": digest_of({name: value for name, value in config.items() if name not in hidden}),
+        "configuration": digest_of(own),
         "preprocessing": digest_of(processor.image_processor.to_dict()),
         "templates": class_set.templates_hash,
         "prompts": digest_of(prompts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from transformers import logging
@@ -39,6 +40,7 @@ def evaluate_model(
     objective: str = "none",
     template: str | None = None,
     classifiers: Sequence[str] | None = None,
+    strict: bool = False,
     batch_size: int = 256,
     bf16_search: bool = False,
     seed: int = 0,
@@ -56,6 +58,7 @@ def evaluate_model(
         model_name, objective: for the records.
         template: prompt template in place of each class set's own.
         classifiers: names to keep (see `LevelClassifier`); None evaluates the usual ones that the model has.
+        strict: refuse a name that the model has no classifier for; else at least one of them has to exist.
         batch_size: images a batch.
         bf16_search: attack gradients under bf16 autocast; verdicts stay fp32.
         seed: of random starts.
@@ -67,11 +70,12 @@ def evaluate_model(
         One record per set, level, classifier and budget, and those that the plan asks for besides.
 
     Raises:
-        ValueError: an unknown classifier, a prompt longer than the text encoder's context, labels outside the
-            classes, or logits that are NaN.
+        ValueError: an unknown classifier, one that the model lacks, a prompt longer than the text encoder's
+            context, labels outside the classes, or logits that are NaN.
         StateError: ``state_dir`` holds another evaluation.
     """
     targets = [model_target(model, processor, data, plan, template, classifiers) for data in sets]
+    _check_asked(classifiers, targets, strict)
     dtype = torch.bfloat16 if bf16_search else None
     facts = {
         "model": public_name(model_name),
@@ -140,7 +144,7 @@ def measure(
         * len(keys_of(plan, target, range(len(plan.budgets))))
         for target in targets
     ]
-    with progress_line(progress, sum(mine), shards) as advance:
+    with progress_line(progress, sum(mine), shards) as advance, state or nullcontext():
         for target, name in zip(targets, names):
             outcomes, samples = {}, {}
             images = {
@@ -170,10 +174,28 @@ def measure(
             diagnosed = {}
             if plan.checks:
                 diagnosed = diagnose_target(
-                    plan, target, processor=processor, device=device, seed=facts["seed"]
+                    plan,
+                    target,
+                    processor=processor,
+                    device=device,
+                    seed=facts["seed"],
+                    notes=state and state.notes(scope),
+                    shards=shards,
                 )
             records += records_of(plan, target, outcomes, samples, facts, bf16_search, diagnosed)
     return records
+
+
+def _check_asked(names: Sequence[str] | None, targets: Sequence[Target], strict: bool) -> None:
+    """Classifiers that were asked for by name are there."""
+    found = {one.name for target in targets for one in target.found}
+    missing = [name for name in names or () if name not in found]
+    if not missing or (found and not strict):
+        return
+    why = "the model has no calibrated hyperbolic head"
+    if missing[0].startswith(("rollup", "path")) and not any(target.data.tree for target in targets):
+        why = "there is no class tree: give tree"
+    raise ValueError(f"classifier {missing[0]!r} was asked for, but {why}")
 
 
 def _names(targets: Sequence[Target]) -> list[str]:

@@ -169,8 +169,9 @@ class AttackPlan:
         checks: also run the `diagnostics` of every classifier at every budget.
 
     Raises:
-        ValueError: no budget, one without attacks, attacks of different budgets together, an unknown order or
-            target, orders without an attack on the prompts, or a joint one without an attack that it can use.
+        ValueError: no budget, the same one twice, one without attacks, attacks of different budgets together,
+            an unknown order or target, orders without an attack on the prompts, or a joint order without an
+            attack that it can use.
     """
 
     budgets: tuple[tuple[Attack, ...], ...]
@@ -196,6 +197,9 @@ class AttackPlan:
         budgets = tuple(build_attacks(attacks) for attacks in self.budgets)
         if not budgets:
             raise ValueError("budgets is empty: give the attacks of at least one budget")
+        for place, attacks in enumerate(budgets):
+            if attacks in budgets[:place]:
+                raise ValueError(f"the budget {attacks[0].threat} is there twice: leave one of them out")
         object.__setattr__(self, "budgets", budgets)
         if self.text_attack is not None and "joint" in self.text_orders:
             for attacks in budgets:

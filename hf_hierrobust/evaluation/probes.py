@@ -150,15 +150,20 @@ def _attacked(probed: Probed, meter: _Meter, pixels: Tensor, labels: Tensor) -> 
         standing[standing.clone()] = meter.run(attack, pixels[standing], labels[standing])
     x, y, share = pixels[standing], labels[standing], _share(standing)
 
-    def after(name: str, what: str, attack: Attack, search: Logits | None = None) -> Check:
+    def after(name: str, what: str, attack: Attack, search: Logits | None = None, **more) -> Check:
         left = float(meter.run(attack, x, y, search).sum()) / len(pixels)
-        return diagnostics.stronger(name, what, share, left)
+        return diagnostics.stronger(name, what, share, left, **more)
 
-    more = max(MORE_STEPS, 2 * steps)
+    more, ce_alone = max(MORE_STEPS, 2 * steps), {getattr(a, "loss", None) for a in probed.attacks} == {"ce"}
     single = PGD(**budget, num_steps=1, step_size=threat.eps, random_start="zero")
     found += [
         after("one_step", "a single step", single),
-        after("more_steps", f"{more} steps on the margin", PGD(**budget, num_steps=more, loss="margin")),
+        after(
+            "more_steps",
+            f"{more} steps on the margin",
+            PGD(**budget, num_steps=more, loss="margin"),
+            other_loss=ce_alone,
+        ),
         after(
             "smoothed_gradients",
             f"gradients averaged over {DRAWS} images with noise of eps",

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
 from ..hierarchy import LabelTree
 from ..naming import level_name
+from ..options import check_given
 from .shards import Shards
 
 
@@ -62,8 +63,7 @@ class EvaluationSet:
             raise TypeError(f"{self.name!r} is a stream: evaluate a data set of known length")
         if not images.labelled:
             raise ValueError(f"the images of {self.name!r} have no labels to measure accuracy by")
-        if self.num_samples is not None and self.num_samples < 1:
-            raise ValueError(f"num_samples={self.num_samples} must be at least 1, or None for all images")
+        check_given(num_samples=self.num_samples)
         for level, size in enumerate(self.tree.sizes if self.tree else [len(self.class_set)]):
             check_choice(self.name, level, size)
         count = len(images) if self.num_samples is None else self.num_samples

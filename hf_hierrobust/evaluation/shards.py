@@ -40,6 +40,10 @@ class Shards:
         """This process's share of one value a batch."""
         return values[self.rank :: self.count]
 
+    def first_says(self, flag: bool) -> bool:
+        """What the first process says, on all of them: they have to do the same."""
+        return self.gather(["yes"] if flag and self.rank == 0 else []) == ["yes"]
+
     def gather(self, lines: Sequence[str]) -> list[str]:
         """Lines (without line breaks) of all processes, those of the first one first, on each of them."""
         if self.count == 1:

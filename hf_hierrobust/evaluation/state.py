@@ -1,7 +1,8 @@
 """The verdicts of an evaluation on disk, from which the same command goes on after it was killed.
 
 A directory holds ``manifest.json``, which says what is measured by its hashes, and ``verdicts-R.jsonl`` of
-each process R: a line with a digest of its own for every stage, flushed to the disk before the next begins.
+each process R: a line with a digest of its own for every stage, flushed to the disk before the next begins;
+``notes-R.jsonl`` likewise, for what else an evaluation finds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from transformers import logging
@@ -17,11 +18,11 @@ from transformers import logging
 from ..digests import describe_differences, differences, digest_of, plain
 from ..seals import SealError, read_seal, seal
 from .shards import Shards
-from .verdicts import LineError, Stage, StageLog
+from .verdicts import LineError, Stage, StageLog, read_sealed, sealed_line
 
 logger = logging.get_logger(__name__)
 
-MANIFEST, VERDICTS = "manifest.json", "verdicts-*.jsonl"
+MANIFEST, VERDICTS, NOTES = "manifest.json", "verdicts-*.jsonl", "notes-*.jsonl"
 ANSWERS = "answers"
 """Begin of the names of facts that are logits: they may differ by rounding."""
 
@@ -33,7 +34,8 @@ class StateError(ValueError):
 class EvaluationState:
     """A state directory.
 
-    All processes open it together: the first one reads and writes the manifest for all.
+    All processes open it together: the first one reads and writes the manifest for all. It is locked until it
+    is left as a context: evaluations that know nothing of one another do not share a directory.
 
     Args:
         folder: made where it is missing.
@@ -42,15 +44,23 @@ class EvaluationState:
 
     Raises:
         StateError: the directory holds an evaluation of another set, or of what `open` refuses, or a torn
-            manifest.
+            manifest; another evaluation is at work on it.
         OSError: the directory cannot be made, read or written.
     """
 
     def __init__(self, folder: str | os.PathLike, facts: Mapping, sets: Sequence[str], shards: Shards):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"state_dir={folder!r} is a {type(folder).__name__}: give the path of a folder")
         self.folder, self.shards = Path(folder), shards
-        self.facts, self.sets = plain(facts), list(sets)
-        self._agree(self._start)
-        lines, torn = _read(self.folder)
+        self.facts, self.sets, self._lock = plain(facts), list(sets), None
+        try:
+            self._agree(self._start)
+        except BaseException:
+            self._unlock()
+            raise
+        lines, torn = _read(self.folder, VERDICTS, Stage.read)
+        notes, torn_notes = _read(self.folder, NOTES, read_sealed)
+        torn += torn_notes
         if torn and shards.rank == 0:
             logger.warning(
                 f"{self.folder}: passed over {torn} torn or foreign line{'s' * (torn > 1)}; what was found "
@@ -60,6 +70,13 @@ class EvaluationState:
         for line in dict.fromkeys(shards.gather(lines)):  # not every process need see the others' files
             scope, stage = Stage.read(line)
             self._found.setdefault(scope, []).append(stage)
+        self._notes = [read_sealed(line) for line in dict.fromkeys(shards.gather(notes))]
+
+    def __enter__(self) -> EvaluationState:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._unlock()
 
     @staticmethod
     def is_in(folder: str | os.PathLike) -> bool:
@@ -69,7 +86,8 @@ class EvaluationState:
     @staticmethod
     def clear(folder: str | os.PathLike) -> None:
         """Remove an evaluation from a directory; other files stay."""
-        for path in [*Path(folder).glob(VERDICTS), Path(folder) / MANIFEST]:
+        folder = Path(folder)
+        for path in [*folder.glob(VERDICTS), *folder.glob(NOTES), folder / MANIFEST]:
             path.unlink(missing_ok=True)
 
     def open(self, name: str, facts: Mapping) -> str:
@@ -93,10 +111,16 @@ class EvaluationState:
             logger.warning(f"{self.folder}: goes on after {len(found)} verdicts of an earlier start")
         return _FileLog(found, scope, self.folder / f"verdicts-{self.shards.rank}.jsonl")
 
+    def notes(self, scope: str) -> Notes:
+        """What else was found in a scope; new notes go to this process's file."""
+        found = {note["key"]: note["value"] for note in self._notes if note.get("scope") == scope}
+        return Notes(found, scope, self.folder / f"notes-{self.shards.rank}.jsonl")
+
     def _start(self) -> None:
         if not self.folder.is_dir() and self.folder.exists():
             raise NotADirectoryError(f"state_dir={str(self.folder)!r} is a file: give a directory")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
         if not self._started():  # or killed before there was anything to lose
             seal(self.folder, {"common": self.facts, "sets": {}}, {}, MANIFEST)
         if not self.is_in(self.folder):
@@ -118,6 +142,11 @@ class EvaluationState:
 
     def _started(self) -> bool:
         return any(path.stat().st_size for path in self.folder.glob(VERDICTS))
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _manifest(self) -> dict:
         try:
@@ -165,12 +194,53 @@ class _FileLog(StageLog):
 
     def add(self, stage: Stage) -> None:
         super().add(stage)
-        with self._path.open("a+b") as stream:
-            # After a torn line: on one of its own.
-            torn = stream.tell() and not _ends_whole(stream)
-            stream.write(b"\n" * torn + stage.line(self._scope).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        _append(self._path, stage.line(self._scope))
+
+
+class Notes:
+    """JSON values by a key, which an evaluation finds once; with a path on the disk at once.
+
+    Args:
+        found: those of earlier starts.
+    """
+
+    def __init__(self, found: Mapping | None = None, scope: str = "", path: Path | None = None):
+        self.found, self._scope, self._path = dict(found or {}), scope, path
+
+    def add(self, key: str, value: object) -> None:
+        """Note a value."""
+        self.found[key] = value
+        if self._path is not None:
+            _append(self._path, sealed_line({"scope": self._scope, "key": key, "value": value}))
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle of a folder that no other process is at work on; None where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise StateError(
+            f"state_dir={str(folder)!r} is in use by another evaluation: wait for it, or give another one"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    return handle
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a+b") as stream:
+        # After a torn line: on one of its own.
+        torn = stream.tell() and not _ends_whole(stream)
+        stream.write(b"\n" * torn + line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _ends_whole(stream) -> bool:
@@ -178,15 +248,15 @@ def _ends_whole(stream) -> bool:
     return stream.read(1) == b"\n"
 
 
-def _read(folder: Path) -> tuple[list[str], int]:
-    """The lines of all verdict files whose digest agrees, and how many others there are."""
+def _read(folder: Path, pattern: str, read: Callable[[str], object]) -> tuple[list[str], int]:
+    """The lines of all files of a kind whose digest agrees, and how many others there are."""
     whole, torn = [], 0
-    for path in sorted(folder.glob(VERDICTS)):
+    for path in sorted(folder.glob(pattern)):
         with path.open("rb") as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")
                 try:
-                    Stage.read(line)
+                    read(line)
                     whole.append(line)
                 except LineError:
                     torn += bool(line)

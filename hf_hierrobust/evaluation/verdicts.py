@@ -91,8 +91,9 @@ class Stage:
         Args:
             scope: which jobs it is about, where several lists of jobs share a file.
         """
-        entries = vars(self) | {"scope": scope, "flags": pack_flags(self.flags), "images": len(self.flags)}
-        return json.dumps({**entries, "digest": _digest(entries)})
+        return sealed_line(
+            vars(self) | {"scope": scope, "flags": pack_flags(self.flags), "images": len(self.flags)}
+        )
 
     @classmethod
     def read(cls, line: str) -> tuple[str, Stage]:
@@ -101,16 +102,33 @@ class Stage:
         Raises:
             LineError: its digest differs, or it has none.
         """
+        entries = read_sealed(line)
         try:
-            entries = json.loads(line)
-            if entries.pop("digest") != _digest(entries):
-                raise LineError("its digest differs")
             scope, images = entries.pop("scope"), entries.pop("images")
             return scope, cls(**entries | {"flags": unpack_flags(entries["flags"], images)})
-        except LineError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise LineError(str(error)) from None
+
+
+def sealed_line(entries: dict) -> str:
+    """JSON values as one line with a digest of its own."""
+    return json.dumps({**entries, "digest": _digest(entries)})
+
+
+def read_sealed(line: str) -> dict:
+    """What `sealed_line` was given.
+
+    Raises:
+        LineError: its digest differs, or it has none.
+    """
+    try:
+        entries = json.loads(line)
+        said = entries.pop("digest")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise LineError(str(error)) from None
+    if said != _digest(entries):
+        raise LineError("its digest differs")
+    return entries
 
 
 def _digest(entries: dict) -> str:

@@ -1,10 +1,10 @@
-"""Hyperbolic geometry as pure functions: the Poincaré ball, its polar chart, the margins of Theorem 1, depth.
+"""Hyperbolic geometry as pure functions: the ball in polar coordinates, margins of Theorem 1, depth.
 
-The two charts share their function names, so they are used through their modules:
-``from hf_hierrobust.geometry import polar``, then ``polar.pairwise_distance(...)``.
+The chart is used through its module: ``from hf_hierrobust.geometry import polar``, then
+``polar.pairwise_distance(...)``.
 """
 
-from . import poincare, polar
+from . import polar
 from .depth import EdgeOrder, ImageDepth, edge_order, image_depth, level_medians, smallest_step
 from .margins import (
     SimplexMargins,
@@ -31,7 +31,6 @@ __all__ = [
     "image_depth",
     "level_medians",
     "place_levels",
-    "poincare",
     "polar",
     "robust_radius",
     "simplex_margins",

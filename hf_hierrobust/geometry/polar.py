@@ -22,7 +22,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .poincare import check_points, invariant_mass
 from .precision import (
     SQRT_EPS,
     accumulation_dtype,
@@ -99,31 +98,6 @@ def from_tangent(
     return Polar(direction, 2 * (root * norm).clamp(max=bound) / root)
 
 
-@full_precision
-def from_ball(u: Tensor, curvature: float | Tensor) -> Polar:
-    """Ball points (..., D) to polar coordinates.
-
-    Norms are cut at one rounding step inside the edge: a float32 point never maps beyond sqrt(r) * rho = 17.
-    """
-    root = check_curvature(curvature) ** 0.5
-    direction, norm = _direction_and_norm(u)
-    inside = (root * norm).clamp(max=1 - torch.finfo(u.dtype).eps)
-    return Polar(direction, 2 * torch.atanh(inside) / root)
-
-
-@full_precision
-def to_ball(p: Polar, curvature: float | Tensor) -> Tensor:
-    """Polar points to ball points (..., D), tanh(sqrt(r) * rho / 2) / sqrt(r) along the direction."""
-    root = check_curvature(curvature) ** 0.5
-    return (torch.tanh(root * p.radius / 2) / root).unsqueeze(-1) * p.direction
-
-
-@full_precision
-def to_tangent(p: Polar) -> Tensor:
-    """Logarithm at the origin, (..., D): the tangent vector of length rho / 2."""
-    return (p.radius / 2).unsqueeze(-1) * p.direction
-
-
 def _law_of_cosines(radial: Tensor, angular: Tensor, curvature: float | Tensor) -> Tensor:
     """Distance from ``radial`` = sinh((a - b) / 2) and ``angular`` = sinh(a) sinh(b) (1 - cos theta) / 2.
 
@@ -157,6 +131,27 @@ def distance(p: Polar, q: Polar, curvature: float | Tensor) -> Tensor:
     a, b = root * p.radius, root * q.radius
     versine = (p.direction - q.direction).square().sum(-1) / 2  # 1 - cos(theta)
     return _law_of_cosines(torch.sinh((a - b) / 2), torch.sinh(a) * torch.sinh(b) * versine / 2, curvature)
+
+
+def check_points(shape: torch.Size, **tensors: Tensor | None) -> None:
+    """Raise ValueError, naming the argument, unless each given tensor has one entry per point."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(
+                f"{name} must have one entry per point, shape {tuple(shape)}, got {tuple(tensor.shape)}"
+            )
+
+
+@full_precision
+def invariant_mass(S: Tensor, Z: Tensor, curvature: float | Tensor) -> Tensor:
+    """sqrt(Z^2 - r|S|^2), (...), of midpoint sums S: (..., D), Z: (...); 1 for an empty node (Z = 0).
+
+    The Lorentz length of the summed points. It grows with their spread and equals the total weight when they
+    coincide; a midpoint weighted by it stands exactly for its points.
+    """
+    norm = check_curvature(curvature) ** 0.5 * safe_norm(S)
+    floor = torch.where(Z > 0, torch.finfo(Z.dtype).eps * Z.square(), torch.ones_like(Z)).detach()
+    return torch.maximum((Z - norm) * (Z + norm), floor).sqrt()
 
 
 @full_precision
@@ -218,16 +213,3 @@ def midpoint_from_sums(
     direction, norm = _direction_and_norm(S)
     radius = torch.asinh(root * norm / invariant_mass(S, Z, curvature)) / root
     return Polar(direction.to(dtype), radius.to(dtype)) if dtype else Polar(direction, radius)
-
-
-def midpoint(
-    p: Polar,
-    index: Tensor,
-    num_nodes: int,
-    curvature: float | Tensor,
-    weights: Tensor | None = None,
-) -> Polar:
-    """Einstein midpoint of each node's points, (n, D) and (n,), in the type of ``p`` (at least float32)."""
-    S, Z = midpoint_sums(p, index, num_nodes, curvature, weights)
-    dtype = torch.promote_types(p.direction.dtype, torch.float32)
-    return midpoint_from_sums(S, Z, curvature, dtype)

@@ -200,6 +200,7 @@ class HierHead(nn.Module):
         levels: Tensor | None = None,
         edges: Sequence[tuple[Tensor, Tensor]] = (),
         margin: float = 0.0,
+        margin_norm: str = "tangent",
     ) -> None:
         """Set the scales, ``kappa`` and the neighbourhood radius from one clean batch.
 
@@ -215,14 +216,16 @@ class HierHead(nn.Module):
             logit_scale: CLIP's multiplier, about 100.
             levels: (N,) level of each text; None takes all for leaves.
             edges: see `place_levels`.
-            margin: by which norms of neighbouring levels differ, a tangent norm in units of 1/sqrt(r).
+            margin: by which norms of neighbouring levels differ, in units of 1/sqrt(r).
+            margin_norm: "tangent", or "ball" for a margin of ball norms, taken at the leaves, where those
+                saturate most.
 
         Raises:
             ValueError: see `place_levels`.
         """
         if levels is None:
             levels = torch.zeros(len(text_features), dtype=torch.long)
-        levels, margin = levels.to(text_features.device), margin * self.radius
+        levels = levels.to(text_features.device)
         norms, leaves = text_features.double().norm(dim=1), levels == 0
         kept = self.log_text_scale.exp()[: self._placed] if self.calibrated else None
         middle = float(norms[leaves].median())
@@ -232,6 +235,10 @@ class HierHead(nn.Module):
             leaf_norm = middle / math.sqrt(self.dim)
         else:
             leaf_norm = self.tangent_norm * self.radius
+        if margin_norm == "ball":
+            leaf = leaf_norm / self.radius
+            margin = leaf - math.atanh(max(math.tanh(leaf) - margin, 0.0))
+        margin *= self.radius
         self.grow(int(levels.max()) + 1)
         placed = place_levels(norms, levels, edges, leaf_norm, margin, kept)
         self.log_text_scale[: len(placed)] = placed.log().to(self.log_text_scale)

@@ -133,16 +133,8 @@ class TreeObjective(Objective):
             edges = [
                 edge for tree, rows in zip(self.forest, self.nodes.rows) for edge in text_edges(tree, rows)
             ]
-        logit_scale = float(view.logit_scale)
-        head.calibrate(view.image_features, features, labels, logit_scale, levels, edges, self._start_margin)
-
-    @property
-    def _start_margin(self) -> float:
-        """The margin as a tangent norm in units of 1/sqrt(r); of ball norms where the leaves are."""
-        if self.gap_norm == "tangent" or self.tangent_norm is None:
-            return self.gap_margin
-        leaf = math.tanh(self.tangent_norm)
-        return self.tangent_norm - math.atanh(max(leaf - self.gap_margin, 0.0))
+        scale, margin = float(view.logit_scale), (self.gap_margin, self.gap_norm)
+        head.calibrate(view.image_features, features, labels, scale, levels, edges, *margin)
 
     def _depths(self, head, points: Polar) -> Tensor:
         """Norms that encode depth, in units of 1/sqrt(r)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..licences import check_licence
@@ -231,6 +231,7 @@ class RunArguments:
                 check_hub_id(name, getattr(self, name), example)
         read_switch(self.bf16_search, "bf16_search")
         self._check_sources()
+        self._check_idle()
         if self.model_name_or_path is None:
             if self.dataset_name != "glyphs":
                 raise ValueError(
@@ -262,6 +263,28 @@ class RunArguments:
             )
         if self.holdout is not None:
             self._check_holdout()
+
+    def _check_idle(self) -> None:
+        """Refuse options that another one leaves without effect."""
+        own = "dataset_name='glyphs', which renders its images" if self.dataset_name == "glyphs" else None
+        files = None if self.dataset_name else "files: it chooses a part of a Hub id"
+        held = self.holdout is not None and not self.zero_shot
+        named = self.classifiers and "cosine" not in self.classifiers
+        drift = "eval_classifiers without 'cosine', whose records have it" if named else None
+        idle = {
+            **dict.fromkeys(("image_column", "label_column", "train_split"), own),
+            "eval_split": own or ("holdout, which evaluates on training images" if held else None),
+            "dataset_config": own or files,
+            "shuffle_buffer": None if self.streaming else "streaming=False",
+            "drift_base": drift if self.drift_samples else "drift_samples=0",
+            "drift_samples": drift if self.drift_samples else None,
+        }
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if idle.get(option.name) is not None and value != option.default:
+                raise ValueError(
+                    f"{option.name}={value!r} has no effect beside {idle[option.name]}: leave it out"
+                )
 
     def _check_holdout(self) -> None:
         if not isinstance(self.holdout, (int, float)) or not self.holdout > 0:

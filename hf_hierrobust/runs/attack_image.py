@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..attacks import Attack
@@ -123,6 +124,7 @@ def attack_image(
         {"image": str(path)}, f"image {path.name!r}", follow=True, advice="Give another one."
     )
     attacks = build_attacks(attack, eps=eps, norm=norm, space=space, **attack_options)
+    _check_frames(path)
     name = str(model) if isinstance(model, (str, os.PathLike)) else model.name_or_path
     model = as_robust_model(model)
     processor = processor_for(None, model)
@@ -252,3 +254,10 @@ class _Reading:
         leaf = one.to_node.tolist().index(int(column))  # any leaf below the node: twins share one column
         name = self.names[one.level][self.nodes[one.level][leaf]]
         return name, float(confidence), int(column) == int(one.to_node[true_leaf])
+
+
+def _check_frames(path: Path) -> None:
+    with Image.open(path) as opened:
+        frames = getattr(opened, "n_frames", 1)
+    if frames > 1:
+        raise UnreadableImageError(f"image {path.name!r} is animated, of {frames} frames: save one of them")

@@ -37,13 +37,14 @@ def check_columns(args: RunArguments, objective: str, needs: Set[str]) -> None:
 
 
 def check_evaluation(
-    args: RunArguments, threat: ThreatModel, has_tree: bool, trains_head: bool = True
+    args: RunArguments, threat: ThreatModel, has_tree: bool, trains_head: bool = True, draws: bool = True
 ) -> None:
     """Build every attack of the evaluation once and load its models, and look for what its figures need.
 
     Args:
         has_tree: whether the run has a class tree.
         trains_head: whether the model will have a calibrated hyperbolic head to evaluate.
+        draws: whether there are figures to draw.
 
     Raises:
         ValueError: a budget, step size, loss or classifier that does not exist.
@@ -69,7 +70,7 @@ def check_evaluation(
             f"eval_text_attack={args.eval_text_attack!r} attacks the prompts of the classifier 'cosine', "
             f"which eval_classifiers={args.eval_classifiers!r} leaves out: add it"
         )
-    if args.figures and find_spec("matplotlib") is None:
+    if args.figures and draws and find_spec("matplotlib") is None:
         raise ImportError(
             "figures need matplotlib: pip install 'hf_hierrobust[plots]', or pass --figures false"
         )

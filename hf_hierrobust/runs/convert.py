@@ -144,6 +144,8 @@ def _imported(weights: Path, config_file: Path | None, source, base, activation:
     state = read_weights(weights)
     found = architecture_of(state, cfg, name)
     own = config_file.parent if config_file and (config_file.parent / "tokenizer.json").is_file() else None
+    if base is not None and own and found.text and preprocess and (activation or config_file):
+        raise ValueError(f"base={str(base)!r} has no effect: {name} lacks nothing that it could lend")
     tokenizer = tokenizer_of(own or base, name)
     lender = whole_base(base)
     if activation is None and config_file is not None:
@@ -210,7 +212,10 @@ def _loaded(source, base, export: bool) -> _Checkpoint:
     images = own or (base is not None and image_processor_of(base)) or None
     if images is None:
         raise ValueError(f"{name} has no processor: give as base the checkpoint that it started from")
-    tokenizer = tokenizer_of(source if companion_file(source, "tokenizer_config.json") else base, name)
+    tokens = companion_file(source, "tokenizer_config.json")
+    if base is not None and own is not None and tokens:
+        raise ValueError(f"base={str(base)!r} has no effect: {name} has its own processor and tokenizer")
+    tokenizer = tokenizer_of(source if tokens else base, name)
     size, wanted = preprocessing_from(images).size, model.config.vision_config.image_size
     if size != wanted:
         raise ValueError(f"{name} takes images of {wanted} px, the processor makes them {size} px")

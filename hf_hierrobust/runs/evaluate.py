@@ -29,7 +29,7 @@ from ..evaluation.retrieval_records import RetrievalRecord
 from ..hierarchy import TreeSpec
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
-from ..options import read_switch
+from ..options import check_given, read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
@@ -41,6 +41,8 @@ from .retrieval import evaluate_retrieval, retrieval_options
 from .run import Run
 
 logger = logging.get_logger(__name__)
+STAGES = ("base", "trained")
+"""What a run evaluates, and folders of its ``state_dir``."""
 
 
 def evaluate(
@@ -136,10 +138,18 @@ def evaluate(
         NanError: NaN logits on any of the images.
         StateError: ``state_dir`` holds the verdicts of another evaluation; it says what differs.
     """
+    check_given(batch_size=batch_size, seed=seed, num_samples=num_samples)
+    for name, value in {"progress": progress, "share": share, "retrieval": retrieval}.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be True or False")
+    check_device(device)
     if retrieval:
         return evaluate_retrieval(model, dataset, **retrieval_options(evaluate, locals()))
     if caption_column is not None:
         raise ValueError(f"caption_column={caption_column!r} has no effect without retrieval=True")
+    if isinstance(classifiers, str):
+        classifiers = [name.strip() for name in classifiers.split(",")]
+    _check_drift(drift_base, drift_samples, classifiers)
     wanted = besides(
         transfer=transfer,
         targets=targets,
@@ -161,6 +171,8 @@ def evaluate(
         "bf16_search": read_switch(bf16_search, "bf16_search") is True,
         "state_dir": state_dir,
         "shards": joined_shards() if share else None,
+        "seed": seed,
+        "progress": progress,
     }
     if not _is_dual_encoder(model):
         unused = {"template": template, "classifiers": classifiers, "drift_base": drift_base}
@@ -177,8 +189,6 @@ def evaluate(
             processor=processor,
             name=model_name,
             device=device,
-            seed=seed,
-            progress=progress,
             **options,
         )
     loads = isinstance(model, (str, os.PathLike))
@@ -195,8 +205,6 @@ def evaluate(
     forest = None
     if tree is not None:
         forest = model_forest(tree, classes, model, processor.tokenizer, template or classes.templates[0])
-    if isinstance(classifiers, str):
-        classifiers = [name.strip() for name in classifiers.split(",")]
     found = data.evaluation_set(classes, forest, num_samples)
     records = evaluate_model(
         model,
@@ -207,8 +215,7 @@ def evaluate(
         objective=facts.get("objective", "none"),
         template=template,
         classifiers=classifiers,
-        seed=seed,
-        progress=progress,
+        strict=True,
         **options,
     )
     if drift_base is None:
@@ -225,15 +232,17 @@ def evaluate_run(
     *,
     state: str | os.PathLike | None = None,
     shards: Shards | None = None,
+    strict: bool = False,
 ) -> list[RobustnessRecord]:
     """Records of a model on all evaluation sets of a run.
 
     Args:
         state: where the verdicts so far are kept, by default ``base`` or ``trained`` in the run's state_dir.
         shards: the processes, if all of them call this.
+        strict: see `evaluate_model`.
     """
     model.to(run.training_args.device).eval()
-    stage = "base" if objective == "none" else "trained"
+    stage = STAGES[objective != "none"]
     if state is None and run.args.state_dir is not None:
         state = Path(run.args.state_dir) / stage
     return evaluate_model(
@@ -252,7 +261,21 @@ def evaluate_run(
         stage=stage,
         state_dir=state,
         shards=shards,
+        strict=strict,
     )
+
+
+def check_device(device: torch.device | str | None) -> None:
+    """A device is there and can hold something.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} cannot be used here: {why}") from error
 
 
 def joined_shards() -> Shards:
@@ -260,6 +283,20 @@ def joined_shards() -> Shards:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         PartialState()
     return Shards.joined()
+
+
+def _check_drift(base, samples: int, classifiers: Sequence[str] | None) -> None:
+    """Before anything is measured: what drift needs, and that it is wanted."""
+    if base is None:
+        if samples != 32:
+            raise ValueError(f"drift_samples={samples!r} has no effect without drift_base: give it")
+        return
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"drift_samples={samples!r} must be a number of images, at least 1")
+    if classifiers and "cosine" not in classifiers:
+        raise ValueError(
+            "drift_base has no effect without the classifier 'cosine', whose records have it: add it"
+        )
 
 
 def _holds_instance(attack) -> bool:

@@ -25,7 +25,11 @@ def load_run(args: RunArguments, training_args: RobustTrainingArguments, trainin
         check_columns(args, objective.name, objective.needs)
         trained = objective.trained_groups
     check_evaluation(
-        args, training_args.threat, training_args.tree is not None, trains_head="hier_head" in trained
+        args,
+        training_args.threat,
+        training_args.tree is not None,
+        trains_head="hier_head" in trained,
+        draws=training or args.transfer,
     )
     say(f"data: {public_name(args.eval_source)}")
     data = load_data(args, training_args, training)

@@ -41,6 +41,8 @@ def evaluate_network(
         module = module if device is None else module.to(device)
         device = next((p.device for p in module.parameters()), device)
     classifier = as_classifier(model)
+    if processor is None and "model" in plan.spaces():
+        raise ValueError("space='model' resizes as a processor says: give processor, or space='native'")
     width = _width(classifier, data.images, processor, plan.spaces()[0], device or "cpu")
     if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
         classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)

@@ -31,7 +31,7 @@ logger = logging.get_logger(__name__)
 _UNUSED = (
     *("class_set", "label_column", "zero_shot", "transfer", "targets", "defence", "checks", "state_dir"),
     *("eval_attack", "eval_attack_args", "eval_restarts", "eval_text_orders", "eval_classifiers"),
-    *("eval_template", "drift_base"),
+    *("eval_template", "drift_base", "bf16_search", "defence_args", "eot", "figures"),
 )
 """Options of a run that decide nothing here."""
 
@@ -123,9 +123,10 @@ def retrieval_options(evaluate: Callable, given: Mapping[str, Any]) -> dict[str,
         ValueError: an argument that has no effect on retrieval.
     """
     taken = set(signature(evaluate_retrieval).parameters) - {"model", "dataset"}
-    free = {"model", "dataset", "attack_options", "retrieval", "progress", "share", "bf16_search"}
+    free = {"model", "dataset", "attack_options", "retrieval", "progress", "share"}
+    _refuse_processes(given["share"])
     for name, parameter in signature(evaluate).parameters.items():
-        if name not in taken | free and given[name] != parameter.default:
+        if name not in taken | free and given[name] not in (parameter.default, False):
             raise ValueError(
                 f"{name}={given[name]!r} has no effect on retrieval, whose pixels PGD attacks on the margin "
                 "of the captions: leave it out"
@@ -142,12 +143,15 @@ def retrieval_run(args: RunArguments, training_args: RobustTrainingArguments) ->
     Raises:
         ValueError: an option that has no effect on it.
     """
+    _refuse_processes()
     for name in _UNUSED:
         value = getattr(args, name)
         if value != next(f.default for f in fields(args) if f.name == name):
             raise ValueError(f"{name}={value!r} has no effect beside retrieval: leave it out")
-    if training_args.tree is not None:
-        raise ValueError(f"tree={training_args.tree!r} has no effect beside retrieval: leave it out")
+    for name in ("tree", "template"):
+        value = getattr(training_args, name)
+        if value != next(f.default for f in fields(training_args) if f.name == name):
+            raise ValueError(f"{name}={value!r} has no effect beside retrieval: leave it out")
     data = captioned_images(
         args.eval_source,
         split=args.eval_split,
@@ -172,6 +176,13 @@ def retrieval_run(args: RunArguments, training_args: RobustTrainingArguments) ->
         device=training_args.device,
         seed=training_args.seed,
     )
+
+
+def _refuse_processes(share: bool = True) -> None:
+    """Retrieval is not shared out: every process would measure all of it."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if share and count > 1:
+        raise ValueError(f"retrieval runs in one process, not in {count}: start it without a launcher")
 
 
 def _name(dataset: Any, given: str | None) -> str:

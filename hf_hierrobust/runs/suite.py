@@ -24,6 +24,7 @@ from ..files import read_json, write_atomically
 from ..hierarchy import load_forest
 from ..modeling import RobustDualEncoder, load_robust_model
 from ..naming import file_stem, public_name
+from ..options import check_given
 from ..precision import resolve_bf16
 from ..progress import say
 from ..threat import Norm, Space
@@ -63,6 +64,16 @@ class SuiteRequest:
     bf16_search: bool | str = "auto"
     seed: int = 0
     attack_options: Mapping | None = None
+
+    def __post_init__(self):
+        check_given(batch_size=self.batch_size, seed=self.seed, samples=self.samples)
+        if self.on_trees and not self.levels:
+            raise ValueError(f"classifier {self.on_trees[0]!r} joins the levels of a tree: give levels too")
+
+    @property
+    def on_trees(self) -> list[str]:
+        """The classifiers that were asked for and that only a tree has."""
+        return [name for name in self.classifiers or () if name.startswith(("rollup", "path"))]
 
     def plan(self, space: Space) -> AttackPlan:
         return AttackPlan.of(
@@ -109,6 +120,9 @@ def evaluate_suite(
     sources = dict.fromkeys(available_suite() if sets is None else sets)
     sources = {name: sets[name] for name in sources} if isinstance(sets, Mapping) else sources
     specs = {name: load_suite_set(name) for name in sources}
+    without = [name for name, spec in specs.items() if spec.tree is None]
+    if without and request.on_trees and request.on_trees == list(request.classifiers):
+        raise ValueError(f"{without[0]} has no tree for {', '.join(request.on_trees)}: add 'cosine'")
     opened = []
     for name, source in sources.items():
         say(f"data: {specs[name].title}")

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import fields
+from pathlib import Path
 
 from transformers import logging
 
 from ..adapters import visual_prompt_off
 from ..adapters.fingerprints import weights_hash
 from ..digests import digest_of
-from ..evaluation import RobustnessRecord, load_records, save_records, with_base
+from ..evaluation import (
+    EvaluationState,
+    RobustnessRecord,
+    Shards,
+    load_records,
+    save_records,
+    with_base,
+)
 from ..progress import say
-from ..training import RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
+from ..training import OutputDirError, RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from ..training.argument_checks import check_writable
 from ..training.leftovers import WEIGHTS, model_files
 from ..training.run_state import RunState
@@ -20,7 +28,7 @@ from ..training.settings import data_facts
 from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .drift import measure_drift
-from .evaluate import evaluate_run
+from .evaluate import STAGES, evaluate_run, joined_shards
 from .load import load_run
 from .report import check_report, describe, planned_files, report
 from .run import Run
@@ -36,7 +44,8 @@ _NOT_MEASURED = frozenset(
 def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[RobustnessRecord]:
     """Train a robust model, measure it beside its base, and write everything down in ``output_dir``.
 
-    With ``resume_from_checkpoint`` a run that was killed goes on where it stopped, whatever it was doing:
+    Several processes share the images of the evaluations too; the first one writes. With
+    ``resume_from_checkpoint`` a run that was killed goes on where it stopped, whatever it was doing:
     ``run.json`` there says which stages are finished and under which settings, and each stage's files are
     written as soon as they exist. What is there and still fits is not trained or measured again.
 
@@ -54,13 +63,14 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     prepare_output_dir(  # the trainer asks again; here nothing has been loaded yet
         training_args.output_dir, resume=resume, overwrite=training_args.overwrite_output_dir
     )
+    _check_state(args, training_args)
     run = load_run(args, training_args)
     check_can_train(training_args, run.model, run.train_dataset)  # before Trainer makes the directory
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
     check_report(run, trainer)
-    state = trainer.begin(resume).state
-    base = _measure_base(run, trainer, state) if args.eval_base else []
+    state, shards = trainer.begin(resume).state, joined_shards()
+    base = _measure_base(run, state, shards) if args.eval_base else []
     say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train()
     if not state.reached("trained"):
@@ -71,9 +81,8 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
         if trainer.is_world_process_zero():
             state.weights = model_files(run.output_dir)
             state.finish(run.output_dir, state.weights, "trained")
-    records = []
+    records = _measure_trained(run, trainer, state, base, shards)
     if trainer.is_world_process_zero():
-        records = _measure_trained(run, trainer, state, base)
         if not state.reached("reported"):
             say("report: figures and card")
             state.announce(run.output_dir, planned_files(run))
@@ -99,17 +108,34 @@ def build_trainer(run: Run) -> RobustCLIPTrainer:
     )
 
 
-def _measure_base(run: Run, trainer: RobustCLIPTrainer, state: RunState) -> list[RobustnessRecord]:
+def _check_state(args: RunArguments, training_args: RobustTrainingArguments) -> None:
+    """A new run starts without verdicts: those of another one would be refused after hours of training.
+
+    Raises:
+        OutputDirError: ``state_dir`` holds some.
+    """
+    for folder in (Path(args.state_dir) / stage for stage in STAGES) if args.state_dir is not None else ():
+        if not EvaluationState.is_in(folder) or training_args.resume_from_checkpoint:
+            continue
+        if not training_args.overwrite_output_dir:
+            raise OutputDirError(
+                f"state_dir={args.state_dir!r} already holds verdicts of a run: --resume_from_checkpoint "
+                "true goes on from them, --overwrite_output_dir true starts anew, or choose another directory"
+            )
+        EvaluationState.clear(folder)
+
+
+def _measure_base(run: Run, state: RunState, shards: Shards) -> list[RobustnessRecord]:
     what = _what_is_measured(run, state.settings["base_weights"])
-    if found := _measured(run, state, "base", BASE_FILE, what):
+    if (found := _measured(run, state, "base", BASE_FILE, what, shards)) is not None:
         return found
     say("base evaluation: the model before training")
     training_args = run.training_args
     # A new visual prompt is noise that the base does not have.
     prompted = training_args.visual_prompt_tokens or training_args.visual_prompt_border
     with visual_prompt_off(run.model) if prompted else nullcontext():
-        records = evaluate_run(run, run.model, run.args.model_name_or_path, "none")
-    if trainer.is_world_process_zero():
+        records = evaluate_run(run, run.model, run.args.model_name_or_path, "none", shards=shards)
+    if shards.rank == 0:
         save_records(run.output_dir / BASE_FILE, records)
         state.measured["base"] = what
         state.finish(run.output_dir, [BASE_FILE])
@@ -117,15 +143,20 @@ def _measure_base(run: Run, trainer: RobustCLIPTrainer, state: RunState) -> list
 
 
 def _measure_trained(
-    run: Run, trainer: RobustCLIPTrainer, state: RunState, base: list[RobustnessRecord]
+    run: Run, trainer: RobustCLIPTrainer, state: RunState, base: list[RobustnessRecord], shards: Shards
 ) -> list[RobustnessRecord]:
+    """What was measured; empty on processes other than the first."""
     what = _what_is_measured(run, weights_hash(run.model), bool(base))
-    if state.reached("measured") and (found := _measured(run, state, "trained", RESULTS_FILE, what)):
+    ready = state.reached("measured")
+    if (found := _measured(run, state, "trained", RESULTS_FILE, what, shards, ready)) is not None:
         return found
     say("evaluation: the trained model on the same images")
-    records = evaluate_run(run, run.model, run.training_args.output_dir, trainer.objective.name)
+    name = trainer.objective.name
+    records = evaluate_run(run, run.model, run.training_args.output_dir, name, shards=shards)
+    if shards.rank > 0:
+        return []
     records = with_base(records, base)
-    if run.args.drift_samples:
+    if run.args.drift_samples and "cosine" in (run.args.classifiers or ("cosine",)):
         say("drift: the tower's patch tokens beside the base's")
         records = measure_drift(run, records)
     save_records(run.output_dir / RESULTS_FILE, records)
@@ -134,9 +165,17 @@ def _measure_trained(
     return records
 
 
-def _measured(run: Run, state: RunState, which: str, file: str, what: str) -> list[RobustnessRecord]:
-    """Records of an earlier, killed start of this run, if they are whole and measured the same."""
-    if state.measured.get(which) != what or state.fault_in(run.output_dir, [file]):
+def _measured(
+    run: Run, state: RunState, which: str, file: str, what: str, shards: Shards, ready: bool = True
+) -> list[RobustnessRecord] | None:
+    """Records of an earlier, killed start of this run, if they are whole and measured the same.
+
+    The first process decides for all, and reads them; on the others there are none.
+    """
+    fits = ready and state.measured.get(which) == what and not state.fault_in(run.output_dir, [file])
+    if not shards.first_says(fits):
+        return None
+    if shards.rank > 0:
         return []
     logger.warning(f"{run.output_dir / file} is there and fits: the {which} model is not measured again")
     return load_records(run.output_dir / file)

@@ -218,15 +218,28 @@ def test_starts_are_inside_and_random(images, seeded, threat, start):
     assert first[:, :, 2:].abs().amax() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["PGD", "MIFGSM"])
-def test_agrees_with_torchattacks(net, images, labels, name):
+@pytest.mark.parametrize("threat", [ThreatModel(eps=EPS), ThreatModel(**L2)], ids=str)
+def test_agrees_with_foolbox_step_by_step_from_one_start(net, images, labels, seeded, threat):
+    foolbox = pytest.importorskip("foolbox", reason="foolbox is not installed")
+    model = foolbox.PyTorchModel(net.eval(), bounds=(0, 1), device="cpu")
+    theirs = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[threat.norm]
+    before = images
+    for steps in range(1, 6):
+        run = PGD(**asdict(threat), num_steps=steps, step_size=threat.eps / 4)
+        attack = theirs(steps=steps, abs_stepsize=threat.eps / 4)
+        beginning = images + run.start(images, seeded(4))
+        attack.get_random_start = lambda x, eps, beginning=beginning: type(x)(beginning)
+        expected = attack.run(model, images, foolbox.criteria.Misclassification(labels), epsilon=threat.eps)
+        found, _ = run.to_the_end(net, images, labels, generator=seeded(4))
+        assert torch.allclose(found, expected, atol=1e-6)
+        assert threat.size(found - before).max() > threat.eps / 20, "no step was made"
+        before = found
+
+
+def test_momentum_agrees_with_torchattacks(net, images, labels):
     torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
-    options = {"eps": EPS, "alpha": EPS / 4, "steps": 5}
-    options |= {"random_start": False} if name == "PGD" else {"decay": 1.0}
-    expected = getattr(torchattacks, name)(net, **options)(images, labels)
-    run = TrainingPGD(
-        eps=EPS, num_steps=5, step_size=EPS / 4, random_start="zero", momentum=float(name == "MIFGSM")
-    )
+    expected = torchattacks.MIFGSM(net, eps=EPS, alpha=EPS / 4, steps=5, decay=1.0)(images, labels)
+    run = TrainingPGD(eps=EPS, num_steps=5, step_size=EPS / 4, random_start="zero", momentum=1.0)
     (found,) = run.perturb(lambda x: F.cross_entropy(net(x), labels, reduction="none"), images)
     assert torch.allclose(found.pixels, expected, atol=1e-6)
 

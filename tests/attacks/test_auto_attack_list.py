@@ -36,6 +36,10 @@ class TestList:
         [
             (None, {"version": "custom"}, "version='custom' needs attacks"),
             (["square"], {"version": "standard"}, "version='standard' has its own attacks"),
+            (["apgd-ce", len], {}, "attacks holds <built-in function len>: give names"),
+            ([("apgd",)], {}, "attacks holds .*: give names"),
+            ("apgd-ce, squar", {}, "unknown attack 'squar'.*did you mean 'square'"),
+            (None, {"seed": 1.5}, "seed=1.5 must be a whole number"),
             (None, {"version": "best"}, "version='best' is unknown: choose standard, plus, rand or custom"),
             (["squares"], {}, "unknown attack 'squares'.*did you mean 'square'"),
             ([], {}, "attacks is empty"),
@@ -43,7 +47,7 @@ class TestList:
         ],
     )
     def test_what_makes_no_list_is_refused(self, attacks, options, words):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises((ValueError, TypeError), match=words):
             AutoAttack(attacks, **options)
 
     def test_it_is_the_worst_case_in_five_lines(self, wide, seeded):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import poincare
 import pytest
 import torch
 from calibrated_clip import TEMPLATE, TREE, classifiers_of
@@ -20,7 +21,6 @@ from hf_hierrobust.data import ClassSet
 from hf_hierrobust.evaluation import (
     attack_classifier,
 )
-from hf_hierrobust.geometry import poincare
 from hf_hierrobust.modeling import PixelPipeline, RobustCLIPModel, encode_prompts
 
 

@@ -115,6 +115,15 @@ def test_one_sentence_and_no_file(change, says, photo, tiny_clip_dir, data_dir, 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_animation_is_no_image(tiny_clip_dir, data_dir, tmp_path, capsys):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path / "two.gif", tiny_clip_dir, data_dir, tmp_path / "out"))
+    assert "'two.gif' is animated, of 2 frames: save one of them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_image_no_classes_and_results_that_are_there(photo, tiny_clip_dir, data_dir, tmp_path, capsys):
     text = tmp_path / "text.png"
     text.write_text("no image")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_child import finish, kill_in
 from safetensors.torch import load_file
 from tiny_data import make_images
 from tiny_runs import checkpoint_weights, furthest
@@ -74,8 +75,11 @@ def config(tiny_clip_dir, data_dir, tmp_path_factory) -> Path:
     return path
 
 
-def kill_and_resume(argv: list[str], output: Path) -> str:
-    """What a run said that was killed in the middle and resumed by ``accelerate launch``."""
+@pytest.fixture(scope="module")
+def resumed(config, tmp_path_factory) -> tuple[Path, str]:
+    """Folder and words of a run that was killed in the middle and resumed by ``accelerate launch``."""
+    output = tmp_path_factory.mktemp("runs") / "tiny-hier"
+    argv = ["--config", str(config), "--output_dir", str(output)]
     process, deadline = start(argv), time.monotonic() + 600
     while not (output / "checkpoint-4").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -87,14 +91,7 @@ def kill_and_resume(argv: list[str], output: Path) -> str:
     process = start([*argv, "--resume_from_checkpoint", "true"], LAUNCHER)
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    return said
-
-
-@pytest.fixture(scope="module")
-def resumed(config, tmp_path_factory) -> tuple[Path, str]:
-    """Output folder of such a run, and its words."""
-    output = tmp_path_factory.mktemp("runs") / "tiny-hier"
-    return output, kill_and_resume(["--config", str(config), "--output_dir", str(output)], output)
+    return output, said
 
 
 def accuracies(folder: Path) -> list[tuple]:
@@ -119,9 +116,11 @@ def test_a_killed_adapter_run_ends_where_an_uninterrupted_one_does(config, tmp_p
     pytest.importorskip("peft")
     flags = {"lora_r": 2, "eval_base": "false", "figures": "false", "eval_samples": 4}
     argv = ["--config", str(config), *(word for k, v in flags.items() for word in (f"--{k}", str(v)))]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    kill_and_resume([*argv, "--output_dir", str(killed)], killed)
-    main([*argv, "--output_dir", str(whole)], objective="hier_robust")
+    killed, whole, log = tmp_path / "killed", tmp_path / "whole", tmp_path / "log"
+    kill_in([*argv, "--output_dir", str(killed)], log, "hf_hierrobust.training.starting.seal_checkpoint", 3)
+    assert (killed / "checkpoint-4").exists() and not (killed / "results.json").exists()
+    finish([*argv, "--output_dir", str(killed), "--resume_from_checkpoint", "true"], log)
+    finish([*argv, "--output_dir", str(whole)], log)
     assert furthest(checkpoint_weights(killed), checkpoint_weights(whole)) == 0
     adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (killed, whole)]
     assert furthest(*adapters) == 0

@@ -54,3 +54,18 @@ def test_every_page_and_the_five_howtos_lie_within_two_clicks():
     second = set().union(*(links(page) for page in first if page.suffix == ".md"))
     pages = {page for page in PAGES if page.is_relative_to(DOCS)}
     assert pages - {DOCS / "index.md"} <= first | second
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "concepts").glob("*.md")), ids=lambda page: page.stem)
+def test_a_concept_page_has_its_equation_and_a_figure_that_is_put_in_words(page):
+    text = page.read_text()
+    assert "$$" in text
+    figures = re.findall(r"!\[([^\n]+)\]\(\.\./figures/(\w+)\.svg\)", text)
+    if page.stem == "notation":
+        assert not figures
+        return
+    [(words, name)] = figures
+    assert name == page.stem
+    assert len(words) > 30
+    drawing = (DOCS / "figures" / f"{name}.svg").read_text()
+    assert 'width="518.4pt"' in drawing  # 7.2 inches: its text is as large on every page

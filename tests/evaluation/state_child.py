@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from hf_hierrobust import evaluate
 from hf_hierrobust.attacks import PGD
-from hf_hierrobust.evaluation import RobustnessRecord, records_hash, runner
+from hf_hierrobust.evaluation import RobustnessRecord, probes, records_hash, runner
 
 ATTACKS = [PGD(num_steps=1), PGD(num_steps=3, loss="margin", random_start="gaussian")]
 
@@ -83,6 +83,11 @@ def _die(state_dir: str, operation: int, noise: float) -> None:
     measure_corner(state_dir, Corner(noise))
 
 
+def shorten_probes() -> None:
+    """Fewer steps and queries of diagnostics than by default."""
+    probes.MORE_STEPS, probes.QUERIES = 3, 5
+
+
 def shared_by(processes: int, folder: Path, state_dir: Path, **options) -> list[str]:
     """What each of several processes measured together, as hashes."""
     started = [
@@ -99,6 +104,7 @@ def shared_by(processes: int, folder: Path, state_dir: Path, **options) -> list[
 
 def _share(rank: int, processes: int, folder: str, state_dir: str, options: dict) -> None:
     torch.set_num_threads(1)
+    shorten_probes()
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
     Path(folder, f"hash-{rank}").write_text(records_hash(measure_corner(state_dir, **options)))

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import poincare
 import pytest
 import torch
 from calibrated_clip import TREE
@@ -22,7 +23,7 @@ from hf_hierrobust.evaluation import (
     save_records,
 )
 from hf_hierrobust.evaluation.depth import clean_depth
-from hf_hierrobust.geometry import classification_margin, hyperbolic_margin, poincare, polar
+from hf_hierrobust.geometry import classification_margin, hyperbolic_margin, polar
 from hf_hierrobust.modeling import PixelPipeline, encode_prompts
 
 NAMES = {0: CLASSES, 1: TREE.levels[1]}

@@ -40,6 +40,12 @@ def test_something_weaker_must_not_break_many_more(standing, left, verdict):
     assert check.verdict == verdict and check.numbers == {"standing": standing, "left": left}
 
 
+def test_the_margin_finds_a_little_more_than_the_cross_entropy_on_honest_models():
+    found = [diagnostics.stronger("more_steps", "PGD", 0.206, 0.149, other_loss=other) for other in (0, 1)]
+    assert [check.verdict for check in found] == ["failed", "passed"]
+    assert diagnostics.stronger("more_steps", "PGD", 0.4, 0.25, other_loss=True).verdict == "failed"
+
+
 def test_failures_are_named_in_the_verdict_and_come_back_with_the_record():
     found = [diagnostics.large_eps(0.5, 0.3), diagnostics.twins([], 0)]
     checks = verdict_with({"zero_gradient_fraction": 0.0, "masking": "none seen"}, found)

@@ -131,7 +131,11 @@ def test_the_command_writes_records_and_a_table(captioned, tiny_clip_dir, tmp_pa
     records = load_retrieval(tmp_path / "out" / "retrieval.json")
     assert [r.attacked for r in records] == ["nothing", "text", "image", "joint"]
     assert records[0].dataset == "photos" and records[0].num_images == 16
-    for more, words in ((["--transfer", "true"], "transfer=True has no effect"), ([], "already holds")):
+    idle = {"transfer": "true", "state_dir": "run", "bf16_search": "true", "eot": "3", "template": "a {}"}
+    for more, words in (
+        *(([f"--{name}", value], f"{name}=") for name, value in idle.items()),
+        ([], "already holds"),
+    ):
         with pytest.raises(SystemExit):
             main(line + more + (["--overwrite_output_dir", "true"] if more else []))
         assert words in capsys.readouterr().err
@@ -175,11 +179,16 @@ def test_real_photos_with_captions_made_of_what_is_known_of_them(shared_dir, tmp
     assert text.text_attack["name"] == "gradient" and image.attack["space"] == "native"
 
 
-def test_what_does_not_fit_is_refused(captioned, tiny_clip_dir, tiny_images):
+def test_what_does_not_fit_is_refused(captioned, tiny_clip_dir, tiny_images, monkeypatch):
     with pytest.raises(ValueError, match="has none of the columns caption, captions"):
         evaluate(tiny_clip_dir, tiny_images, retrieval=True)
-    with pytest.raises(ValueError, match="tree='cifar100' has no effect on retrieval"):
-        evaluate(tiny_clip_dir, captioned, retrieval=True, tree="cifar100")
+    for name, value in {"tree": "cifar100", "state_dir": "run", "bf16_search": True, "checks": True}.items():
+        with pytest.raises(ValueError, match=f"{name}={value!r} has no effect on retrieval"):
+            evaluate(tiny_clip_dir, captioned, retrieval=True, **{name: value})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="retrieval runs in one process, not in 2"):
+        evaluate(tiny_clip_dir, captioned, retrieval=True)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="caption_column='captions' has no effect without"):
         evaluate(tiny_clip_dir, captioned, caption_column="captions")
     with pytest.raises(ValueError, match="row 1 of dataset has no caption"):

@@ -88,7 +88,7 @@ def test_one_class_or_one_superclass_is_refused(tiny_clip_dir):
             "row 2 .* label -1",
         ),
         ({"data": TensorDataset(torch.zeros(0, 3, 6, 6), torch.zeros(0, dtype=torch.long))}, "has no rows"),
-        ({"num_samples": 0}, "num_samples=0 must be at least 1"),
+        ({"num_samples": 0}, "num_samples=0 must be an integer, at least 1"),
     ],
     ids=["more labels", "fewer names", "more names", "no label", "no image", "no sample"],
 )

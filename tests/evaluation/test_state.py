@@ -19,7 +19,7 @@ from hf_hierrobust import evaluate
 from hf_hierrobust.attacks import PGD
 from hf_hierrobust.classifiers import Classifier, UnsteadyClassifierWarning
 from hf_hierrobust.data import ClassSet
-from hf_hierrobust.evaluation import StateError, records_hash, runner
+from hf_hierrobust.evaluation import EvaluationState, Shards, StateError, records_hash, runner
 from hf_hierrobust.evaluation.verdicts import CLEAN, LineError, Stage
 
 OPERATIONS, ATTACKED = 50, 16
@@ -167,6 +167,14 @@ def test_verdicts_of_another_directory_count_for_nothing(state, undisturbed, tmp
     attacked.clear()
     (state / "verdicts-0.jsonl").write_bytes(foreign)
     assert records_hash(measure_corner(state)) == records_hash(undisturbed) and len(attacked) == ATTACKED
+
+
+def test_a_directory_is_one_evaluations_at_a_time(state, undisturbed):
+    facts = json.loads((state / "manifest.json").read_text())
+    used = EvaluationState(state, facts["common"], list(facts["sets"]), Shards())
+    with used, pytest.raises(StateError, match="is in use by another evaluation"):
+        measure_corner(state)
+    assert records_hash(measure_corner(state)) == records_hash(undisturbed)
 
 
 def test_a_file_is_no_directory(tmp_path):

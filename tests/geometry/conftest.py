@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import poincare
 import pytest
 import torch
-
-from hf_hierrobust.geometry import poincare
 
 
 class Space(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import poincare
 import pytest
 import torch
 
@@ -11,7 +12,6 @@ from hf_hierrobust.geometry import (
     classification_margin,
     euclidean_margin,
     hyperbolic_margin,
-    poincare,
     polar,
     robust_radius,
     simplex_margins,
@@ -77,7 +77,7 @@ def test_simplex_margins_are_those_of_equiangular_prototypes(curvature, num_clas
     unit = torch.nn.functional.normalize(torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes)
     labels = torch.arange(num_classes)
     expected = simplex_margins(eta, num_classes, curvature, temperature=2.0)
-    p = polar.from_ball(eta * unit, curvature)
+    p = poincare.from_ball(eta * unit, curvature)
     scores = -2.0 * polar.pairwise_distance(p, p, curvature)
     actual = classification_margin(scores, labels)
     torch.testing.assert_close(actual, expected.hyperbolic.expand(num_classes), rtol=1e-5, atol=1e-5)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import poincare
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_hierrobust.geometry import Polar, poincare, polar
+from hf_hierrobust.geometry import Polar, polar
 from hf_hierrobust.geometry.precision import safe_norm
 
 UNCLIPPED = {"max_tangent_norm": None, "ball_margin": None}
@@ -43,7 +44,7 @@ def ball_midpoint(v, w, r):
 
 def polar_midpoint(v, w, r):
     p = polar.from_tangent(torch.cat([v, w]), r, **UNCLIPPED)
-    return polar.to_tangent(polar.midpoint(p, torch.arange(len(p.radius)) % 2, 2, r))
+    return poincare.to_tangent(poincare.polar_midpoint(p, torch.arange(len(p.radius)) % 2, 2, r))
 
 
 def mobius_head(v, w, r):
@@ -73,7 +74,7 @@ def test_gradcheck_of_the_maps():
         assert torch.autograd.gradcheck(function, (u, r))
     assert torch.autograd.gradcheck(lambda x, c: poincare.clip_to_ball(x, c, 0.3), (u, r))
     assert torch.autograd.gradcheck(lambda x, c: poincare.mobius_add(x, x.flip(0), c), (u, r))
-    assert torch.autograd.gradcheck(lambda x, c: tuple(polar.from_ball(x, c)), (u, r))
+    assert torch.autograd.gradcheck(lambda x, c: tuple(poincare.from_ball(x, c)), (u, r))
     assert torch.autograd.gradcheck(lambda x, c: polar.from_tangent(x, c, max_tangent_norm=1.0), (v, r))
 
 
@@ -177,7 +178,7 @@ def test_no_tensor_of_size_m_n_d_forward_or_backward(head):
 def test_midpoint_sums_make_nothing_larger_than_their_input():
     p = polar.from_tangent(sphere(40, 6, 2.0), 1.0)
     with Recorder() as record:
-        polar.midpoint(p, torch.arange(40) % 5, 5, 1.0)
+        poincare.polar_midpoint(p, torch.arange(40) % 5, 5, 1.0)
     assert record.largest == 40 * 6
 
 

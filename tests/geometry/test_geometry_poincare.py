@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import geoopt
+import poincare
 import pytest
 import torch
-
-from hf_hierrobust.geometry import poincare
 
 
 def vector(*values: float) -> torch.Tensor:

@@ -32,11 +32,15 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.user, self.token = user, token
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all that was stored, asked and planned."""
         self.repos: dict[str, Repo] = {}
         self.lfs_store: dict[str, bytes] = {}
         self.log: list[tuple[str, str, int]] = []
         self.faults: list[Fault] = []
-        self.lock = threading.Lock()
 
     def fail(self, method: str, part: str, **how) -> None:
         """Let requests fail, see `Fault`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import poincare
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ def test_matched_kappa_golden_values(a, b, kappa):
 def point(radius: float, angle: float, curvature: float) -> Polar:
     """Point of the ball at this Euclidean norm and angle, in float64."""
     direction = torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
-    return polar.from_ball(radius * direction, curvature)
+    return poincare.from_ball(radius * direction, curvature)
 
 
 @pytest.mark.parametrize("curvature", [0.3, 1.0, 2.5])

@@ -103,6 +103,20 @@ def test_calibration_places_images_and_levels_by_the_margin():
     assert medians[0] - medians[1] >= 0.05 - 1e-6 and medians[1] - medians[2] >= 0.05 - 1e-6
 
 
+@pytest.mark.parametrize("leaf_norm", [None, 0.6, 1.5])
+def test_calibration_places_levels_by_a_margin_of_ball_norms(leaf_norm):
+    objective = HierRobust(tangent_norm=leaf_norm, gap_margin=0.04, gap_norm="ball")
+    objective.setup(CLASSES, forest_of([KINDS]))
+    images, texts, labels, _ = make_batch(objective.nodes.names, dtype=torch.float32)
+    images, texts = images.detach(), 5 * torch.nn.functional.normalize(texts.detach(), dim=1)
+    head = HierHead(DIM)
+    objective.calibrate(view_of(images, texts, head), labels)
+    levels = objective.nodes.levels
+    norms = head.text_tangent(texts, levels).norm(dim=1).tanh()
+    medians = [float(norms[levels == level].median()) for level in range(3)]
+    assert medians[0] - medians[1] >= 0.04 - 1e-6 and medians[1] - medians[2] >= 0.04 - 1e-6
+
+
 def test_padded_nodes_have_the_level_at_which_they_first_stand():
     nodes = TextNodes.of_forest(CLASSES, forest_of([KINDS]))
     levels = dict(zip(nodes.names, nodes.levels.tolist()))

@@ -45,7 +45,7 @@ def options(tiny_clip_dir, data_dir) -> dict:
 
 
 def argv_of(options: dict, output: Path, saving: str) -> list[str]:
-    merged = options | SAVING[saving] | {"output_dir": output}
+    merged = options | SAVING[saving] | {"output_dir": output, "state_dir": output.with_suffix(".state")}
     return [word for key, value in merged.items() for word in (f"--{key}", str(value))]
 
 
@@ -102,11 +102,14 @@ MOMENTS = {  # function it dies in, at which call, stages finished without and w
         (),
     ),
     "before its final weights are known": ("hf_hierrobust.runs.train.model_files", 1, (1, 2), ("no",)),
-    "before its final evaluation": ("hf_hierrobust.runs.train.evaluate_run", 2, (2, 2), ("no",)),
+    "before its final evaluation": ("hf_hierrobust.runs.train.evaluate_run", 2, (2, 2), ()),
+    "after its final verdicts": ("hf_hierrobust.runs.train.with_base", 1, (2, 2), ("no",)),
     "before its report": ("hf_hierrobust.runs.train.report", 1, (3, 3), ()),
     "before its figures": ("hf_hierrobust.runs.report.draw_figures", 1, (3, 3), ()),
     "before its card": ("hf_hierrobust.training.trainer.write_card", 1, (3, 3), ("no",)),
 }
+WITH_VERDICTS = ("before its base's records are known", "after its final verdicts")
+"""Moments at which an evaluation has left verdicts but no records."""
 SAID = (
     "the base model is not measured again",
     "nothing is trained again",
@@ -133,6 +136,7 @@ def test_kind22_nothing_finished_is_done_again(moment, saving, options, undistur
     finish(argv, log)
     said = log.read_text()
     assert [words in said for words in SAID] == [finished >= n for n in (1, 2, 3)], said[-3000:]
+    assert ("verdicts of an earlier start" in said) == (moment in WITH_VERDICTS)
     assert_equal_runs(tmp_path / "run", undisturbed[0])
 
 

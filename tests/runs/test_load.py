@@ -19,9 +19,9 @@ def test_the_base_is_measured_without_the_new_prompt(command, monkeypatch):
     """A visual prompt starts as noise that the undefended base does not have."""
     seen = []
 
-    def measure(run, model, model_name, objective):
+    def measure(run, model, model_name, objective, **options):
         seen.append(model.visual_prompt is not None and model.visual_prompt.enabled)
-        return evaluate_run(run, model, model_name, objective)
+        return evaluate_run(run, model, model_name, objective, **options)
 
     monkeypatch.setattr("hf_hierrobust.runs.train.evaluate_run", measure)
     main(command.argv(objective="tecoa", visual_prompt_tokens=2, figures="false", eval_classifiers="cosine"))
@@ -45,6 +45,13 @@ def test_the_run_fits_together(command):
     assert main_set.num_samples == 1000 and main_set.tree is run.forest.trees[0]
     assert build_trainer(run).objective.name == "hier_robust"
     assert not any(command.options["output_dir"].iterdir())
+
+
+def test_an_evaluation_that_draws_nothing_needs_no_matplotlib(command, monkeypatch):
+    monkeypatch.setattr("hf_hierrobust.runs.checks.find_spec", lambda name: None)
+    assert load(command, training=False, eval_classifiers="cosine").train_dataset is None
+    with pytest.raises(ImportError, match="--figures false"):
+        load(command, training=False, transfer="true")
 
 
 def test_parts_of_the_training_set(command):

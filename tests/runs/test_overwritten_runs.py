@@ -124,3 +124,27 @@ def test_kind12_nothing_goes_without_being_asked(finished, command, capsys):
     words = r"--resume_from_checkpoint true goes on.*--overwrite_output_dir true"
     assert re.search(words, capsys.readouterr().err)
     assert files(finished) == before
+
+
+def test_verdicts_of_another_run_are_refused_before_anything_is_loaded(command, tmp_path, monkeypatch):
+    from hf_hierrobust.runs import train
+
+    class Loaded(Exception):
+        pass
+
+    def load_run(*args):
+        raise Loaded
+
+    monkeypatch.setattr(train, "load_run", load_run)
+    folder = tmp_path / "state" / "trained"
+    folder.mkdir(parents=True)
+    for name in ("manifest.json", "verdicts-0.jsonl"):
+        (folder / name).write_text("{}")
+    argv = command.argv(**OPTIONS, state_dir=tmp_path / "state")
+    with pytest.raises(SystemExit):
+        main(argv)
+    for more in (["--resume_from_checkpoint", "true"], ["--overwrite_output_dir", "true"]):
+        assert len(list(folder.iterdir())) == 2
+        with pytest.raises(Loaded):
+            main([*argv, *more])
+    assert not list(folder.iterdir())

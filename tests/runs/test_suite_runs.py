@@ -153,6 +153,14 @@ def test_the_command_on_real_photos(shared_dir, tmp_path, capsys):
         (["{model}", "-o", "out", "--sets", "dtd="], "must be name=source"),
         (["{model}", "-o", "out", "--samples", "0"], "samples='0' must be a number of images"),
         (["{model}", "-o", "out", "--eps", "1/255,4"], "did you mean 4/255"),
+        (
+            ["{model}", "-o", "out", "--classifiers", "cosine,rollup"],
+            "'rollup' joins the levels of a tree: give levels too",
+        ),
+        (
+            ["{model}", "-o", "out", "--sets", "cifar10,dtd", "--levels", "--classifiers", "rollup"],
+            "dtd has no tree for rollup: add 'cosine'",
+        ),
         (["{model}", "-o", "out", "--attack", "pdg"], "did you mean 'pgd'"),
         (["{model}", "-o", "out", "--attack_args", "{"], "is not JSON"),
     ],

@@ -155,6 +155,7 @@ class TargetedAPGD(APGD):
     """
 
     name: ClassVar[str] = "apgd-t"
+    sight: ClassVar[str] = "targeted"
     num_targets: int = 9
     loss: str | AttackLoss = "dlr"
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ...options import check_given
 from ...threat import Norm, Space
 from .base import ATTACKS, Attack, AttackResult
 from .victim import Cost
@@ -46,7 +47,8 @@ class AutoAttack(tuple[Attack, ...]):
         result = AutoAttack(eps="4/255")(Classifier(net, mean=mean, std=std), pixels, labels)
 
     Args:
-        attacks: of version ``"custom"``: names of `MEMBERS` or of registered attacks, and instances.
+        attacks: of version ``"custom"``: names of `MEMBERS` or of registered attacks, and instances; or names
+            in one text, separated by commas.
         eps, norm, space: the budget of all of them, see `PixelAttack`.
         version: ``"standard"``, ``"plus"`` (more restarts, and the untargeted attacks too; its `FAB` costs K
             backward passes a step), ``"rand"`` for networks that draw random numbers (20 gradients averaged),
@@ -54,7 +56,9 @@ class AutoAttack(tuple[Attack, ...]):
         seed: every attack starts from it, as in the official code; None draws from the generator of the call.
 
     Raises:
-        ValueError: an unknown version or attack, a named version with a list, or ``"custom"`` without one.
+        ValueError: an unknown version or attack, a named version with a list, ``"custom"`` without one, or a
+            seed that is no whole number.
+        TypeError: a list of anything else.
     """
 
     version: str
@@ -62,7 +66,7 @@ class AutoAttack(tuple[Attack, ...]):
 
     def __new__(
         cls,
-        attacks: Sequence[str | Attack] | None = None,
+        attacks: str | Sequence[str | Attack] | None = None,
         *,
         eps: float | str = 1 / 255,
         norm: Norm = "linf",
@@ -70,6 +74,9 @@ class AutoAttack(tuple[Attack, ...]):
         version: str | None = None,
         seed: int | None = None,
     ):
+        if isinstance(attacks, str):
+            attacks = [name.strip() for name in attacks.split(",") if name.strip()]
+        check_given(seed=seed)
         version = version or ("standard" if attacks is None else "custom")
         if version != "custom" and version not in VERSIONS:
             raise ValueError(f"version={version!r} is unknown: choose {', '.join(VERSIONS)} or custom")
@@ -132,6 +139,10 @@ class AutoAttack(tuple[Attack, ...]):
 def _member(part: str | Attack | Member, budget: dict) -> Attack:
     if isinstance(part, Attack):
         return replace(ATTACKS.check(part), **budget)
+    whole = isinstance(part, str) or (isinstance(part, tuple) and [*map(type, part)] == [str, dict])
+    if not whole:
+        known = ", ".join(MEMBERS)
+        raise TypeError(f"attacks holds {part!r}: give names ({known}) or instances of an Attack")
     name, options = part if isinstance(part, tuple) else MEMBERS.get(part, (part, {}))
     try:
         return ATTACKS.get(name)(**budget, **options)

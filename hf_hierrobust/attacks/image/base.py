@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,14 @@ class Attack(PixelAttack):
 
     Args:
         eps, norm, space: see `PixelAttack`.
+
+    Attributes:
+        sight: what it follows: gradients away from the label (``"untargeted"``), gradients towards other
+            classes one by one (``"targeted"``), or answers alone (``"black-box"``). What later attacks may
+            break of an honest model depends on it.
     """
+
+    sight: ClassVar[Literal["untargeted", "targeted", "black-box"]] = "untargeted"
 
     def __call__(
         self,

@@ -166,6 +166,7 @@ class TargetedFAB(FAB):
     """
 
     name: ClassVar[str] = "fab-t"
+    sight: ClassVar[str] = "targeted"
     num_targets: int = 9
 
     def __post_init__(self):

@@ -39,6 +39,7 @@ class Square(Attack):
     """
 
     name: ClassVar[str] = "square"
+    sight: ClassVar[str] = "black-box"
     num_queries: int = 5000
     restarts: int = 1
     p_init: float = 0.8

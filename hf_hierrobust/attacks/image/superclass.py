@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ...classifiers.rollup import SuperclassView
 from ...hierarchy import LabelTree
-from ...threat import ThreatModel
 from ..base import check_labels, check_pixels
-from .base import ATTACKS, Attack, AttackResult
+from .base import AttackResult
+from .wrapped import WrappedAttack
 
 
 @dataclass(kw_only=True)
-class SuperclassAttack:
+class SuperclassAttack(WrappedAttack):
     """Any attack, aimed at the superclass of each image at one level of a tree (OC-17).
 
     It is no attack of its own: a view of the classifier and the leaves' ancestors as labels.
@@ -32,22 +31,16 @@ class SuperclassAttack:
         ValueError: the tree has no such level; an attack without a name of its own.
     """
 
-    name: ClassVar[str] = "superclass"
-    attack: Attack
     tree: LabelTree
     level: int
     rolled_up: bool = True
 
     def __post_init__(self):
-        ATTACKS.check(self.attack)
+        super().__post_init__()
         if not 0 <= self.level < self.tree.num_levels:
             raise ValueError(
                 f"level={self.level} is not in tree {self.tree.name!r} of {self.tree.num_levels} levels"
             )
-
-    @property
-    def threat(self) -> ThreatModel:
-        return self.attack.threat
 
     def __call__(
         self,

@@ -12,17 +12,17 @@ from torch import Tensor
 from ...classifiers.classifier import as_classifier
 from ...classifiers.freezing import frozen
 from ...options import check_choice
-from ...threat import ThreatModel
 from ..base import attackable, check_labels
-from .base import ATTACKS, Attack, AttackResult
+from .base import AttackResult
 from .criteria import misclassified
 from .victim import Cost
+from .wrapped import WrappedAttack
 
 TARGETS = ("within", "outside")
 
 
 @dataclass(kw_only=True)
-class SuperclassTarget:
+class SuperclassTarget(WrappedAttack):
     """Any attack, aimed at some of the wrong classes; another mistake is no success.
 
     It is no attack of its own but a view of the classifier in which exactly the target classes compete with
@@ -39,22 +39,13 @@ class SuperclassTarget:
         ValueError: an unknown target, an attack without a name of its own.
     """
 
-    attack: Attack
     to_superclass: Tensor
     target: Literal["within", "outside"]
     level: int = 1
 
     def __post_init__(self):
-        ATTACKS.check(self.attack)
+        super().__post_init__()
         check_choice(self, "target", TARGETS)
-
-    @property
-    def name(self) -> str:
-        return self.attack.name
-
-    @property
-    def threat(self) -> ThreatModel:
-        return self.attack.threat
 
     def describe(self) -> dict:
         """The attack's constants, and what it is aimed at."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...classifiers.freezing import frozen
 from ...classifiers.shared import parts_of
-from ...threat import ThreatModel
-from ..image.base import ATTACKS, Attack, AttackResult
+from ..image.base import Attack
 from ..image.victim import Victim
+from ..image.wrapped import CraftingAttack
 from .scores import coordinate_kl
 
 
@@ -34,7 +34,7 @@ def joint_loss(image: Tensor, own_text: Tensor, text_weight: float) -> Callable[
 
 
 @dataclass(kw_only=True)
-class JointAttack:
+class JointAttack(CraftingAttack):
     """The pixels' part of the joint order for a zero-shot classifier with attacked prompts (MMCoA's mode 4).
 
     Args:
@@ -47,59 +47,31 @@ class JointAttack:
         TypeError: it has no loss to replace.
     """
 
-    attack: Attack
     text: Tensor
     text_weight: float = 3.0
 
     def __post_init__(self):
-        ATTACKS.check(self.attack)
+        super().__post_init__()
         if not has_loss(self.attack):
             raise TypeError(
                 f"the joint order maximises its own loss, which {type(self.attack).__name__} cannot: give an "
                 "attack with a loss option, such as PGD"
             )
 
-    @property
-    def name(self) -> str:
-        return self.attack.name
-
-    @property
-    def threat(self) -> ThreatModel:
-        return self.attack.threat
-
     def describe(self) -> dict:
         """The attack's constants, with the joint loss as its own."""
         return self.attack.describe() | {"loss": "joint", "text_weight": self.text_weight}
 
-    def __call__(
-        self,
-        classifier: Callable[[Tensor], Tensor],
-        pixels: Tensor,
-        labels: Tensor,
-        *,
-        search: Callable[[Tensor], Tensor] | None = None,
-        generator: torch.Generator | None = None,
-        clean_correct: Tensor,
-    ) -> AttackResult:
-        """See `Attack.__call__`, which has checked the input in an evaluation; labels are prompts' rows."""
-        adversarial, robust = pixels.clone(), clean_correct.clone()
-        rows = clean_correct.nonzero()[:, 0]
-        victim = Victim(classifier)
-        if len(rows):
-            x, encode = pixels[rows], parts_of(classifier).stem
-            steer = encode if search is None else parts_of(search).stem
-            with frozen(classifier, search), torch.no_grad():
-                loss = joint_loss(encode(x), self.text.to(x.device)[labels[rows]], self.text_weight)
-            attack, numbers = replace(self.attack, loss=loss), torch.arange(len(rows), device=x.device)
-            made, spent = attack.to_the_end(encode, x, numbers, search=steer, generator=generator)
-            with frozen(classifier):
-                adversarial[rows], robust[rows] = made, ~victim.fooled(made, labels[rows])
-            victim.forwards += spent.forwards + len(rows)
-            victim.backwards += spent.backwards
-            return AttackResult(
-                adversarial, clean_correct, robust, spent.zero_gradient, victim.cost(len(rows))
-            )
-        return AttackResult(adversarial, clean_correct, robust, 0.0)
+    def craft(self, classifier, pixels: Tensor, labels: Tensor, search, generator) -> tuple[Tensor, Victim]:
+        """See `CraftingAttack`; labels are prompts' rows."""
+        encode = parts_of(classifier).stem
+        steer = encode if search is None else parts_of(search).stem
+        with frozen(classifier, search), torch.no_grad():
+            loss = joint_loss(encode(pixels), self.text.to(pixels.device)[labels], self.text_weight)
+        attack, numbers = replace(self.attack, loss=loss), torch.arange(len(pixels), device=pixels.device)
+        made, spent = attack.to_the_end(encode, pixels, numbers, search=steer, generator=generator)
+        spent.forwards += len(pixels)
+        return made, spent
 
 
 def has_loss(attack: Attack) -> bool:

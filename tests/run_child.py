@@ -32,6 +32,13 @@ def work(argv: list[str], log: str, fatal: tuple[str, int] | None = None) -> Non
     main(argv, objective="hier_robust")
 
 
+def share(rank: int, count: int, port: int, argv: list[str], log: str) -> None:
+    """`work` as one of several processes of a launcher."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    work(argv, log)
+
+
 def _die_in(name: str, count: int) -> None:
     module, _, function = name.rpartition(".")
     module, calls = importlib.import_module(module), itertools.count(1)
@@ -51,7 +58,7 @@ def start(argv: list[str], log: Path, fatal: tuple[str, int] | None = None) -> m
     return process
 
 
-def finish(argv: list[str], log: Path, timeout: float = 120) -> float:
+def finish(argv: list[str], log: Path, timeout: float = 600) -> float:
     """Run to the end; returns the seconds it took."""
     begin = time.monotonic()
     process = start(argv, log)
@@ -63,7 +70,7 @@ def finish(argv: list[str], log: Path, timeout: float = 120) -> float:
 def kill_in(argv: list[str], log: Path, function: str, count: int = 1) -> None:
     """Let a run die by SIGKILL where it calls a function."""
     process = start(argv, log, (function, count))
-    process.join(120)
+    process.join(600)
     assert process.exitcode == -signal.SIGKILL, log.read_text()[-3000:]
 
 

@@ -1,13 +1,8 @@
-"""The Poincaré ball of curvature -r, r = ``curvature`` > 0: maps, distances and Einstein midpoints.
+"""The Poincaré ball in its own points, as the reference of the polar chart: maps, distances, midpoints.
 
-The ball has radius 1 / sqrt(r) and the metric in which d(0, exp0(v)) = 2|v|, conformal factor
-2 / (1 - r|u|^2). ``curvature`` is a float or a 0-dim tensor; gradients flow to a tensor. Every function is
-safe at the zero vector and runs in float32 or float64 whatever the caller's autocast.
-
-A float32 ball point cannot tell its distance to the edge once sqrt(r)|u| > 0.999. Training and attacks
-therefore use the polar chart of ``hf_hierrobust.geometry.polar``; this chart is for reading, for points
-given in the ball and as the polar chart's reference. ``mobius_add`` in particular has a meaningless float32
-gradient from a hyperbolic radius of about 7 / sqrt(r) on and is used in no loss.
+Of curvature -r, r = ``curvature`` > 0, radius 1 / sqrt(r) and the metric in which d(0, exp0(v)) = 2|v|,
+conformal factor 2 / (1 - r|u|^2). Every function is safe at the zero vector. A float32 ball point cannot tell
+its distance to the edge once sqrt(r)|u| > 0.999, which is why the package computes in the polar chart alone.
 """
 
 from __future__ import annotations
@@ -15,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .precision import (
+from hf_hierrobust.geometry import Polar, polar
+from hf_hierrobust.geometry.polar import check_points, invariant_mass
+from hf_hierrobust.geometry.precision import (
     SQRT_EPS,
     accumulation_dtype,
     check_curvature,
@@ -120,27 +117,6 @@ def depth_radius(u: Tensor, curvature: float | Tensor) -> Tensor:
     return 2 / root * _atanh_inside(root * safe_norm(u))
 
 
-def check_points(shape: torch.Size, **tensors: Tensor | None) -> None:
-    """Raise ValueError, naming the argument, unless each given tensor has one entry per point."""
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.shape != shape:
-            raise ValueError(
-                f"{name} must have one entry per point, shape {tuple(shape)}, got {tuple(tensor.shape)}"
-            )
-
-
-@full_precision
-def invariant_mass(S: Tensor, Z: Tensor, curvature: float | Tensor) -> Tensor:
-    """sqrt(Z^2 - r|S|^2), (...), of midpoint sums S: (..., D), Z: (...); 1 for an empty node (Z = 0).
-
-    The Lorentz length of the summed points. It grows with their spread and equals the total weight when they
-    coincide; a midpoint weighted by it stands exactly for its points.
-    """
-    norm = check_curvature(curvature) ** 0.5 * safe_norm(S)
-    floor = torch.where(Z > 0, torch.finfo(Z.dtype).eps * Z.square(), torch.ones_like(Z)).detach()
-    return torch.maximum((Z - norm) * (Z + norm), floor).sqrt()
-
-
 def _lorentz(u: Tensor, curvature: float | Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weighted lambda_u * u and lambda_u - 1 in the accumulation type."""
     dtype = accumulation_dtype(u.device)
@@ -206,3 +182,44 @@ def einstein_midpoint(u: Tensor, weights: Tensor | None, curvature: float | Tens
     check_points(u.shape[:-1], weights=weights)
     space, time = _lorentz(u, curvature, weights)
     return midpoint_from_sums(space.sum(-2), time.sum(-1), curvature, u.dtype)
+
+
+# ---- from and to the polar chart ----
+
+
+@full_precision
+def from_ball(u: Tensor, curvature: float | Tensor) -> Polar:
+    """Ball points (..., D) to polar coordinates.
+
+    Norms are cut at one rounding step inside the edge: a float32 point never maps beyond sqrt(r) * rho = 17.
+    """
+    root = check_curvature(curvature) ** 0.5
+    direction, norm = polar._direction_and_norm(u)
+    inside = (root * norm).clamp(max=1 - torch.finfo(u.dtype).eps)
+    return Polar(direction, 2 * torch.atanh(inside) / root)
+
+
+@full_precision
+def to_ball(p: Polar, curvature: float | Tensor) -> Tensor:
+    """Polar points to ball points (..., D), tanh(sqrt(r) * rho / 2) / sqrt(r) along the direction."""
+    root = check_curvature(curvature) ** 0.5
+    return (torch.tanh(root * p.radius / 2) / root).unsqueeze(-1) * p.direction
+
+
+@full_precision
+def to_tangent(p: Polar) -> Tensor:
+    """Logarithm at the origin, (..., D): the tangent vector of length rho / 2."""
+    return (p.radius / 2).unsqueeze(-1) * p.direction
+
+
+def polar_midpoint(
+    p: Polar,
+    index: Tensor,
+    num_nodes: int,
+    curvature: float | Tensor,
+    weights: Tensor | None = None,
+) -> Polar:
+    """Einstein midpoint of each node's points, (n, D) and (n,), in the type of ``p`` (at least float32)."""
+    S, Z = polar.midpoint_sums(p, index, num_nodes, curvature, weights)
+    dtype = torch.promote_types(p.direction.dtype, torch.float32)
+    return polar.midpoint_from_sums(S, Z, curvature, dtype)
