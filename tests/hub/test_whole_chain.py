@@ -65,7 +65,6 @@ def test_trained_pushed_and_loaded_without_the_package(hub, run_client, tmp_path
         "model_name_or_path": make_tiny_clip(tmp_path / "tiny", context=40),
         "output_dir": "demo",
         "max_train_samples": 36,
-        "max_steps": 2,
         "eval_samples": 36,
         "eval_num_steps": 2,
         "bf16": "false",
