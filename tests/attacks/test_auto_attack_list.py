@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,10 @@ class TestList:
     def test_what_makes_no_list_is_refused(self, attacks, options, words):
         with pytest.raises((ValueError, TypeError), match=words):
             AutoAttack(attacks, **options)
+
+    def test_names_in_one_text_and_any_whole_seed(self):
+        attack = AutoAttack("apgd-ce, square", seed=np.int64(3))
+        assert [one.name for one in attack] == ["apgd", "square"] and attack.version == "custom"
 
     def test_it_is_the_worst_case_in_five_lines(self, wide, seeded):
         net, pixels, labels = wide
