@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 
 def json_mapping(value: dict | str | None, name: str) -> dict:
@@ -78,7 +79,7 @@ def check_given(**values: object) -> None:
         if value is None:
             continue
         low, high = (-(2**63), 2**63 - 1) if name == "seed" else (1, float("inf"))
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
             wanted = "a whole number of 64 bits" if name == "seed" else "an integer, at least 1"
             raise ValueError(f"{name}={value!r} must be {wanted}")
 

@@ -28,7 +28,7 @@ from ..training.settings import data_facts
 from ..training.starting import check_can_train
 from .arguments import RunArguments
 from .drift import measure_drift
-from .evaluate import STAGES, evaluate_run, joined_shards
+from .evaluate import STAGES, evaluate_run
 from .load import load_run
 from .report import check_report, describe, planned_files, report
 from .run import Run
@@ -69,7 +69,7 @@ def train(args: RunArguments, training_args: RobustTrainingArguments) -> list[Ro
     # The trainer comes before any measurement, so that whatever does not fit together fails now.
     trainer = build_trainer(run)
     check_report(run, trainer)
-    state, shards = trainer.begin(resume).state, joined_shards()
+    state, shards = trainer.begin(resume).state, Shards.joined()
     base = _measure_base(run, state, shards) if args.eval_base else []
     say(f"training: {trainer.objective.name} at {training_args.threat}")
     trainer.train()

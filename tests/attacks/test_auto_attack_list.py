@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,10 @@ class TestList:
         with pytest.raises((ValueError, TypeError), match=words):
             AutoAttack(attacks, **options)
 
+    def test_names_in_one_text_and_any_whole_seed(self):
+        attack = AutoAttack("apgd-ce, square", seed=np.int64(3))
+        assert [one.name for one in attack] == ["apgd", "square"] and attack.version == "custom"
+
     def test_it_is_the_worst_case_in_five_lines(self, wide, seeded):
         net, pixels, labels = wide
         mean, std = [0.2] * 3, [0.5] * 3
@@ -67,7 +72,7 @@ class TestList:
 
     def test_the_official_list_gives_the_same(self, wide):
         theirs = pytest.importorskip("pyautoattack")
-        net, pixels, labels = wide
+        net, pixels, labels = wide[0], wide[1][:12], wide[2][:12]
         reference = theirs.AutoAttack(
             net, attacks=["apgd-ce", "apgd-t"], version="custom", eps=3 / 255, norm="Linf", seed=0
         )
@@ -77,6 +82,7 @@ class TestList:
         found = AutoAttack(["apgd-ce", "apgd-t"], eps=3 / 255, seed=0)(net, pixels, labels)
         with torch.no_grad():
             assert torch.equal(net(expected).argmax(1) == labels, found.robust_correct)
+        assert 0 < found.robust_correct.sum() < 12
 
 
 @pytest.mark.parametrize(
