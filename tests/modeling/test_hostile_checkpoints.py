@@ -244,7 +244,7 @@ def test_a_config_cannot_ask_for_a_kernel_of_a_repository(folder, key, value):
         ({"size": {"shortest_edge": 10**6}}, "shortest_edge=1000000: 1 to 4,096"),
         ({"crop_size": {"height": 0, "width": 32}}, "height=0"),
         ({"crop_size": {"height": "32", "width": 32}}, "height='32': 1 to"),
-        ({"image_mean": [0.5]}, r"image_mean=\[0.5\] must be three"),
+        ({"image_mean": [0.5]}, r"image_mean=.0\.5.* must be three"),
         ({"image_mean": [0.5, 0.5, math.nan]}, "image_mean"),
         ({"image_std": [0.5, 0, 0.5]}, "image_std"),
         ({"image_std": [0.5, -1, 0.5]}, "image_std"),
