@@ -6,6 +6,7 @@ Read before anything is built from a folder or a repository of other people, and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .files import FileFormatError, read_json
@@ -25,8 +26,15 @@ _LIMITS = {
     "image_size": 4096,
     "patch_size": 4096,
     "num_channels": 64,
+    "height": 4096,
+    "width": 4096,
+    "shortest_edge": 4096,
+    "longest_edge": 4096,
 }
-"""Largest sizes of a tower: a config of a few bytes must not ask for all memory."""
+"""Largest sizes of a tower and its images: settings of a few bytes must not ask for all memory."""
+_IMAGE_TYPES = ("image_processor_type", "feature_extractor_type")
+_IMAGE_CLASS = re.compile(r"\w+(ImageProcessor(Fast|Pil)?|FeatureExtractor)")
+_KERNELS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 class UnsafeCheckpointError(ValueError):
@@ -59,18 +67,46 @@ def check_settings(path: str | Path, name: str | None = None) -> dict:
     for key in ("text_config", "vision_config"):
         if not isinstance(found.get(key) or {}, dict):
             raise UnsafeCheckpointError(f"{name}: {key} is no JSON object")
-    parts = [found, *(part for part in found.values() if isinstance(part, dict))]
-    if any("auto_map" in part for part in parts):
+    for part in _objects(found):
+        _check_part(part, name)
+    return found
+
+
+def _objects(found: object) -> Iterator[dict]:
+    """A JSON object and all below it."""
+    waiting = [found]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield one
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+
+
+def _check_part(part: dict, name: str) -> None:
+    if "auto_map" in part:
         raise UnsafeCheckpointError(
             f"{name} has auto_map, which names Python code of the repository: code of others is never run "
             "here, so take auto_map out if the checkpoint loads without it"
         )
-    for part in parts:
-        for key, limit in _LIMITS.items():
-            value = part.get(key)
-            if isinstance(value, (int, float)) and not 0 <= value <= limit:
-                raise UnsafeCheckpointError(f"{name} has {key}={value}: 0 to {limit:,} are allowed")
-    return found
+    for key, value in part.items():
+        if key.endswith(("_implementation", "_implementation_internal")):
+            asked = value.values() if isinstance(value, dict) else [value]
+            if any(kernel not in _KERNELS for kernel in asked):
+                raise UnsafeCheckpointError(
+                    f"{name} has {key}={str(value)[:80]!r}, which may be a kernel of somebody's repository: "
+                    f"code of others is never run here, so take it out or say {', '.join(_KERNELS[1:3])}"
+                )
+        limit = _LIMITS.get(key)
+        if limit and value is not None and not (_is_number(value) and 1 <= value <= limit):
+            raise UnsafeCheckpointError(f"{name} has {key}={value!r:.80}: 1 to {limit:,} are allowed")
+        if key in ("image_processor_type", "feature_extractor_type") and not _IMAGE_CLASS.fullmatch(
+            str(value)
+        ):
+            raise UnsafeCheckpointError(f"{name} has {key}={str(value)[:80]!r}, which is no image processor")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def shard_names(index: str | Path) -> list[str]:

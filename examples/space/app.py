@@ -3,8 +3,8 @@
     python examples/space/app.py
 
 ``SPACE_MODELS``, a variable of the Space, lists the models: ``name = base | robust; …`` with Hub ids or
-folders. Without it the tiny CLIP of ``make demo`` is shown. What is computed is in
-`hf_hierrobust.runs.side_by_side`; this file only draws.
+folders. Without it the tiny CLIP of ``make demo`` is shown. ``SPACE_PICTURES`` is a folder of pictures to
+pick from. What is computed is in `hf_hierrobust.runs.side_by_side`; this file only draws.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
+import traceback
 from html import escape
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from hf_hierrobust.runs.side_by_side import (
     read_pairs,
 )
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 NO_TREE = "no tree: the labels below"
 LIMITS = Limits()
 STYLE = """
@@ -50,6 +52,8 @@ STYLE = """
 .side .changed b {color: #C04A00}
 .dark .side .changed b {color: #FF9A5C}
 .side .verdict {margin: .6em 0 0}
+.gradio-container {overflow: clip !important}
+.answers {position: sticky; top: 1em; align-self: flex-start}
 footer {display: none !important}
 """
 
@@ -64,7 +68,7 @@ def draw(side: str, found: ImageAttack | None) -> str:
     perturbation, factor = perturbation_levels(found)
     pictures = {
         "image": (found.pixels * 255).round().byte(),
-        f"perturbation × {factor}": perturbation,
+        f"perturbation ×\N{NO-BREAK SPACE}{factor}": perturbation,
         "adversarial image": found.rounded.levels,
     }
     figures = "".join(
@@ -88,22 +92,40 @@ def draw(side: str, found: ImageAttack | None) -> str:
 
 
 def _cell(one, kept: bool) -> str:
-    percent = 100 * one.confidence
-    mark = "" if kept else "→ "
+    percent, mark = 100 * one.confidence, "" if kept else "→ "
     return (
-        f'<td class="{"kept" if kept else "changed"}"><b>{mark}{escape(one.name)}</b> {percent:.0f} %'
+        f'<td class="{"kept" if kept else "changed"}"><b>{mark}{escape(one.name)}</b> '
+        f"{percent:.0f}\N{NO-BREAK SPACE}%"
         f'<div class="bar"><i style="width: {percent:.0f}%"></i></div></td>'
     )
 
 
-def samples(folder: Path, count: int = 6) -> list[list[str]]:
-    """Rendered symbols of ``count`` classes, as files; none where matplotlib is missing."""
+def refusal(message: str) -> gr.Error:
+    """What the visitor is told, as text and not as HTML; the log is for faults of the Space."""
+    return gr.Error(escape(message), print_exception=False)
+
+
+def pictures_of(folder: str, count: int = 6) -> list[list[str]]:
+    """Pictures of a folder to pick from, in the order of their names.
+
+    Raises:
+        ValueError: no such folder, or no picture in it.
+    """
+    found = sorted(p for p in Path(folder).expanduser().glob("*") if p.suffix.lower() in PICTURES)
+    if not found:
+        raise ValueError(f"SPACE_PICTURES={folder!r} is no folder with {', '.join(PICTURES)} files")
+    return [[str(path)] for path in found[:count]]
+
+
+def rendered_symbols(count: int = 6) -> list[list[str]]:
+    """Symbols of ``count`` classes, as files; none where matplotlib is missing."""
     try:
         from hf_hierrobust.demo.glyphs import glyph_dataset
 
         rows = glyph_dataset("test", num_images=36, seed=42)
     except ImportError:
         return []
+    folder = Path(tempfile.mkdtemp(prefix="samples-"))
     files = []
     for index in range(0, len(rows), len(rows) // count):
         name = rows.features["label"].int2str(rows[index]["label"])
@@ -112,8 +134,8 @@ def samples(folder: Path, count: int = 6) -> list[list[str]]:
     return files[:count]
 
 
-def build(models: str = "") -> gr.Blocks:
-    """The page, over the models of ``SPACE_MODELS``."""
+def build(models: str = "", pictures: str = "") -> gr.Blocks:
+    """The page, over the models of ``SPACE_MODELS`` and the pictures of ``SPACE_PICTURES``."""
     pairs = {pair.name: pair for pair in read_pairs(models) or [embedded_pair()]}
     trees = demo_trees(LIMITS)
 
@@ -127,14 +149,15 @@ def build(models: str = "") -> gr.Blocks:
         steps,
         progress=gr.Progress(),  # noqa: B008, Gradio looks for this default
     ):
-        if not picture:
-            raise gr.Error("Choose a picture first.")
+        if not picture or not picture["path"]:
+            raise refusal("Choose a picture first.")
         if name not in pairs:
-            raise gr.Error("Choose one of the models.")
+            raise refusal("Choose one of the models.")
         shown = {"base": "", "robust": ""}
+        yield tuple(shown.values())  # an error must not stand beside the answer to something else
         try:
             request = Request(
-                Path(picture).read_bytes(),
+                Path(picture["path"]).read_bytes(),
                 labels,
                 None if tree == NO_TREE else tree,
                 true,
@@ -148,7 +171,12 @@ def build(models: str = "") -> gr.Blocks:
                 shown[side] = draw(side, found)
                 yield tuple(shown.values())
         except (ValueError, KeyError, ImportError, TimeoutError) as error:
-            raise gr.Error(str(error.args[0] if error.args else error)) from error
+            raise refusal(str(error.args[0] if error.args else error)) from error
+        except Exception as error:
+            traceback.print_exception(error)
+            raise refusal(
+                f"the attack broke off ({type(error).__name__}): the Space's log says where"
+            ) from error
 
     with gr.Blocks(title="Attack a picture", analytics_enabled=False) as page:
         gr.Markdown(
@@ -158,10 +186,10 @@ def build(models: str = "") -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 model = gr.Dropdown(list(pairs), value=next(iter(pairs)), label="Models", elem_id="model")
-                picture = gr.Image(
-                    type="filepath", sources=["upload"], label="Picture", height=230, elem_id="picture"
-                )
-                if not models and (files := samples(Path(tempfile.mkdtemp(prefix="samples-")))):
+                picture = gr.Image(sources=["upload"], label="Picture", height=230, elem_id="picture")
+                if pictures:
+                    gr.Examples(pictures_of(pictures), picture, label="Pictures to try")
+                elif not models and (files := rendered_symbols()):
                     gr.Examples(files, picture, label="Rendered symbols that the tiny CLIP knows")
                 default = NO_TREE if models else "glyphs"
                 tree = gr.Dropdown([NO_TREE, *trees], value=default, label="Class tree", elem_id="tree")
@@ -174,10 +202,15 @@ def build(models: str = "") -> gr.Blocks:
                     elem_id="true",
                 )
                 eps = gr.Slider(0.5, LIMITS.eps, 4, step=0.5, label="eps, in 1/255", elem_id="eps")
-                steps = gr.Slider(1, LIMITS.steps, 20, step=1, label="Steps, twice", elem_id="steps")
+                steps = gr.Slider(
+                    1, LIMITS.steps, 20, step=1, label="Steps of each of two runs", elem_id="steps"
+                )
                 button = gr.Button("Attack", variant="primary", elem_id="attack")
-            with gr.Column(scale=5, min_width=320), gr.Row():
-                # Columns, which on a phone stand below one another.
+                status = gr.HTML(
+                    "First the base model, then the robust one.", min_height=70, elem_id="status"
+                )
+            # Columns, which on a phone stand below one another.
+            with gr.Column(scale=5, min_width=320, elem_classes="answers"), gr.Row():
                 with gr.Column(min_width=300):
                     base = gr.HTML("The base model's answer comes here.", min_height=120, elem_id="base")
                 with gr.Column(min_width=300):
@@ -189,13 +222,23 @@ def build(models: str = "") -> gr.Blocks:
             attack,
             [model, picture, tree, labels, true, eps, steps],
             [base, robust],
+            # Gradio would decode the picture; only the package's decoder does, with its limits and messages.
+            preprocess=False,
+            show_progress_on=status,
             concurrency_limit=1,
             concurrency_id="attack",
         )
     return page.queue(max_size=8)
 
 
-if __name__ == "__main__":
+def serve(models: str = "", pictures: str = "", **options) -> gr.Blocks:
+    """Launch the page; ``options`` as of `gradio.Blocks.launch`."""
+    page = build(models, pictures)
     # System fonts: the default theme fetches its own from another host.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    build(os.environ.get("SPACE_MODELS", "")).launch(theme=theme, css=STYLE, max_file_size="10mb")
+    page.launch(theme=theme, css=STYLE, max_file_size="10mb", **options)
+    return page
+
+
+if __name__ == "__main__":
+    serve(os.environ.get("SPACE_MODELS", ""), os.environ.get("SPACE_PICTURES", ""))

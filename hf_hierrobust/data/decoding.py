@@ -16,6 +16,7 @@ MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 """Pixels of the largest image that is decoded (PIL only warns there); a small file can claim billions."""
 MAX_ASPECT = 200
 """Longest side over shortest: resizing the short side to a model's size multiplies the long one likewise."""
+ADVICE = "Replace or drop this row."
 _ORIENTATION = Image.ExifTags.Base.Orientation
 _BUILDERS_WITH_OWN_PATHS = {"imagefolder", "generator"}  # of datasets: their paths come from a folder or code
 
@@ -24,7 +25,9 @@ class UnreadableImageError(ValueError):
     """An image that cannot be decoded; the message names source and row."""
 
 
-def decode_image(example: Mapping[str, Any], where: str, *, follow: bool = False) -> Image.Image:
+def decode_image(
+    example: Mapping[str, Any], where: str, *, follow: bool = False, advice: str = ADVICE
+) -> Image.Image:
     """The ``image`` of one example as an upright RGB image.
 
     Args:
@@ -33,6 +36,7 @@ def decode_image(example: Mapping[str, Any], where: str, *, follow: bool = False
         where: row and source, for the message.
         follow: open the files that paths name; see `follows_paths`. Nothing is ever fetched over a network
             but the files of a data set that is streamed from the Hub.
+        advice: what to do about it, for the message.
 
     Raises:
         UnreadableImageError: missing, damaged, larger than `MAX_PIXELS`, longer than `MAX_ASPECT`, of more
@@ -42,7 +46,7 @@ def decode_image(example: Mapping[str, Any], where: str, *, follow: bool = False
     try:
         return to_rgb(_opened(value, follow))
     except Exception as error:  # PIL plugins raise whatever the damaged bytes lead to
-        raise _unreadable(value, where, error) from error
+        raise _unreadable(value, where, error, advice) from error
 
 
 def follows_paths(dataset: hf.Dataset | hf.IterableDataset) -> bool:
@@ -75,7 +79,7 @@ def image_size(example: Mapping[str, Any], where: str, *, follow: bool = False) 
         raise _unreadable(example["image"], where, error) from error
 
 
-def _unreadable(value: Any, where: str, error: Exception) -> UnreadableImageError:
+def _unreadable(value: Any, where: str, error: Exception, advice: str = ADVICE) -> UnreadableImageError:
     path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
     why = str(error)
     if isinstance(error, UnidentifiedImageError):
@@ -83,7 +87,7 @@ def _unreadable(value: Any, where: str, error: Exception) -> UnreadableImageErro
     elif isinstance(error, Image.DecompressionBombError):  # PIL's own, at twice the limit
         why = f"more pixels than the allowed {MAX_PIXELS:,}"
     place = f"{where} ({path})" if path else where
-    return UnreadableImageError(f"{place} is not a readable image: {why}. Replace or drop this row.")
+    return UnreadableImageError(f"{place} is not a readable image: {why}. {advice}")
 
 
 def _opened(value: Any, follow: bool) -> Image.Image:

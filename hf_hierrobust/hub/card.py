@@ -79,7 +79,7 @@ def render_card(facts: CardFacts) -> str:
         shown_id=code(facts.repo_id or name),
         labels=Markdown(", ".join(literal(entry) for entry in names)),
         hypothesis=literal(_format_string(facts.template)),
-        prompts=Markdown(", ".join(literal(facts.template.replace("{}", entry)) for entry in names)),
+        prompts=[Markdown(literal(facts.template.replace("{}", entry))) for entry in names],
         warnings=[without_directories(line) for line in (*card_warnings(facts), *facts.warnings)],
         results_table=_unbroken(records_table(facts.records).strip()) if facts.records else "",
         depth=Markdown(depth_table(facts.records).strip()),

@@ -21,9 +21,9 @@ from ..adapters.visual_prompts import VisualPrompts, remove_visual_prompt
 from ..files import write_atomically
 from ..readme import read_card, with_tags
 from ..uploads import README, upload
+from . import sources
 from .hier_head import HierHead
 from .side_files import PROMPT_FILE, SIDE_FILE, is_side_key, load_prompt_file, load_side_file, save_side_files
-from .sources import check_weights, companion_file, dual_encoder_type, hub_options, refuse_code, tensors_only
 from .stored_facts import check_facts
 
 CONFIG_KEY = "hier_robust"
@@ -292,13 +292,13 @@ class RobustDualEncoder:
         Raises:
             ValueError: the checkpoint is not a dual encoder of this family; or code of others was asked for.
             UnsafeCheckpointError: a file of it names code or files elsewhere, or is a pickle with more than
-                tensors in it.
+                tensors in it, or the weights are not all there.
             CorruptSideFileError: the announced ``hier_head.safetensors`` or ``visual_prompt.safetensors``
                 is not there, cannot be read, or holds what no training writes.
         """
-        source, hub = pretrained_model_name_or_path, hub_options(kwargs)
-        refuse_code(kwargs)
-        if (found := dual_encoder_type(source, **hub)) != cls.config_class.model_type:
+        source, hub = pretrained_model_name_or_path, sources.hub_options(kwargs)
+        sources.refuse_code(kwargs)
+        if (found := sources.dual_encoder_type(source, **hub)) != cls.config_class.model_type:
             raise ValueError(
                 f"model_name_or_path={str(source)!r} is a {found!r} checkpoint, which is not for "
                 f"{cls.__name__}: load it with hf_hierrobust.modeling.load_robust_model"
@@ -306,19 +306,20 @@ class RobustDualEncoder:
         # Robust fine-tuning in half precision loses eps-sized steps: checkpoints load in fp32.
         if "torch_dtype" not in kwargs:  # the old name, which transformers still takes
             kwargs.setdefault("dtype", torch.float32)
-        check_weights(source, **hub)
-        with tensors_only(source):
-            loaded = super().from_pretrained(source, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        sources.check_weights(source, **hub)
+        wants_info = kwargs.pop("output_loading_info", False)
+        with sources.tensors_only(source):
+            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        sources.check_complete(source, [key for key in info["missing_keys"] if not is_side_key(key)])
         facts = getattr(model.config, CONFIG_KEY, None) or {}
         if hier_head:
-            path = companion_file(source, SIDE_FILE, **hub)
+            path = sources.companion_file(source, SIDE_FILE, **hub)
             if path is not None or "curvature" in facts:
                 load_side_file(model, path)
         if not visual_prompt:
             remove_visual_prompt(model)
         elif model.visual_prompt is not None:
-            load_prompt_file(model, companion_file(source, PROMPT_FILE, **hub))
-        if facts and (path := companion_file(source, README, **hub)) is not None:
+            load_prompt_file(model, sources.companion_file(source, PROMPT_FILE, **hub))
+        if facts and (path := sources.companion_file(source, README, **hub)) is not None:
             model.card_text = read_card(path)
-        return loaded
+        return (model, info) if wants_info else model

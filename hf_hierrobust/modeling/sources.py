@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.utils import cached_file
@@ -103,10 +105,14 @@ def tensors_only(name_or_path) -> Iterator[None]:
 
     Raises:
         UnsafeCheckpointError: in place of the errors of safetensors, of torch's restricted unpickler, and of
-            transformers on tensors of other shapes than the config's.
+            transformers on tensors of other shapes than the config's and on settings of another type.
     """
     try:
         yield
+    except StrictDataclassError as error:
+        raise UnsafeCheckpointError(
+            f"config.json of {str(name_or_path)!r} is no config: {one_line(error)[:300]}"
+        ) from error
     except (SafetensorError, UnpicklingError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
             raise
@@ -114,6 +120,19 @@ def tensors_only(name_or_path) -> Iterator[None]:
             f"the weights of {str(name_or_path)!r} are not what their name says, or hold more than tensors: "
             f"{one_line(error)[:300]}"
         ) from error
+
+
+def check_complete(name_or_path, missing: Sequence[str]) -> None:
+    """Refuse weights without some of the model's tensors, which would be random.
+
+    Raises:
+        UnsafeCheckpointError: names one of them.
+    """
+    if missing:
+        raise UnsafeCheckpointError(
+            f"the weights of {str(name_or_path)!r} lack {len(missing)} of the model's tensors, such as "
+            f"{min(missing)}, which would be random: take a complete checkpoint"
+        )
 
 
 def load_processor(name_or_path, **hub) -> ProcessorMixin:
@@ -127,10 +146,20 @@ def load_processor(name_or_path, **hub) -> ProcessorMixin:
         if (path := companion_file(name_or_path, name, **hub)) is not None:
             check_settings(path)
     try:
-        return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False, **hub)
+        processor = AutoProcessor.from_pretrained(name_or_path, trust_remote_code=False, **hub)
+        _check_normalisation(getattr(processor, "image_processor", None))
     except OSError:
         raise
     except Exception as error:  # tokenizers raises plain Exception
         raise ValueError(
             f"the processor of {str(name_or_path)!r} cannot be loaded: {one_line(error)}"
         ) from error
+    return processor
+
+
+def _check_normalisation(image_processor) -> None:
+    for name, least in (("image_mean", -math.inf), ("image_std", 1e-6)):
+        value = getattr(image_processor, name, None)
+        numbers = [value] * 3 if isinstance(value, (int, float)) else value
+        if numbers is not None and not (len(numbers) == 3 and all(least < x < math.inf for x in numbers)):
+            raise ValueError(f"{name}={value} must be three finite numbers, above 0 where it divides")

@@ -120,7 +120,9 @@ def attack_image(
             lacks, or a hyperbolic classifier of a model without the head.
     """
     path = Path(image).expanduser()
-    picture = decode_image({"image": str(path)}, f"image {path.name!r}", follow=True)
+    picture = decode_image(
+        {"image": str(path)}, f"image {path.name!r}", follow=True, advice="Give another one."
+    )
     attacks = build_attacks(attack, eps=eps, norm=norm, space=space, **attack_options)
     _check_frames(path)
     name = str(model) if isinstance(model, (str, os.PathLike)) else model.name_or_path

@@ -120,7 +120,8 @@ class Request:
         Raises:
             UnreadableImageError: no image, or one of hostile size.
         """
-        image = decode_image({"image": {"bytes": self.picture, "path": None}}, "the picture").copy()
+        picture = {"image": {"bytes": self.picture, "path": None}}
+        image = decode_image(picture, "the picture", advice="Choose another one.").copy()
         image.thumbnail((self.limits.side, self.limits.side), Image.Resampling.LANCZOS)
         return image
 
@@ -232,7 +233,8 @@ def _watched(model: RobustDualEncoder, request: Request, tell: Progress) -> Iter
         passes += 1
         if time.monotonic() - begin > limit:
             raise TimeoutError(f"stopped after {limit:g} seconds: take fewer steps or a smaller picture")
-        tell(min(passes / expected, 0.99), f"pass {passes} of about {expected}")
+        where = f"of about {expected}" if passes <= expected else "while rounding to 8 bits"
+        tell(min(passes / expected, 0.99), f"pass {passes} {where}")
 
     hook = model.get_submodule("vision_model").register_forward_hook(count)
     try:

@@ -9,7 +9,7 @@ from transformers.utils.hub import PushInProgress
 
 from ..modeling.side_files import load_side_files, without_side_keys
 from .starting import Start, saving
-from .uploads import push_progress, unfinished, wants_push
+from .uploads import push_progress, push_result, unfinished, wants_push
 
 
 class CheckpointHooks(Trainer):
@@ -49,3 +49,29 @@ class CheckpointHooks(Trainer):
         card, step = self.model.card_text, self.state.global_step
         jobs = push_progress(self.args, self.hub_model_id, checkpoint_folder, card, step)
         self.push_in_progress = PushInProgress([*unfinished(self.push_in_progress), *jobs])
+
+    def push_to_hub(
+        self,
+        commit_message: str = "Robust CLIP",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        **card,
+    ):
+        """Upload checkpoint, head, card (with the options ``card``) and results; see `hub.push_folder`.
+
+        Args:
+            blocking: False uploads in the background and returns the future.
+            token, revision, private: by default those of the arguments.
+            create_pr: open a pull request, as one must in repositories of others.
+        """
+        self.save_model(_internal_call=True)
+        self.create_model_card(**card)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        hub = {"token": token, "revision": revision, "private": private, "create_pr": create_pr}
+        return push_result(self.args, commit_message, blocking, **hub)

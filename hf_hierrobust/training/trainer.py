@@ -34,7 +34,6 @@ from .starting import Start, begin, check_can_train, final_state, must_move
 from .step import RobustStep
 from .term_means import TermMeans
 from .tracking import tracking_callbacks
-from .uploads import push_result
 from .views import BatchViews
 
 if TYPE_CHECKING:
@@ -318,12 +317,3 @@ class RobustCLIPTrainer(CheckpointHooks):
         facts = with_card_options(self.card(), options)
         if self.is_world_process_zero():
             self.model.card_text = write_card(self.args.output_dir, facts).read_text(encoding="utf-8")
-
-    def push_to_hub(self, commit_message="Robust CLIP", blocking=True, token=None, revision=None, **card):
-        """Upload checkpoint, head, card (with the options ``card``) and results; see `hub.push_folder`."""
-        self.save_model(_internal_call=True)
-        self.create_model_card(**card)
-        if not self.is_world_process_zero():
-            return None
-        self._finish_current_push()
-        return push_result(self.args, commit_message, blocking, token, revision)

@@ -37,16 +37,27 @@ def push_progress(
 
 
 def push_result(
-    args: TrainingArguments, message: str, blocking: bool, token: str | None, revision: str | None
+    args: TrainingArguments,
+    message: str,
+    blocking: bool,
+    *,
+    token: str | None,
+    revision: str | None,
+    private: bool | None,
+    create_pr: bool,
 ) -> CommitInfo | Future[CommitInfo]:
-    """Upload the output directory; without ``blocking`` in the background."""
+    """Upload the output directory; without ``blocking`` in the background.
+
+    ``token``, ``revision`` and ``private`` are those of the arguments where they are None.
+    """
     push = partial(
         push_folder,
         args.output_dir,
         args.hub_model_id or Path(args.output_dir).absolute().name,
-        private=args.hub_private_repo,
+        private=args.hub_private_repo if private is None else private,
         revision=revision or args.hub_revision,
         token=token or args.hub_token,
+        create_pr=create_pr,
         commit_message=message,
     )
     return push() if blocking else HfApi().run_as_future(push)

@@ -52,7 +52,7 @@ class Clients:
         token: str | None = "",
         check: bool = True,
         offline: bool = False,
-        timeout: int = 300,
+        timeout: int = 900,  # a busy machine takes minutes
     ) -> subprocess.CompletedProcess:
         """Runs `code` (dedented) in a process of its own in `tmp_path`, with `hub` as its only Hub.
 

@@ -63,7 +63,7 @@ def test_kind34_the_snippet_asks_for_the_classes():
     body = body_of(class_names=["tench", 'say "hi"', "kite", "crane"], template="art of a {}, {2024}")
     assert 'candidate_labels=["tench", "say \\"hi\\"", "kite"]' in body
     assert 'hypothesis_template="art of a {}, {{2024}}"' in body, "str.format reads it"
-    assert 'text=["art of a tench, {2024}", ' in body
+    assert 'text=[\n        "art of a tench, {2024}",\n' in body
 
 
 def test_kind34_a_small_tree_is_printed_and_a_large_one_is_not():

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
+def safetensors_header(tensors: dict) -> bytes:
+    """A file that announces these tensors and ends there."""
+    header = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
 def hostile_repositories(nice: dict[str, bytes], ran: Path) -> dict[str, dict[str, bytes]]:
     config, head = json.loads(nice["config.json"]), load(nice["hier_head.safetensors"])
     bomb = pickle.dumps({"logit_scale": Bomb(ran)})
@@ -54,6 +61,7 @@ def hostile_repositories(nice: dict[str, bytes], ran: Path) -> dict[str, dict[st
     code = nice | {"code.py": f"import os\nos.mkdir({str(ran)!r})\n".encode()}
     no_weights = {name: blob for name, blob in nice.items() if name != "model.safetensors"}
     parts = {"metadata": {}, "weight_map": {"logit_scale": "../../../../secret.safetensors"}}
+    header = {"logit_scale": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
     facts = {"hier_robust": config["hier_robust"] | {"text_levels": 10**9}}
     scale = head["log_text_scale"]
 
@@ -72,6 +80,11 @@ def hostile_repositories(nice: dict[str, bytes], ran: Path) -> dict[str, dict[st
         "adapter": nice | {"adapter_config.json": b'{"base_model_name_or_path": "evil/pickle"}'},
         "shapes": nice | {"hier_head.safetensors": save(head | {"log_text_scale": torch.zeros(5)})},
         "infinite": nice | {"hier_head.safetensors": save(head | {"log_text_scale": scale * math.inf})},
+        "kernel": nice | {"config.json": as_json(config | {"attn_implementation": "evil/kernel"})},
+        "header": nice | {"model.safetensors": safetensors_header(header)},
+        "lacking": nice | {"model.safetensors": save(head)},
+        "image-class": nice
+        | {"processor_config.json": as_json({"image_processor_type": "subprocess.Popen"})},
         "levels": nice | {"config.json": as_json(config | facts)},
     }
 
@@ -80,6 +93,7 @@ TREES = {
     "cycle.json": json.dumps({"a": ["b", "a"], "c": ["b", "a"], "b": ["a", "c"]}).encode(),
     "nested.json": b"[" * 200_000,
     "path.json": json.dumps({"name": "../../x", "paths": {"a": ["c"], "b": ["c"]}}).encode(),
+    "twice.json": b'{"cat": ["animal"], "cat": ["plant"], "dog": ["plant"]}',
     "large.json": b'{"a": ["' + b"x" * (100 << 20) + b'"]}',
 }
 YAML = "output_dir: out\nseed: !!python/object/apply:os.mkdir ['{ran}']\n"
@@ -93,7 +107,8 @@ def test_hostile_repositories_are_refused_with_one_line(hub, run_client, tiny_cl
     nice = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
     nice |= {name: (Path(tiny_clip_dir) / name).read_bytes() for name in names}
     ran = tmp_path / "ran"
-    hub.add_repo("nice/model", nice)
+    tag = f"---\nlicense: !!python/object/apply:os.mkdir ['{ran}']\n---\n# A card\n"
+    hub.add_repo("nice/model", nice | {"README.md": tag.encode()})
     evil = hostile_repositories(nice, ran)
     for name, files in evil.items():
         hub.add_repo(f"evil/{name}", files)
@@ -109,8 +124,9 @@ def test_hostile_repositories_are_refused_with_one_line(hub, run_client, tiny_cl
     assert len(errors) == len(refused) and "Traceback" not in client.stderr
     for said, line in zip(
         ("not what", "hold more than tensors", "corrupt", "auto_map", "auto_map", "auto_map", "deeply",
-         "no part such as", "adapter_config.json", "size mismatch", "log_text_scale=-inf", "text_levels",
-         "", "deeply", "name='../../x'", "larger than", "YAML"),
+         "no part such as", "adapter_config.json", "size mismatch", "log_text_scale=-inf",
+         "attn_implementation", "not what", "lack 78 of", "no image processor", "text_levels",
+         "", "deeply", "name='../../x'", "list it once", "larger than", "YAML"),
         errors,
     ):  # fmt: skip
         assert said in line and len(line) < 1000, line

@@ -32,6 +32,11 @@ model = RobustCLIPModel.from_pretrained("tester/robust-clip")
 report(bool(model.hier_head.calibrated))
 report([float(model.hier_head.kappa), float(trainer.model.hier_head.kappa)])
 model.push_to_hub("tester/copy")
+proposed = trainer.push_to_hub(create_pr=True, tags=["proposed"])
+trainer.push_to_hub("Second version", revision="v2", tags=["second"])
+trainer.args.hub_model_id = "tester/secret"
+job = trainer.push_to_hub(private=True, blocking=False)
+report([proposed.pr_url, job.result().commit_message])
 """
 
 LOAD = """
@@ -48,7 +53,7 @@ for name in ("tester/robust-clip", "tester/copy"):
 
 def test_trainer_and_model_push(hub, run_client, tiny_clip_dir, tmp_path, pytestconfig):
     tests = str(pytestconfig.rootpath / "tests")
-    calibrated, (pushed_kappa, kappa) = run_client(
+    calibrated, (pushed_kappa, kappa), (proposed, message) = run_client(
         hub, PUSH.format(tests=tests, base=tiny_clip_dir), tmp_path
     ).reports
     assert calibrated and pushed_kappa == kappa
@@ -65,6 +70,14 @@ def test_trainer_and_model_push(hub, run_client, tiny_clip_dir, tmp_path, pytest
     assert copy.files["README.md"].content == repo.files["README.md"].content
     config = json.loads(repo.files["config.json"].content)
     assert config["architectures"] == ["CLIPModel"] and config["hier_robust"]["objective"] == "hier_robust"
+
+    # Pull request, branch and visibility are the caller's: main is as it was.
+    assert proposed.endswith("/discussions/1") and message == "Robust CLIP"
+    tags = {name: repo.at(name)[1]["README.md"].content.decode() for name in ("main", "refs/pr/1", "v2")}
+    assert ["- proposed" in card for card in tags.values()] == [False, True, True]
+    assert ["- second" in card for card in tags.values()] == [False, False, True]
+    assert repo.branches["v2"][-1][1] == "Second version" and not repo.private
+    assert hub.repos["tester/secret"].private and "model.safetensors" in hub.repos["tester/secret"].files
 
     (first, loading), first_sum, (second, copied), second_sum = run_client(hub, LOAD, tmp_path).reports
     assert first == second == "CLIPModel" and not any(loading.values()) and not any(copied.values())

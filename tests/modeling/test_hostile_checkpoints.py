@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import shutil
+import struct
 import warnings
 
 import pytest
@@ -119,7 +120,9 @@ def test_an_adapter_cannot_redirect_to_other_weights(folder):
 @pytest.mark.parametrize(
     ("tower", "changes"),
     [("vision_config", {"image_size": 10**6}), ("text_config", {"num_hidden_layers": 10**9}),
-     ("text_config", {"vocab_size": 1e12}), ("vision_config", {"hidden_size": -1})],
+     ("text_config", {"vocab_size": 1e12}), ("vision_config", {"hidden_size": -1}),
+     ("vision_config", {"patch_size": 0}), ("vision_config", {"num_hidden_layers": "2"}),
+     ("text_config", {"num_attention_heads": [4]}), ("text_config", {"hidden_size": True})],
 )  # fmt: skip
 def test_a_config_of_a_few_bytes_cannot_ask_for_all_memory(folder, tower, changes):
     config = json.loads((folder / "config.json").read_text())
@@ -225,3 +228,56 @@ def test_a_tokenizer_that_is_no_tokenizer(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         refused(load_processor, folder, "the processor of .* cannot be loaded")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+@pytest.mark.parametrize("value", ["evil/kernel", "evil/kernel@v1:forward", {"vision_config": "evil/kernel"}])
+def test_a_config_cannot_ask_for_a_kernel_of_a_repository(folder, key, value):
+    tower = json.loads((folder / "config.json").read_text())["vision_config"]
+    change_json(folder / "config.json", vision_config=tower | {key: value})
+    refused(load_robust_model, folder, f"config.json has {key}=.*evil/kernel.*is never run here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": {"shortest_edge": 10**6}}, "shortest_edge=1000000: 1 to 4,096"),
+        ({"crop_size": {"height": 0, "width": 32}}, "height=0"),
+        ({"crop_size": {"height": "32", "width": 32}}, "height='32': 1 to"),
+        ({"image_mean": [0.5]}, r"image_mean=\[0.5\] must be three"),
+        ({"image_mean": [0.5, 0.5, math.nan]}, "image_mean"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std"),
+        ({"image_std": [0.5, -1, 0.5]}, "image_std"),
+        ({"image_std": math.inf}, "image_std=inf"),
+        ({"image_processor_type": "subprocess.Popen"}, "is no image processor"),
+        ({"image_processor_type": "AutoModel"}, "is no image processor"),
+        ({"a": [{"auto_map": {"AutoProcessor": "code.X"}}]}, "has auto_map"),
+    ],
+)
+def test_a_processor_of_whoever_wrote_it(folder, changes, words):
+    settings = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    change_json(folder / "processor_config.json", image_processor=settings | changes)
+    refused(load_processor, folder, words)
+
+
+def test_weights_that_are_not_all_there_are_not_made_up(folder):
+    path = folder / "model.safetensors"
+    save_file({"logit_scale": load_file(path)["logit_scale"]}, path, metadata={"format": "pt"})
+    refused(load_robust_model, folder, "lack 77 of the model's tensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        struct.pack("<Q", 1 << 62) + b"{}",
+        b'{"logit_scale": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4398046511104]}}',
+        b'{"logit_scale": {"dtype": "F32", "shape": [1099511627776, 16777217], "data_offsets": [0, 4]}}',
+        b'{"logit_scale": {"dtype": "F32", "shape": [], "data_offsets": [-4, 0]}}',
+    ],
+    ids=["length", "size", "overflow", "offsets"],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "hier_head.safetensors"])
+def test_a_header_cannot_announce_what_is_not_there(folder, name, header):
+    length = b"" if header.startswith(b"\0") else struct.pack("<Q", len(header))
+    (folder / name).write_bytes(length + header)
+    refused(load_robust_model, folder, "are not what|is corrupt")

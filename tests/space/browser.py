@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 APP = Path(__file__).resolve().parents[2] / "examples" / "space" / "app.py"
-PATIENCE = 120
-"""Seconds that a page or an answer may take on a busy machine."""
 
 
 @contextmanager
@@ -36,44 +29,34 @@ def chromium(width: int, height: int) -> Iterator:
         "--disable-dev-shm-usage",
         "--disable-gpu",
         "--hide-scrollbars",
+        "--no-proxy-server",
     ):
         options.add_argument(flag)
     page = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     try:
-        # A headless window is never narrower than 500 pixels; a phone is.
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        resize(page, width, height)
         yield page
     finally:
         page.quit()
 
 
+def resize(page, width: int, height: int) -> None:
+    """A screen of this size; a headless window is never narrower than 500 pixels, a phone is."""
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+
 @contextmanager
-def space(environment: Mapping[str, str], log: Path) -> Iterator[str]:
-    """The Space's address; skips the test without gradio, fails with the log where it does not start."""
+def space(monkeypatch: pytest.MonkeyPatch, **arguments) -> Iterator[str]:
+    """The address of the Space, served by this process with ``arguments`` of its `serve`; needs gradio."""
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     pytest.importorskip("gradio", reason="gradio is not installed: pip install 'hf_hierrobust[demo]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, str(APP)],
-            env={**os.environ, **settings, **environment},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    address, begin = f"http://127.0.0.1:{port}", time.monotonic()
+    found = importlib.util.spec_from_file_location("space_app", APP)
+    app = importlib.util.module_from_spec(found)
+    found.loader.exec_module(app)
+    page = app.serve(**arguments, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     try:
-        while True:
-            if server.poll() is not None or time.monotonic() - begin > PATIENCE:
-                pytest.fail(f"the Space did not start:\n{log.read_text()[-3000:]}")
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield address
+        yield page.local_url
     finally:
-        server.terminate()
-        server.wait(20)
+        page.close()
