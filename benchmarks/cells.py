@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hf_hierrobust.cli.options import options_of
+from hf_hierrobust.files import read_yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
+TAKEN = options_of("evaluate")
 
 
 def run_cell(folder: Path, options: dict, config: Path) -> None:
@@ -28,11 +32,16 @@ def run_cell(folder: Path, options: dict, config: Path) -> None:
         "disable_tqdm": True,
         "resume_from_checkpoint": True,
     } | options
-    flags = [part for key, value in options.items() for part in (f"--{key}", _text(value))]
+    above = ["--config", str(config)]
+    if command == "evaluate":  # which refuses what only a training uses, and a budget beside eval_eps
+        options = {key: value for key, value in (read_yaml(config) | options).items() if key in TAKEN}
+        options = {key: value for key, value in options.items() if key != "eps" or "eval_eps" not in options}
+        above = []
+    flags = above + [part for key, value in options.items() for part in (f"--{key}", _text(value))]
     script = "from hf_hierrobust.cli.main import main; main()"
     with folder.with_name(f"{folder.name}.log").open("a") as log:
         subprocess.run(
-            [sys.executable, "-c", script, command, "--config", str(config), *flags],
+            [sys.executable, "-c", script, command, *flags],
             check=True,
             stdout=log,
             stderr=log,

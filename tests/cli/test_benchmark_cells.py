@@ -1,0 +1,41 @@
+"""The benchmarks' cells are command lines that the command takes."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from hf_hierrobust.cli.checks import check_early
+from hf_hierrobust.cli.values import read_values
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize("stage", ["train", "standard", "zero_shot", "transfer"])
+def test_every_cell_of_auto_attack_on_photos_is_taken(stage, tiny_clip_dir, data_dir, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    cells, photos = (importlib.import_module(name) for name in ("cells", "auto_attack_photos"))
+    for name in ("cifar100", *photos.SETS):
+        (tmp_path / name).mkdir()
+        for split in ("train", "test"):
+            shutil.copy(data_dir / f"{split}.parquet", tmp_path / name / f"{split}.parquet")
+    for name in photos.METHODS:
+        shutil.copytree(tiny_clip_dir, tmp_path / "work/train" / name)
+    taken = []
+
+    def run(words, **_):
+        command, *argv = words[3:]
+        taken.append(check_early(command, read_values(command, argv)))
+
+    monkeypatch.setattr(cells.subprocess, "run", run)
+    args = Namespace(model=tiny_clip_dir, data=tmp_path, work=tmp_path / "work", samples=20)
+    (tmp_path / "out").mkdir()
+    for name, options in photos.STAGES[stage](args).items():
+        cells.run_cell(tmp_path / "out" / name, options, photos.CONFIG)
+    assert len(taken) >= len(photos.METHODS)
+    if stage != "train":
+        assert {one.eval_eps for one in taken} <= {"1/255", "4/255"}
