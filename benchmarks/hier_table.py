@@ -61,8 +61,8 @@ def verdicts(records: list[dict]) -> torch.Tensor:
 
 def difference(records: list[dict], others: list[dict]) -> str:
     """Paired difference in points with its 95 % interval over images."""
-    if not all(r.get("flags") for r in records) or not others:
-        return "–"  # measured before records carried verdicts
+    if not all(r.get("flags") for r in records) or len(records) != len(others):
+        return "–"  # measured before records carried verdicts, or not the same seeds yet
     if records[0]["sample_ids"] != others[0]["sample_ids"]:
         raise ValueError("two cells saw other images: run the stage again")
     delta = verdicts(records) - verdicts(others)
