@@ -177,14 +177,27 @@ class _Entries:
         cost = Cost(*(value / served for value in outcome.cost))
         return outcome._replace(cost=cost, seconds=outcome.seconds / served)
 
+    def _nodes(self, one: LevelClassifier) -> tuple[Sequence[str], Tensor]:
+        """Names of the classes at a classifier's level, and the one (K,) of each leaf.
+
+        Nodes that share a prompt are one, which has the first's name; leaves are told apart all the same.
+        """
+        data = self.target.data
+        leaves = data.class_set.class_names
+        if one.level == 0:
+            return leaves, torch.arange(len(leaves))
+        shown, own = data.tree.display_names(one.level), data.tree.ancestors(one.level).tolist()
+        names = {node: shown[above] for node, above in reversed([*zip(one.to_node.tolist(), own)])}
+        return [names[node] for node in range(len(names))], one.to_node.cpu()
+
     def _record(
         self, one: LevelClassifier, outcome: Outcome, looks: Sequence[Look], **more
     ) -> RobustnessRecord:
         count = len(outcome.clean)
         values = {"classifier": one.name, "attack": self.image, "checks": checks(outcome, looks)} | more
-        if one.level == 0 and "crafted_level" not in more:
-            names = self.target.data.class_set.class_names
-            values["classes"] = class_counts(names, self.classes, outcome.clean, outcome.robust)
+        if "crafted_level" not in more:
+            names, nodes = self._nodes(one)
+            values["classes"] = class_counts(names, nodes[self.classes], outcome.clean, outcome.robust)
         return RobustnessRecord(
             **self.common,
             **values,

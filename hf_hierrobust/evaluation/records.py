@@ -106,8 +106,8 @@ class RobustnessRecord:
             name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
-        classes: of the leaf level: {"names", "images", "clean", "robust"}, of each of the classes the name,
-            the number of images and how many of them are right, clean and under attack (`class_counts`).
+        classes: {"names", "images", "clean", "robust"}, of each of the level's classes the name, the number
+            of images and how many of them are right, clean and under attack (`class_counts`).
         depth: of a tree's level in the ball of a calibrated head: norms and edges of its texts, margins of
             -kappa d and their bound, see `depth.TreeDepth.facts`. It stands with the classifier "hyperbolic"
             or, where that was not attacked, with "cosine".
@@ -181,6 +181,21 @@ class RobustnessRecord:
         """The classifier itself under its own attack: no transfer, target, defence or attacked text."""
         special = {"target", "text_attack", "text"} & set(self.attack)
         return self.crafted_level is None and self.defence is None and not special
+
+    @property
+    def balanced(self) -> dict[str, float] | None:
+        """Clean and robust accuracy as means over the classes that have images; None without `classes`.
+
+        Where one class has most images, as upper levels of a WordNet tree do, a network that answers it
+        always is right on its share; this mean gives it one class.
+        """
+        if self.classes is None:
+            return None
+        seen = [(n, c, r) for n, c, r in zip(*(self.classes[k] for k in ("images", "clean", "robust"))) if n]
+        return {
+            "clean": sum(c / n for n, c, _ in seen) / len(seen),
+            "robust": sum(r / n for n, _, r in seen) / len(seen),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON types; `from_dict` turns it back into an equal record."""

@@ -13,6 +13,8 @@ from .markdown import Markdown, table, text
 
 DOUBT = "‡"
 """Marks a robust accuracy that its checks speak against."""
+UNEQUAL = "§"
+"""Marks accuracies over classes of which one has a large part of the images."""
 
 
 def doubted(record: RobustnessRecord) -> bool:
@@ -85,14 +87,32 @@ def borrowed_base(record: RobustnessRecord | Mapping[str, Any]) -> str | None:
     return other if other and other != entries["classifier"] else None
 
 
+def unequal_classes(record: RobustnessRecord) -> bool:
+    """Whether the largest class has a tenth of the images, and more than twice an equal share.
+
+    A network that always answers it is robust on all of them.
+    """
+    if record.classes is None:
+        return False
+    images = [n for n in record.classes["images"] if n]
+    return max(images) / record.num_samples > max(2 / len(images), 0.1)
+
+
+def _balanced(record: RobustnessRecord) -> str:
+    means, share = record.balanced, max(record.classes["images"]) / record.num_samples
+    name = f"{text(record.level_name)} ({record.num_classes}) by {text(record.classifier)}"
+    return f"{name} {100 * means['clean']:.1f} and {100 * means['robust']:.1f}, largest class {share:.0%}"
+
+
 def records_table(
     records: Sequence[RobustnessRecord], *, interval: Literal["brackets", "plusminus"] = "brackets"
 ) -> str:
     """Markdown table, one row per record in the given order, accuracies in percent with 95 % intervals.
 
-    A robust accuracy that its checks speak against carries `DOUBT`. What all records share moves to a
-    sentence below the table; what differs becomes a column. With a `base` in any record there are columns
-    before and after fine-tuning.
+    A robust accuracy that its checks speak against carries `DOUBT`; where one class has many of the images
+    (`unequal_classes`), the row carries `UNEQUAL` and the means over the classes stand below. What all
+    records share moves to a sentence below the table; what differs becomes a column. With a `base` in any
+    record there are columns before and after fine-tuning.
 
     Args:
         interval: "brackets" for `41.0 [38.0, 44.1]`, "plusminus" for `41.0 ± 3.1` (the wider side).
@@ -124,7 +144,8 @@ def records_table(
                 mark = "†" if borrowed_base(record) else ""
                 cells.append(_cell(record.base, kind, interval) + mark)
             doubt = DOUBT if kind == "robust" and doubted(record) else ""
-            cells.append(_cell(record.to_dict(), kind, interval) + doubt)
+            unequal = UNEQUAL if unequal_classes(record) else ""
+            cells.append(_cell(record.to_dict(), kind, interval) + unequal + doubt)
         borrowed |= {borrowed_base(record)} - {None}
         rows.append([*(columns[title](record) for title in shown), *map(Markdown, cells)])
     note = "; ".join([*shared, "accuracy in % with 95 % Wilson interval"])
@@ -133,6 +154,12 @@ def records_table(
     if borrowed:
         own = " or ".join(sorted(borrowed))
         lines += ["", f"† The base has no such classifier; shown is its {own} one."]
+    if found := [record for record in records if unequal_classes(record)]:
+        means = "; ".join(map(_balanced, found))
+        lines += [
+            "",
+            f"{UNEQUAL} Classes of unequal size. Means over them, clean and robust, row by row: {means}.",
+        ]
     if any(map(doubted, records)):
         lines += ["", f"{DOUBT} Probably too high: a check of the attack failed, see the record's `checks`."]
     return "\n".join(lines) + "\n"

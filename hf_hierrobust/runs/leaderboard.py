@@ -145,7 +145,7 @@ def _for_classes(board: Leaderboard) -> list[RobustnessRecord]:
     """Of each data set the leaf record of the model that is most robust at the largest budget."""
     best: dict[str, RobustnessRecord] = {}
     for record in board.records:
-        if record.classes is None or not record.direct:
+        if record.classes is None or record.level or not record.direct:
             continue
         other = best.get(record.dataset)
         if other is None or _strength(record) > _strength(other):

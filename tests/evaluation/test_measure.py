@@ -56,6 +56,8 @@ def test_there_is_one_valid_record_per_classifier_and_budget(records, tmp_path):
         assert record.attack["step_size"] == pytest.approx(record.attack["eps"] / 4)
         assert record.attack["search_dtype"] == "float32" and record.checks["zero_gradient_fraction"] == 0
         assert record.checks["robust_after_ce"] == pytest.approx(record.robust_accuracy)
+        assert record.classes["names"] == list(TREE.display_names(record.level)), "of the level's own classes"
+        assert sum(record.classes["images"]) == 10
         flags = {kind: unpack_flags(text, 10) for kind, text in record.flags.items()}
         assert flags["clean"].float().mean() == pytest.approx(record.clean_accuracy)
         assert flags["robust"].sum() == round(10 * record.robust_accuracy)

@@ -46,6 +46,23 @@ def test_table_before_and_after():
     assert "images 200" in lines[-1] and "95 % Wilson" in lines[-1]
 
 
+def test_table_marks_classes_of_unequal_size():
+    level = {"level": 1, "level_name": "superclass", "num_classes": 3, "base": None}
+    classes = {
+        "names": ["mammal", "fish", "bird"],
+        "images": [160, 30, 10],
+        "clean": [112, 12, 0],
+        "robust": [80, 2, 0],
+    }
+    record = make_record(**level, classes=classes)
+    assert record.balanced == pytest.approx({"clean": (0.7 + 0.4) / 3, "robust": (0.5 + 2 / 30) / 3})
+    table = records_table([record, make_record(base=None)])
+    assert table.count("§") == 3, "both accuracies of the row, and the sentence"
+    assert "row by row: superclass (3) by cosine 36.7 and 18.9, largest class 80%." in table
+    equal = make_record(**level, classes=classes | {"images": [112, 44, 44], "clean": [112, 12, 0]})
+    assert "§" not in records_table([equal]) and make_record().balanced is None
+
+
 def test_table_turns_differences_into_columns():
     first = make_record(base=None)
     lines = records_table([first, replace(first, dataset="a|b", seed=3)], interval="plusminus").splitlines()
