@@ -1,18 +1,25 @@
 """Markdown tables of ``results/hier_depth_STAGE``: acceptance, paired, demo, ablation and text.
 
-    python benchmarks/hier_depth_table.py     # prints them, writes results/hier_depth.md
+    python benchmarks/hier_depth_table.py --data path/to/data     # prints them, writes results/hier_depth.md
 
-Differences are paired over images and averaged over seeds, with their 95 % interval over images.
+Differences are paired over images and averaged over seeds, with their 95 % interval over images. The test
+labels of ``data`` give the means over the classes of the deep tree, whose upper ones are of unequal size.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
+from pathlib import Path
 
 from cells import RESULTS, load_cells
 from depth import summary
 from hier_depth import METHODS
-from hier_table import difference, entry
+from hier_table import difference, entry, verdicts
+from torch import Tensor
+
+from hf_hierrobust.data import as_images, load_class_set, load_images, stratified_rows
+from hf_hierrobust.hierarchy import load_forest
 
 HOME = "cifar100-test"
 UNSEEN = ("cifar10", "tinyimagenet", "caltech101")
@@ -82,6 +89,44 @@ def acceptance() -> str:
     return "\n".join(lines)
 
 
+def unequal(data: Path, tree: str = "cifar100-wordnet") -> str:
+    """Of the ablation on the deep tree: clean and robust accuracy, plain and as means over the classes."""
+    runs, classes = by_run("ablation"), load_class_set("cifar100")
+    images = as_images(load_images(data / "cifar100/test.parquet", split="test"), classes)
+    forest = load_forest(tree, classes.class_names)
+    lines = [
+        "| level | classifier | largest class | HierRobust, −κd: all images | … classes alike | "
+        "as before: all | … alike | by cosine: all | … alike |",
+        "|---|---|---:|" + "---:|" * 6,
+    ]
+    for level in range(forest[0].num_levels):
+        for classifier in ("cosine", "hyperbolic", "rollup", "rollup-hyperbolic"):
+            cells = []
+            for method in ("hier", "former", "cosine"):
+                records = runs[method, tree].get((HOME, level, classifier))
+                if not records:
+                    cells += ["–", "–"]
+                    continue
+                rows, _ = stratified_rows(images.labels, records[0]["num_samples"])
+                nodes = forest[0].ancestors(level)[[images.labels[row] for row in rows]]
+                largest = float(nodes.bincount().max()) / len(nodes)
+                cells += [both(records), alike(records, nodes)]
+            if set(cells) != {"–"}:
+                count = len(forest[0].levels[level])
+                lines.append(f"| {level} ({count}) | {classifier} | {largest:.0%} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def alike(records: list[dict], nodes: Tensor) -> str:
+    """Clean and robust accuracy as means over the classes (N,) of the images."""
+    found = []
+    for kind in ("clean", "robust"):
+        flags = verdicts(records, kind)
+        means = [flags[nodes == node].mean() for node in nodes.unique()]
+        found.append(f"{100 * float(sum(means)) / len(means):.1f}")
+    return " / ".join(found)
+
+
 def text_perturbation() -> str:
     """The text perturbation on tangents and on pooled states."""
     runs: dict = defaultdict(lambda: defaultdict(list))
@@ -128,8 +173,12 @@ def ablation() -> str:
 
 
 def main() -> None:
-    parts = {"acceptance": acceptance, "ablation": ablation, "text": text_perturbation}
-    text = "\n\n".join(part() for stage, part in parts.items() if (RESULTS / f"hier_depth_{stage}").exists())
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/test.parquet")
+    data = parser.parse_args().data
+    text = "\n\n".join([acceptance(), ablation(), unequal(data), text_perturbation()])
     print(text)
     (RESULTS / "hier_depth.md").write_text(text + "\n")
 

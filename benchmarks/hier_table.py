@@ -53,9 +53,9 @@ def entry(records: list[dict], kind: str, interval: bool = True) -> str:
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" if interval else f"{100 * mean:.1f}"
 
 
-def verdicts(records: list[dict]) -> torch.Tensor:
-    """(N,) fraction of the seeds that are robust on each image."""
-    flags = [unpack_flags(r["flags"]["robust"], r["num_samples"]) for r in records]
+def verdicts(records: list[dict], kind: str = "robust") -> torch.Tensor:
+    """(N,) fraction of the seeds that are right on each image, clean or under attack."""
+    flags = [unpack_flags(r["flags"][kind], r["num_samples"]) for r in records]
     return torch.stack(flags).double().mean(0)
 
 
