@@ -67,6 +67,7 @@ def world(tiny_clip_dir, tmp_path, monkeypatch):
         "learning_rate=1e-4": "max_steps=1, per_device_train_batch_size=8, disable_tqdm=True",
         '"you/robust-clip-l14-336"': repr(tiny_clip_dir),
         'attack="pgd"': 'attack="pgd", num_steps=2',
+        'attack="autoattack"': 'attack="pgd", num_steps=2',
         '"metrics/': f'"{ROOT}/metrics/',
         "transfer=True": "transfer=True, num_steps=2",
         '"fox.jpg"': "data['test'][0]['image']",
