@@ -63,7 +63,7 @@ def search(args: argparse.Namespace) -> dict[str, dict]:
         | {"learning_rate": rate, "eval_classifiers": "cosine,hyperbolic" if name == "hier" else "cosine"}
         for name, method in METHODS.items()
         if name != "former"
-        for rate in (5e-4, 1e-3, 2e-3)
+        for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)
     }
 
 

@@ -32,6 +32,8 @@ _LIMITS = {
     "longest_edge": 4096,
 }
 """Largest sizes of a tower and its images: settings of a few bytes must not ask for all memory."""
+_NAMES = ("hier_robust", "id2label", "label2id")
+"""Sections whose keys are options of ours or classes, from which nothing is built: no ``width`` is a size."""
 _IMAGE_TYPES = ("image_processor_type", "feature_extractor_type")
 _IMAGE_CLASS = re.compile(r"\w+(ImageProcessor(Fast|Pil)?|FeatureExtractor)")
 _KERNELS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -73,13 +75,15 @@ def check_settings(path: str | Path, name: str | None = None) -> dict:
 
 
 def _objects(found: object) -> Iterator[dict]:
-    """A JSON object and all below it."""
+    """A JSON object and all below it, but for the sections of `_NAMES`."""
     waiting = [found]
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):
             yield one
-        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            waiting += [value for key, value in one.items() if key not in _NAMES]
+        elif isinstance(one, list):
+            waiting += one
 
 
 def _check_part(part: dict, name: str) -> None:
@@ -99,9 +103,7 @@ def _check_part(part: dict, name: str) -> None:
         limit = _LIMITS.get(key)
         if limit and value is not None and not (_is_number(value) and 1 <= value <= limit):
             raise UnsafeCheckpointError(f"{name} has {key}={value!r:.80}: 1 to {limit:,} are allowed")
-        if key in ("image_processor_type", "feature_extractor_type") and not _IMAGE_CLASS.fullmatch(
-            str(value)
-        ):
+        if key in _IMAGE_TYPES and not _IMAGE_CLASS.fullmatch(str(value)):
             raise UnsafeCheckpointError(f"{name} has {key}={str(value)[:80]!r}, which is no image processor")
 
 

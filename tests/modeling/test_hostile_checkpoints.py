@@ -260,6 +260,14 @@ def test_a_processor_of_whoever_wrote_it(folder, changes, words):
     refused(load_processor, folder, words)
 
 
+def test_classes_and_options_may_have_the_names_of_settings(folder):
+    config = json.loads((folder / "config.json").read_text())
+    named = {"width": 0, "height": 1, "auto_map": 2, "image_size": 3}
+    ours = config.get("hier_robust", {}) | {"objective_args": {"width": 0.5}}
+    change_json(folder / "config.json", label2id=named, id2label=dict(enumerate(named)), hier_robust=ours)
+    assert load_robust_model(folder).config.label2id["width"] == 0
+
+
 def test_weights_that_are_not_all_there_are_not_made_up(folder):
     path = folder / "model.safetensors"
     save_file({"logit_scale": load_file(path)["logit_scale"]}, path, metadata={"format": "pt"})
