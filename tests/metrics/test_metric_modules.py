@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import json
 import math
 import sys
 from pathlib import Path
 
 import evaluate
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from PIL import Image
+from transformers import AutoProcessor, CLIPModel
 from transformers.trainer_utils import EvalPrediction
 
+from hf_hierrobust.data import load_class_set
 from hf_hierrobust.evaluation.metrics import hierarchical_distance, level_accuracies
 from hf_hierrobust.hierarchy import load_forest
 
@@ -87,6 +92,41 @@ def test_they_agree_with_the_package_on_a_built_in_tree_in_batches():
     assert found["hierarchical_distance"] == pytest.approx(
         hierarchical_distance(predicted, true, tree, mistakes_only=False)
     )
+
+
+def test_real_photos_against_the_data_sets_own_superclasses(shared_dir):
+    """The expected values come from the parquet's coarse labels, the predictions from stock transformers."""
+    source = shared_dir / "models" / "clip-small"
+    table = pq.read_table(shared_dir / "data/cifar100/test.parquet")
+    fine, coarse = (table[name].to_pylist() for name in ("label", "coarse_label"))
+    parent = dict(zip(fine, coarse))
+    photos = [Image.open(io.BytesIO(row["bytes"])) for row in table["image"][:96].to_pylist()]
+    classes = load_class_set("cifar100")
+    prompts = [f"a photo of a {name}." for name in classes.class_names]
+    inputs = AutoProcessor.from_pretrained(source)(
+        images=photos, text=prompts, padding="max_length", return_tensors="pt"
+    )
+    with torch.no_grad():
+        logits = CLIPModel.from_pretrained(source, dtype=torch.float32)(**inputs).logits_per_image
+    predicted, true = logits.argmax(1).tolist(), fine[:96]
+    right = [parent[p] == c for p, c in zip(predicted, coarse)]
+    exact = [p == t for p, t in zip(predicted, true)]
+    tree = load_forest("cifar100", classes.class_names).trees[0]
+    found = load("hierarchical_accuracy").compute(
+        predictions=predicted, references=true, levels=[tree.ancestors(1).tolist()]
+    )
+    assert found == {"accuracy": sum(exact) / 96, "accuracy_level_1": sum(right) / 96}
+    assert 0.2 < found["accuracy"] < found["accuracy_level_1"] < 1
+    severity = load("mistake_severity").compute(
+        predictions=predicted, references=true, levels=[tree.ancestors(1).tolist()]
+    )
+    heights = [1 if same else 2 for same, hit in zip(right, exact) if not hit]
+    assert severity["mistake_severity"] == pytest.approx(sum(heights) / len(heights))
+    dark = [p if keep else -1 for p, keep in zip(predicted, (i % 3 for i in range(96)))]
+    robust = load("robust_accuracy").compute(
+        predictions=predicted, attacked_predictions=dark, references=true
+    )
+    assert robust["robust_accuracy"] == sum(hit for i, hit in enumerate(exact) if i % 3) / 96
 
 
 def test_as_compute_metrics_of_a_trainer():

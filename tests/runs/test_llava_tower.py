@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -52,12 +55,12 @@ def robust_clip(folder: Path, size: int) -> Path:
     return folder
 
 
-def tiny_llava(size: int) -> LlavaForConditionalGeneration:
+def tiny_llava(size: int, **shape) -> LlavaForConditionalGeneration:
     torch.manual_seed(0)
     text = LlamaConfig(
         vocab_size=50, hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    vision = CLIPVisionConfig(**VISION, image_size=size)
+    vision = CLIPVisionConfig(**VISION | shape, image_size=size)
     return LlavaForConditionalGeneration(
         LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
     ).eval()
@@ -113,3 +116,29 @@ def test_a_tower_of_224_pixels_in_a_llava_of_336(recipe, tmp_path, monkeypatch):
     other = CLIPVisionModel(CLIPVisionConfig(**VISION | {"hidden_act": "gelu"}, image_size=336))
     with pytest.raises(ValueError, match="hidden_act is gelu, the LLaVA's quick_gelu"):
         recipe.with_tower(loaded, other)
+
+
+def test_real_photos_through_a_real_tower(recipe, shared_dir):
+    """clip-small's tokens of photos, by its whole CLIP and a projection by hand, are what the LLaVA reads."""
+    source = shared_dir / "models" / "clip-small"
+    rows = pq.read_table(shared_dir / "data/cifar100/test.parquet", columns=["image"])[:4][
+        "image"
+    ].to_pylist()
+    photos = [Image.open(io.BytesIO(row["bytes"])) for row in rows]
+    pixels = CLIPImageProcessor.from_pretrained(source)(photos, return_tensors="pt").pixel_values
+    whole = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
+    shape = {name: getattr(whole.config.vision_config, name) for name in recipe.SHAPE}
+    llava = tiny_llava(whole.config.vision_config.image_size, **shape)
+    with torch.no_grad():
+        before = torch.stack(list(llava.get_image_features(pixel_values=pixels).pooler_output))
+        recipe.with_tower(llava, CLIPVisionModel.from_pretrained(source, dtype=torch.float32))
+        found = torch.stack(list(llava.get_image_features(pixel_values=pixels).pooler_output))
+        tokens = whole.vision_model(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        first, second = (
+            llava.model.multi_modal_projector.linear_1,
+            llava.model.multi_modal_projector.linear_2,
+        )
+        hidden = torch.einsum("nph,oh->npo", tokens, first.weight) + first.bias
+        wanted = torch.einsum("npo,qo->npq", torch.nn.functional.gelu(hidden), second.weight) + second.bias
+    assert found.shape == (4, 36, 24) and not torch.allclose(before, wanted, atol=1e-2)
+    assert torch.allclose(found, wanted, atol=1e-5)
