@@ -43,6 +43,8 @@ def evaluate_network(
     classifier = as_classifier(model)
     if processor is None and "model" in plan.spaces():
         raise ValueError("space='model' resizes as a processor says: give processor, or space='native'")
+    if processor is not None and "model" not in plan.spaces():
+        raise ValueError("processor has no effect: the images are attacked as they are; give space='model'")
     width = _width(classifier, data.images, processor, plan.spaces()[0], device or "cpu")
     if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
         classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_data import CLASSES, PATHS, make_images
 from torch import nn
 from torch.utils.data import TensorDataset, random_split
-from transformers import AutoProcessor, CLIPModel
+from transformers import AutoProcessor, CLIPImageProcessorPil, CLIPModel
 
 from hf_hierrobust import evaluate
 from hf_hierrobust.attacks import PGD, Attack
@@ -160,6 +160,10 @@ def test_a_network_and_numbered_images():
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
         ({"eps": ["1/255", 1 / 255]}, "the budget .* is there twice"),
         ({"model": Corner(), "space": "model"}, "give processor, or space='native'"),
+        (
+            {"model": Corner(), "processor": CLIPImageProcessorPil()},
+            "processor has no effect: .* space='model'",
+        ),
         ({"model": Corner(), "template": "a {}"}, "template has no effect on a Corner"),
         ({"model": Corner(), "class_set": "cifar10"}, "gives 4 logits, but 'cifar10' has 10 classes"),
     ],
