@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..files import FileFormatError, parse_json, read_json, read_lines, write_atomically
-from .records import RecordFormatError, RobustnessRecord
+from .json_record import RecordFormatError
+from .records import RobustnessRecord
 
 SCHEMA = "hf_hierrobust.robustness_records"
 LINE_SCHEMA = "hf_hierrobust.robustness_record"

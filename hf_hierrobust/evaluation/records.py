@@ -6,13 +6,14 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from .depth_checks import check_depth
 from .drift_checks import check_drift
+from .json_record import JsonRecord
 from .record_checks import (
     check_classes,
     check_diagnostics,
@@ -28,7 +29,6 @@ from .record_checks import (
 )
 
 __all__ = [
-    "RecordFormatError",
     "RobustnessRecord",
     "describe_samples",
     "environment_versions",
@@ -37,10 +37,6 @@ __all__ = [
 
 VOLATILE = frozenset({"created", "wall_seconds"})
 """Fields that say when and how long something was measured; all others are the same when it is repeated."""
-
-
-class RecordFormatError(ValueError):
-    """A records file is not JSON, is of another schema, or a record lacks or has unexpected fields."""
 
 
 def environment_versions() -> dict[str, str]:
@@ -69,7 +65,7 @@ def describe_samples(ids: Iterable[int | str], how: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustnessRecord:
+class RobustnessRecord(JsonRecord):
     """Clean and robust accuracy of one classifier on one set of images under one attack.
 
     Accuracies are fractions of the same `num_samples` images; an image counts as robust only if it is right
@@ -196,26 +192,6 @@ class RobustnessRecord:
             "clean": sum(c / n for n, c, _ in seen) / len(seen),
             "robust": sum(r / n for n, _, r in seen) / len(seen),
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON types; `from_dict` turns it back into an equal record."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, entries: Mapping[str, Any]) -> RobustnessRecord:
-        """Record of a `to_dict` result.
-
-        Raises:
-            RecordFormatError: not a mapping, fields missing or unknown.
-            ValueError: values that no record may have.
-        """
-        if not isinstance(entries, Mapping):
-            raise RecordFormatError(f"a record is a JSON object, got {type(entries).__name__}.")
-        required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-        missing, unknown = required - set(entries), set(entries) - {f.name for f in fields(cls)}
-        if missing or unknown:
-            raise RecordFormatError(f"record lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
-        return cls(**entries)
 
 
 def records_hash(records: Iterable[RobustnessRecord]) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..files import read_json, write_atomically
+from .json_record import JsonRecord, RecordFormatError
 from .metrics import wilson_interval
 from .record_checks import check_public, checked_attack, to_plain
-from .records import RecordFormatError, environment_versions
+from .records import environment_versions
 
 SCHEMA, SCHEMA_VERSION = "hf_hierrobust.retrieval_records", 1
 ATTACKED = {"nothing": (), "image": ("attack",), "text": ("text_attack",), "joint": ("attack", "text_attack")}
@@ -22,7 +23,7 @@ DIRECTIONS = {"image_to_text": "num_images", "text_to_image": "num_captions"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalRecord:
+class RetrievalRecord(JsonRecord):
     """Recalls of one model on one set of captioned images.
 
     Under an attack a query counts only if it is also found when clean, and under the joint attack only if
@@ -100,27 +101,6 @@ class RetrievalRecord:
         if values != sorted(values):
             raise ValueError(f"recalls.{direction}={values} must not fall from 1 to 5 to 10.")
         return {k: list(wilson_interval(round(v * count), count)) for k, v in zip(("1", "5", "10"), values)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON types; `from_dict` turns it back into an equal record."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, entries: Mapping[str, Any]) -> RetrievalRecord:
-        """Record of a `to_dict` result.
-
-        Raises:
-            RecordFormatError: not a mapping, fields missing or unknown.
-            ValueError: values that no record may have.
-        """
-        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
-        if not isinstance(entries, Mapping):
-            raise RecordFormatError(f"a record is a JSON object, got {type(entries).__name__}.")
-        missing = {name for name, required in known.items() if required} - set(entries)
-        unknown = set(entries) - set(known)
-        if missing or unknown:
-            raise RecordFormatError(f"record lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
-        return cls(**entries)
 
 
 def save_retrieval(path: str | Path, records: Iterable[RetrievalRecord]) -> None:

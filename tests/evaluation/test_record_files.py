@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from example_records import PGD, make_record
 
+from hf_hierrobust.evaluation.json_record import RecordFormatError
 from hf_hierrobust.evaluation.record_files import (
     find_record_files,
     load_records,
@@ -16,7 +17,6 @@ from hf_hierrobust.evaluation.record_files import (
     record_line,
     save_records,
 )
-from hf_hierrobust.evaluation.records import RecordFormatError
 
 NAMED = make_record(sample_ids=make_record().sample_ids | {"how": "two\u2028lines, Größe"})
 

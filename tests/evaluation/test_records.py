@@ -13,10 +13,10 @@ import torch
 from example_records import PGD, make_record
 
 from hf_hierrobust.evaluation.flags import class_counts, pack_flags, unpack_flags
+from hf_hierrobust.evaluation.json_record import RecordFormatError
 from hf_hierrobust.evaluation.metrics import wilson_interval
 from hf_hierrobust.evaluation.record_files import load_records, save_records
 from hf_hierrobust.evaluation.records import (
-    RecordFormatError,
     RobustnessRecord,
     describe_samples,
     environment_versions,
