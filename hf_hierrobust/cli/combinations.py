@@ -53,7 +53,7 @@ def _check_evaluation(args: RunArguments, training: Mapping) -> None:
     for name, (value, other, wins) in beside.items():
         if value is not None and wins is not None:
             raise UsageError(f"{name}={value!r} has no effect beside {other}={wins!r}: leave one of them out")
-    if args.drift_base is None and args.drift_samples != 32:
+    if args.drift_base is None and args.drift_samples != RunArguments.drift_samples:
         raise UsageError(f"drift_samples={args.drift_samples} has no effect without drift_base: give it")
     if args.drift_samples == 0:
         raise UsageError("drift_samples=0 leaves no image for drift_base: give at least 1")

@@ -33,6 +33,7 @@ from ..options import check_given, read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
+from .arguments import RunArguments
 from .drift import with_drift
 from .network import evaluate_network
 from .opened import OpenedData
@@ -77,7 +78,7 @@ def evaluate(
     state_dir: str | os.PathLike | None = None,
     share: bool = True,
     drift_base: str | os.PathLike | nn.Module | None = None,
-    drift_samples: int = 32,
+    drift_samples: int = RunArguments.drift_samples,
     retrieval: bool = False,
     caption_column: str | None = None,
     **attack_options,
@@ -288,7 +289,7 @@ def joined_shards() -> Shards:
 def _check_drift(base, samples: int, classifiers: Sequence[str] | None) -> None:
     """Before anything is measured: what drift needs, and that it is wanted."""
     if base is None:
-        if samples != 32:
+        if samples != RunArguments.drift_samples:
             raise ValueError(f"drift_samples={samples!r} has no effect without drift_base: give it")
         return
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hf_hierrobust.attacks import TEXT_ATTACKS
+from hf_hierrobust.classifiers import levels
+from hf_hierrobust.cli import checks
 from hf_hierrobust.cli.checks import check_early
 from hf_hierrobust.cli.help import COMMON, help_text
 from hf_hierrobust.cli.main import COMMANDS, main
@@ -55,6 +57,7 @@ def test_names_in_help_and_early_checks_are_the_registered_ones():
     assert registered()["objective"] == tuple(OBJECTIVES.names())
     assert registered()["text_attack"] == tuple(TEXT_ATTACKS.names())
     assert trees() == available_trees()
+    assert checks.CLASSIFIERS == levels.CLASSIFIERS
     for name in available_class_sets():
         assert name in all_options()["class_set"].help
 
