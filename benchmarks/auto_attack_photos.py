@@ -1,23 +1,27 @@
 """AutoAttack on real photos: base, TeCoA, FARE, HierRobust (published, by cosine) and hier_agft.
 
     python benchmarks/auto_attack_photos.py train --model path/to/clip --data path/to/data
-    python benchmarks/auto_attack_photos.py standard …    # AutoAttack at every level, 1/255 and 4/255
+    python benchmarks/auto_attack_photos.py standard …    # AutoAttack at every level, 4/255 and 1/255
     python benchmarks/auto_attack_photos.py zero_shot …   # APGD-CE and targeted APGD on the unseen sets
     python benchmarks/auto_attack_photos.py transfer …    # crafted at one level, judged at the others, 4/255
     python benchmarks/auto_attack_photos.py table         # results/auto_attack_photos.md
 
 Each cell is a process of the command line in its own folder. Models train once, on 10,000 photos at the
 rate that ``hier_depth.py``, ``hier_cifar100.py`` and ``compare_methods.py`` found; a killed evaluation goes
-on from its own state.
+on from its own state. A robust image costs AutoAttack 13,000 forwards, so ``standard`` takes the test images
+in parts of 100: the first part of every model, then the second; the table pools the parts it finds.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 
 from cells import RESULTS, ROOT, chosen_rate, load_cells, run_cells
 from hier_depth import COSINE
+
+from hf_hierrobust.evaluation.metrics import wilson_interval
 
 CONFIG = ROOT / "examples/configs/baseline_cifar100_small.yaml"
 ATTACK = {"eps": "4/255", "num_steps": 2, "step_size": "4/255"}
@@ -34,6 +38,10 @@ METHODS = {
 }
 """Options of each method, and the search that found its rate."""
 SETS = ("cifar10", "tinyimagenet", "caltech101")
+DISTANCE = "hier-distance"
+"""HierRobust once more, by the score it was trained with."""
+PART = 100
+"""Images of one part of ``standard``, one a class, from its own fifth of the test file."""
 
 
 def train(args: argparse.Namespace) -> dict[str, dict]:
@@ -54,95 +62,138 @@ def train(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
-def _measured(
-    args: argparse.Namespace,
-    options: dict,
-    classifiers: str = "cosine,rollup",
-    budgets: tuple[str, ...] = ("4/255", "1/255"),
-) -> dict[str, dict]:
-    """The same evaluation of the base and of every trained model, a cell a budget, the quicker first."""
-    models = {"base": args.model} | {name: args.work / "train" / name for name in METHODS}
-    own = {"hier": "cosine,rollup,hyperbolic,rollup-hyperbolic"} if "rollup" in classifiers else {}
+def _models(args: argparse.Namespace) -> dict[str, Path]:
+    return {"base": args.model} | {name: args.work / "train" / name for name in METHODS}
+
+
+def standard(args: argparse.Namespace) -> dict[str, dict]:
+    models = _models(args)
+    models[DISTANCE] = models["hier"]
+    shared = TREE | {
+        "command": "evaluate",
+        "eval_file": args.data / "cifar100/test.parquet",
+        "eval_attack": "autoattack",
+        "eval_samples": PART,
+        "checks": True,
+    }
     return {
-        f"{name}-{eps.replace('/', '_')}": options
+        f"{name}-{eps.replace('/', '_')}-part{part}": shared
         | {
-            "command": "evaluate",
             "model_name_or_path": model,
-            "eval_classifiers": own.get(name, classifiers),
+            "eval_split": f"test[{2000 * part}:{2000 * (part + 1)}]",
             "eval_eps": eps,
-            "eval_samples": args.samples,
+            "eval_classifiers": "hyperbolic,rollup-hyperbolic" if name == DISTANCE else "cosine,rollup",
         }
-        for eps in budgets
+        for part in range(args.samples // PART)
+        for eps in ("4/255", "1/255")
         for name, model in models.items()
     }
 
 
-def standard(args: argparse.Namespace) -> dict[str, dict]:
-    return _measured(
-        args,
-        TREE
-        | {
-            "eval_file": args.data / "cifar100/test.parquet",
-            "eval_attack": "autoattack",
-            "checks": True,
-        },
-    )
-
-
 def zero_shot(args: argparse.Namespace) -> dict[str, dict]:
     first, *others = SETS
-    return _measured(
-        args,
-        {
-            "eval_file": args.data / first / "test.parquet",
-            "eval_name": first,
-            "class_set": first,
-            "zero_shot": ",".join(f"{name}={args.data}/{name}/test.parquet" for name in others),
-            "eval_attack": "apgd-ce+t",
-        },
-        classifiers="cosine",
-    )
+    shared = {
+        "command": "evaluate",
+        "eval_file": args.data / first / "test.parquet",
+        "eval_name": first,
+        "class_set": first,
+        "zero_shot": ",".join(f"{name}={args.data}/{name}/test.parquet" for name in others),
+        "eval_attack": "apgd-ce+t",
+        "eval_classifiers": "cosine",
+        "eval_samples": args.samples,
+    }
+    return {
+        f"{name}-{eps.replace('/', '_')}": shared | {"model_name_or_path": model, "eval_eps": eps}
+        for eps in ("4/255", "1/255")
+        for name, model in _models(args).items()
+    }
 
 
 def transfer(args: argparse.Namespace) -> dict[str, dict]:
-    return _measured(
-        args,
-        TREE
+    shared = TREE | {
+        "command": "evaluate",
+        "eval_file": args.data / "cifar100/test.parquet",
+        "eval_attack": "pgd",
+        "transfer": True,
+        "eval_eps": "4/255",
+        "eval_samples": args.samples,
+    }
+    return {
+        name: shared
         | {
-            "eval_file": args.data / "cifar100/test.parquet",
-            "eval_attack": "pgd",
-            "transfer": True,
-        },
-        budgets=("4/255",),
-    )
+            "model_name_or_path": model,
+            "eval_classifiers": "cosine,rollup" + (",hyperbolic,rollup-hyperbolic" if name == "hier" else ""),
+        }
+        for name, model in _models(args).items()
+    }
 
 
 STAGES = {"train": train, "standard": standard, "zero_shot": zero_shot, "transfer": transfer}
 
 
-def table() -> str:
-    """Clean and robust accuracy of every model, a row a data set, level and classifier."""
-    rows: dict[tuple, dict[str, str]] = {}
-    names = ["base", *METHODS]
-    for stage in ("standard", "zero_shot"):
-        cells = load_cells(RESULTS / f"auto_attack_photos_{stage}")
-        for cell_name in sorted(cells):  # 1/255 before 4/255
-            name = cell_name.rsplit("-", 1)[0]
-            for record in cells[cell_name]["records"]:
-                key = record["dataset"], record["level"], record["classifier"], record["attack"]["name"]
-                found = rows.setdefault(key, {})
-                text = found.get(name, f"{100 * record['clean_accuracy']:.1f}")
-                found[name] = f"{text} / {100 * record['robust_accuracy']:.1f}"
+STEPS = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""AutoAttack's attacks, in their order."""
+TITLES = {"cosine": "prompts", "rollup": "roll-up", "hyperbolic": "prompts", "rollup-hyperbolic": "roll-up"}
+
+
+def pooled(shares: list[float], counts: list[int], interval: bool = False) -> str:
+    """Percentage over all images, from the share and the number of images of each part."""
+    right, total = sum(round(s * n) for s, n in zip(shares, counts)), sum(counts)
+    low, high = wilson_interval(right, total)
+    return f"{100 * right / total:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if interval else "")
+
+
+def standard_table() -> list[str]:
+    """What stands after each of AutoAttack's attacks, a row a model, level and budget, over the parts."""
+    rows: dict[tuple, list[dict]] = defaultdict(list)
+    for name, cell in load_cells(RESULTS / "auto_attack_photos_standard").items():
+        model, eps, _ = name.rsplit("-", 2)
+        for record in cell["records"]:
+            key = eps.replace("_", "/"), record["level"], TITLES[record["classifier"]], model
+            rows[key].append(record)
+    order = ["base", *METHODS, DISTANCE]
     lines = [
-        "Clean accuracy / under attack at each budget, in the order of the budgets (1/255, 4/255).",
-        "",
-        f"| set | level | classifier | attack | {' | '.join(names)} |",
-        "|---|---:|---|---|" + "---:|" * len(names),
+        "| eps | level | classifier | model | images | clean | APGD-CE | + APGD-T | + FAB-T | "
+        "+ Square: AutoAttack |",
+        "|---|---:|---|---|---:|---:|" + "---:|" * len(STEPS),
     ]
-    for (data, level, classifier, attack), found in sorted(rows.items()):
-        cells = " | ".join(found.get(name, "–") for name in names)
-        lines.append(f"| {data} | {level} | {classifier} | {attack} | {cells} |")
-    return "\n".join(lines)
+    for (eps, level, title, model), found in sorted(
+        rows.items(), key=lambda row: (row[0][0] != "4/255", *row[0][1:3], order.index(row[0][3]))
+    ):
+        counts = [record["num_samples"] for record in found]
+        steps = [[record["checks"][f"robust_after_{step}"] for record in found] for step in STEPS]
+        cells = [
+            pooled([record["clean_accuracy"] for record in found], counts),
+            *(pooled(shares, counts) for shares in steps[:-1]),
+            pooled([record["robust_accuracy"] for record in found], counts, interval=True),
+        ]
+        lines.append(f"| {eps} | {level} | {title} | {model} | {sum(counts)} | {' | '.join(cells)} |")
+    return lines
+
+
+def zero_shot_table() -> list[str]:
+    """Clean accuracy and what stands after APGD-CE and targeted APGD, a row a data set and budget."""
+    rows: dict[tuple, dict[str, dict]] = defaultdict(dict)
+    for name, cell in load_cells(RESULTS / "auto_attack_photos_zero_shot").items():
+        model, eps = name.rsplit("-", 1)
+        for record in cell["records"]:
+            rows[eps.replace("_", "/"), record["dataset"]][model] = record
+    order = ["base", *METHODS]
+    lines = [f"| eps | set | images | {' | '.join(order)} |", "|---|---|---:|" + "---:|" * len(order)]
+    for (eps, data), found in sorted(rows.items()):
+        cells = [
+            f"{100 * found[m]['clean_accuracy']:.1f} / {100 * found[m]['robust_accuracy']:.1f}"
+            if m in found
+            else "–"
+            for m in order
+        ]
+        count = next(iter(found.values()))["num_samples"]
+        lines.append(f"| {eps} | {data} | {count} | {' | '.join(cells)} |")
+    return lines
+
+
+def table() -> str:
+    return "\n".join([*standard_table(), "", *zero_shot_table()])
 
 
 def main() -> None:
