@@ -1,4 +1,4 @@
-"""Whether weights are still the same, to the last bit."""
+"""Whether weights are still the same, to the last bit and in the same places."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """`tensor_digest` of each tensor, by its name."""
+    return {name: tensor_digest(tensor) for name, tensor in tensors.items()}
 
 
-def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Sum of the bit patterns of each tensor: exact, so that any single changed value shows."""
-    return {
-        name: int(tensor.detach().view(_BITS[tensor.element_size()]).sum(dtype=torch.int64))
-        for name, tensor in tensors.items()
-    }
+def tensor_digest(tensor: Tensor) -> str:
+    """16 hexadecimal digits of a tensor's type, shape and bytes in their order: any changed value shows, and
+    any two that change places."""
+    found = tensor.detach()
+    if found.is_quantized:
+        found = found.dequantize()
+    if found.layout != torch.strided:
+        found = found.to_dense()
+    bits = found.cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(bits.numpy())
+    return digest.hexdigest()[:16]
 
 
 def content_hash(*modules: nn.Module) -> str:
     """16 hexadecimal digits of every byte of all parameters and buffers, in their places."""
-    found = hashlib.sha256()
-    for module in modules:
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            bits = tensor.detach().contiguous().cpu().flatten().view(torch.uint8)
-            found.update(bits.numpy())
-    return found.hexdigest()[:16]
+    held = [[*module.named_parameters(), *module.named_buffers()] for module in modules]
+    return _of([[(name, tensor_digest(tensor)) for name, tensor in tensors] for tensors in held])
 
 
 def weights_hash(model: nn.Module) -> str:
     """16 hexadecimal digits that tell which weights were measured, whatever their folder is called."""
-    found = sorted(fingerprints(model.state_dict()).items())
+    return _of(sorted(fingerprints(model.state_dict()).items()))
+
+
+def _of(found: list) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]

@@ -127,7 +127,7 @@ def must_move(model: nn.Module, checkpoint: str | None) -> Iterator[None]:
         NothingTrainedError: the data gave no batch, or all steps were made at a learning rate of 0.
     """
 
-    def trained() -> dict[str, int]:
+    def trained() -> dict[str, str]:
         return fingerprints({n: p for n, p in model.named_parameters() if p.requires_grad})
 
     before = trained() if checkpoint is None else None
