@@ -30,6 +30,8 @@ def check_training_numbers(args: TrainingArguments) -> None:
     check_counts(
         args, "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"
     )
+    if args.scale_learning_rate is not None:
+        check_numbers(args, "scale_learning_rate", positive=True)
     for name in ("adam_beta1", "adam_beta2"):
         value = getattr(args, name)
         if not (isinstance(value, (int, float)) and 0 <= value < 1):

@@ -116,6 +116,13 @@ class RobustTrainingArguments(TrainingArguments):
     calibration_samples: int = field(
         default=256, metadata={"help": "Clean training images from which the hyperbolic head is calibrated."}
     )
+    scale_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of the hyperbolic head's scales, which have no weight decay; by default "
+            "ten times learning_rate, or once under plain SGD."
+        },
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start anew although output_dir holds another run."}
     )

@@ -188,6 +188,9 @@ def refuse_without_effect(
     idle = f"has no effect: {objective.name!r} calibrates nothing"
     reasons = {
         "calibration_samples": None if calibrates else idle,
+        "scale_learning_rate": None
+        if "hier_head" in objective.trained_groups
+        else f"has no effect: {objective.name!r} trains no scales",
         "robust_eval_steps": "has no effect: nothing is attacked" if attack is None else None,
         "eval_on_start": None if evaluated else "has no effect without eval_dataset",
     }

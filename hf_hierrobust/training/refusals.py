@@ -155,8 +155,8 @@ def refuse_optimizer_options(args: TrainingArguments) -> None:
             raise ValueError(f"optim_args: {pair!r} has no effect with optim={_text(args.optim)!r}")
 
 
-def refuse_trainer_arguments(given: Mapping[str, object]) -> None:
-    """Refuse arguments of `Trainer` that would be ignored or break the training.
+def refuse_trainer_arguments(given: Mapping[str, object], args: TrainingArguments) -> None:
+    """Refuse arguments of `Trainer` that would be ignored or break the training, and ours beside them.
 
     Raises:
         ValueError: naming the argument, and what to do.
@@ -164,6 +164,12 @@ def refuse_trainer_arguments(given: Mapping[str, object]) -> None:
     for name, reason in TRAINER_ARGUMENTS.items():
         if given.get(name) is not None:
             raise ValueError(f"{name} cannot be used: {reason}")
+    rate = args.scale_learning_rate
+    if rate is not None and (given.get("optimizers") or (None,))[0] is not None:
+        raise ValueError(
+            f"scale_learning_rate={rate!r} has no effect beside the optimizer that the trainer was given: "
+            "give model.hier_head's parameters a group there, or leave it out"
+        )
 
 
 def _optimizer_options(args: TrainingArguments, **changes) -> dict | None:

@@ -118,6 +118,7 @@ _IN_RECIPE = frozenset(
 IN_OPTIMIZER_STATE = frozenset(
     {
         "learning_rate",
+        "scale_learning_rate",
         "weight_decay",
         "adam_beta1",
         "adam_beta2",

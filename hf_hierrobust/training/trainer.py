@@ -26,6 +26,7 @@ from .card import TrainingFacts, card_facts, recipe, usual_options, with_card_op
 from .checkpoints import non_finite_loss
 from .hooks import CheckpointHooks
 from .launch import announce
+from .optimizer import group_scales, scale_rate
 from .preparation import choose_metric, compiled, evaluator_for, prepare
 from .random_starts import StepGenerators
 from .refusals import refuse_trainer_arguments
@@ -87,7 +88,7 @@ class RobustCLIPTrainer(CheckpointHooks):
         peft_config: PeftConfig | None = None,
         **trainer_kwargs,
     ):
-        refuse_trainer_arguments(trainer_kwargs)
+        refuse_trainer_arguments(trainer_kwargs, args)
         model = as_robust_model(model)
         processor = intake.processor_for(processing_class, model)
         tokenizer, self.args = processor.tokenizer, args
@@ -266,6 +267,13 @@ class RobustCLIPTrainer(CheckpointHooks):
             raise non_finite_loss(self.args.output_dir, self.state.global_step, values)
         self._terms.add(terms)
         return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, *args, **kwargs):
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not given:
+            group_scales(optimizer, self.model.hier_head, scale_rate(self.args))
+        return optimizer
 
     def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
