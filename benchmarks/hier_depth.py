@@ -46,7 +46,7 @@ COSINE = {"score": "cosine", "pooling": "none", "lambda_vic": 0.0, "lambda_gap":
 METHODS = {
     "tecoa": {"objective": "tecoa"},
     "hier": {"objective": "hier_robust"},
-    "former": {"objective": "hier_robust", "objective_args": FORMER, "scale_learning_rate": 5e-4},
+    "former": {"objective": "hier_robust", "objective_args": FORMER},
     "cosine": {"objective": "hier_robust", "objective_args": COSINE},
 }
 
@@ -68,9 +68,9 @@ def search(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def _rate(name: str) -> dict:
-    """The former defaults train at the rate of the present ones."""
+    """The former defaults train at the rate of the present ones, their scale too."""
     found = chosen_rate(RESULTS / "hier_depth_search", "hier" if name == "former" else name)
-    return {"learning_rate": found}
+    return {"learning_rate": found} | ({"scale_learning_rate": found} if name == "former" else {})
 
 
 def acceptance(args: argparse.Namespace) -> dict[str, dict]:
