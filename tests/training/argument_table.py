@@ -56,6 +56,7 @@ TABLE: dict[str, Row] = {
     "robust_eval_samples": works(16, "images of each evaluation set, whatever its type"),
     "robust_eval_steps": works(2, "PGD steps of the evaluation"),
     "calibration_samples": works(8, "images that calibrate the head; refused where none is calibrated"),
+    "scale_learning_rate": works(1e-3, "rate of the head's scales; refused where none trains"),
     "resume_with_changes": works(True, "goes on under other settings, which the card then states"),
     "overwrite_output_dir": works(True, "starts anew over another run"),
     # ---- of transformers: model, optimiser, schedule ----
