@@ -143,7 +143,7 @@ class _Entries:
             alone = text_only(own.clean, prompted, self.target.text_seconds)
             yield self._record(one, alone, [Look("text")], attack=plan.describe_text(None, self.space))
         for order in plan.text_orders:
-            image, looks = self.image, [*self.looks, Look(order)]
+            before, image, looks = own, self.image, [*self.looks, Look(order)]
             if order == "text_first":
                 pair, robust = prompted, own.robust & prompted.robust
             elif order == "independent":
@@ -154,11 +154,11 @@ class _Entries:
                 robust = own.clean & prompted.clean & pair.robust
                 robust = robust & (pair.notes[1][:, 0].long() == one.to_node[self.classes])
                 # The clean prompts' own attack has no part in it.
-                own, looks = own._replace(after=(), attacked=(), zero_gradient=()), [Look(order)]
+                before, looks = own.unattacked(), [Look(order)]
                 image = {k: v for k, v in image.items() if k != "attacks"}
                 image |= describe_joint(plan, self.budget, self.target.text)
             attack = plan.describe_text(image, self.space, order)
-            yield self._record(one, both(own, pair, robust), looks, attack=attack)
+            yield self._record(one, both(before, pair, robust), looks, attack=attack)
 
     def _judged(self, source: int, judge: object) -> Tensor:
         """(N,) bool: a judge's verdicts on the images made against a classifier."""

@@ -74,7 +74,7 @@ def evaluate_model(
             context, labels outside the classes, or logits that are NaN.
         StateError: ``state_dir`` holds another evaluation.
     """
-    targets = [model_target(model, processor, data, plan, template, classifiers) for data in sets]
+    targets = [model_target(model, processor, data, plan, template, classifiers, seed) for data in sets]
     _check_asked(classifiers, targets, strict)
     dtype = torch.bfloat16 if bf16_search else None
     facts = {

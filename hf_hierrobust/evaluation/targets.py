@@ -67,8 +67,13 @@ def model_target(
     plan: AttackPlan,
     template: str | None,
     names: Sequence[str] | None,
+    seed: int,
 ) -> Target:
-    """The classifiers of a model on one set, with attacked prompts where the plan asks for them."""
+    """The classifiers of a model on one set, with attacked prompts where the plan asks for them.
+
+    Args:
+        seed: of the attack on the prompts.
+    """
     pipeline, tokenizer = PixelPipeline(processor.image_processor), processor.tokenizer
     class_set = data.class_set if template is None else replace(data.class_set, templates=(template,))
     found, depth = classifiers_and_depth(model, pipeline, tokenizer, class_set, data.tree, names)
@@ -93,7 +98,7 @@ def model_target(
             "leaves out: add it"
         )
     start = time.perf_counter()
-    text = attacked_text(model, tokenizer, class_set, plan.text_attack)
+    text = attacked_text(model, tokenizer, class_set, plan.text_attack, seed)
     attacked, to_node = prompt_classifier(model, pipeline, tokenizer, class_set, text)
     search = attacked.with_autocast(torch.bfloat16)
     # Of twins, whose prompts were equal before the attack and so are after it, either one stands for both.

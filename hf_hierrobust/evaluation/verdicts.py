@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import NamedTuple
@@ -31,6 +31,7 @@ class Outcome(NamedTuple):
         seconds: of work, summed over processes and over the starts of an evaluation that was resumed.
         notes: of a job with a probe, its numbers (N, P) on the clean images and on what the last attack that
             saw them made of them.
+        clean_cost, clean_seconds: the part of both that the verdicts on the clean images took.
     """
 
     clean: Tensor
@@ -41,6 +42,12 @@ class Outcome(NamedTuple):
     cost: Cost
     seconds: float
     notes: tuple[Tensor, Tensor] | None = None
+    clean_cost: Cost = Cost()
+    clean_seconds: float = 0.0
+
+    def unattacked(self) -> Outcome:
+        """The verdicts on the clean images alone, and what they took."""
+        return Outcome(self.clean, self.clean, (), (), (), self.clean_cost, self.clean_seconds)
 
 
 class LineError(ValueError):
@@ -155,17 +162,23 @@ def outcome_of(stages: Iterable[Stage], num_attacks: int) -> Outcome:
             standing[stage.attack] += int(stage.flags.sum())
             zero[stage.attack] += stage.zero
     total = len(clean)
-    cost = Cost(sum(s.forwards for s in ordered) / total, sum(s.backwards for s in ordered) / total)
+    judged = [stage for stage in ordered if stage.attack == CLEAN]
     return Outcome(
         clean,
         robust,
         tuple(value / total for value in standing),
         tuple(value / total for value in attacked),
         tuple(value / max(seen, 1) for value, seen in zip(zero, attacked)),
-        cost,
+        _cost(ordered, total),
         sum(stage.seconds for stage in ordered),
-        _noted([stage for stage in ordered if stage.attack == CLEAN], last),
+        _noted(judged, last),
+        _cost([stage.verdict() for stage in judged], total),
+        sum(stage.seconds for stage in judged),
     )
+
+
+def _cost(stages: Sequence[Stage], images: int) -> Cost:
+    return Cost(*(sum(getattr(stage, name) for stage in stages) / images for name in Cost._fields))
 
 
 def _noted(clean: list[Stage], last: list[Stage]) -> tuple[Tensor, Tensor] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -179,6 +180,46 @@ def test_embeddings_are_a_column_too(clip, scene):
     assert (robust(first) <= robust(alone)).all() and (robust(joint) <= robust(alone)).all()
     two = replace(CLASS_SET, templates=("a photo of a {}", "this is a picture of {}"))
     assert attacked_text(model, processor.tokenizer, two, attack).features.shape == (4, 32)
+
+
+def test_the_order_of_the_orders_changes_no_record_and_joint_costs_its_own_attack(clip, scene):
+    model, processor, *_ = clip
+    found, pixels, labels, _ = scene
+    attack, per_order = EmbeddingPGD(eps=0.5, num_steps=2), []
+    for orders in (("text_first", "independent", "joint"), ("joint", "text_first", "independent")):
+        besides = {"text_attack": attack, "text_orders": orders}
+        records = measure(clip, besides, names=("cosine",))
+        assert [r.attack["text_order"] for r in records if "text_order" in r.attack][-3:] == list(orders)
+        per_order.append(
+            sorted(
+                json.dumps([r.level, r.attack, r.checks, r.cost, r.flags], sort_keys=True) for r in records
+            )
+        )
+    assert per_order[0] == per_order[1]
+
+    (joint,) = [r for r in records if r.attack.get("text_order") == "joint"]
+    (pixels_alone,) = [r for r in records if r.level == 0 and "text_attack" not in r.attack]
+    text = attacked_text(model, processor.tokenizer, CLASS_SET, attack)
+    with torch.no_grad():
+        right = found[0, "cosine"].classifier.with_text(text.features)(pixels).argmax(1) == labels
+    # Three steps on each image that the attacked prompts get right; nothing of the pixels' own attack.
+    assert joint.cost["backwards"] == pytest.approx(3 * float(right.float().mean()), abs=0.005)
+    assert pixels_alone.cost["backwards"] > 0
+    assert "robust_after_pgd-ce" not in joint.checks and "robust_after_joint" in joint.checks
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_seed_of_the_run_reaches_the_attack_on_the_prompts(clip, monkeypatch, seed):
+    drawn, real = [], EmbeddingPGD.__call__
+
+    def watched(self, texts, encoder, *, score=None, generator=None):
+        drawn.append(generator.initial_seed())
+        return real(self, texts, encoder, score=score, generator=generator)
+
+    monkeypatch.setattr(EmbeddingPGD, "__call__", watched)
+    attack = EmbeddingPGD(eps=0.5, num_steps=1)
+    records = measure(clip, {"text_attack": attack}, names=("cosine",), seed=seed)
+    assert drawn == [seed] and {r.seed for r in records} == {seed}
 
 
 def test_plans_that_make_no_sense_are_refused():
