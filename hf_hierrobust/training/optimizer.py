@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.optim import Optimizer
+from transformers import Trainer
 
 if TYPE_CHECKING:
     from .arguments import RobustTrainingArguments
@@ -40,3 +41,14 @@ def group_scales(optimizer: Optimizer, head: nn.Module, learning_rate: float) ->
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
     optimizer.add_param_group({"params": scales, "lr": learning_rate, "weight_decay": 0.0})
+
+
+class ScaleRates(Trainer):
+    """A trainer whose own optimizer has a group for the scales; one handed over stays as it is."""
+
+    def create_optimizer(self, *args, **kwargs):
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not given:
+            group_scales(optimizer, self.model.hier_head, scale_rate(self.args))
+        return optimizer

@@ -26,7 +26,7 @@ from .card import TrainingFacts, card_facts, recipe, usual_options, with_card_op
 from .checkpoints import non_finite_loss
 from .hooks import CheckpointHooks
 from .launch import announce
-from .optimizer import group_scales, scale_rate
+from .optimizer import ScaleRates
 from .preparation import choose_metric, compiled, evaluator_for, prepare
 from .random_starts import StepGenerators
 from .refusals import refuse_trainer_arguments
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-class RobustCLIPTrainer(CheckpointHooks):
+class RobustCLIPTrainer(ScaleRates, CheckpointHooks):
     """Adversarial fine-tuning of a CLIP or SigLIP model under any registered objective and attack.
 
     Args:
@@ -274,13 +274,6 @@ class RobustCLIPTrainer(CheckpointHooks):
             raise non_finite_loss(self.args.output_dir, self.state.global_step, values)
         self._terms.add(terms)
         return (loss, outputs) if return_outputs else loss
-
-    def create_optimizer(self, *args, **kwargs):
-        given = self.optimizer is not None
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if not given:
-            group_scales(optimizer, self.model.hier_head, scale_rate(self.args))
-        return optimizer
 
     def calibrate(self) -> None:
         """Set the head's constants from clean images, the same ones on every rank."""
