@@ -25,13 +25,15 @@ def describe_differences(found: Mapping[str, list], shown: int = 6) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON would give it back: enumerations by value, tuples as lists, the unknown as text."""
+    """A value as JSON would give it back: enumerations by value, arrays as lists, the unknown as text."""
     value = getattr(value, "value", value)
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
-    if isinstance(value, (np.generic, torch.Tensor)):
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(entry) for entry in value), key=repr)
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
         return plain(value.tolist())
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
@@ -41,12 +43,26 @@ def digest_of(value: Any) -> str:
     return digest(json.dumps(plain(value), sort_keys=True).encode())
 
 
-def digest(*parts: bytes) -> str:
+def digest(*parts: bytes | np.ndarray) -> str:
     """16 hexadecimal digits of some bytes."""
     found = hashlib.sha256()
     for part in parts:
-        found.update(len(part).to_bytes(8, "little") + part)
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
     return found.hexdigest()[:16]
+
+
+def tensor_digest(values: torch.Tensor | np.ndarray) -> str:
+    """16 hexadecimal digits of type, shape and bytes: a changed value shows, and two that change places."""
+    if isinstance(values, np.ndarray):
+        return digest(f"{values.dtype} {values.shape}".encode(), np.ascontiguousarray(values).tobytes())
+    found = values.detach()
+    if found.is_quantized:
+        found = found.dequantize()
+    if found.layout != torch.strided:
+        found = found.to_dense()
+    bits = found.cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
+    return digest(f"{values.dtype} {tuple(values.shape)}".encode(), bits.numpy())
 
 
 def _short(value: Any, length: int = 60) -> str:

@@ -56,28 +56,35 @@ def check_numbers(options: object, *names: str, positive: bool = False) -> None:
     _check(options, names, fits, "a positive number" if positive else "a number, at least 0")
 
 
-def check_counts(options: object, *names: str) -> None:
-    """Each named attribute is an integer, at least 1.
+def check_counts(options: object, *names: str, least: int = 1) -> None:
+    """Each named attribute is an integer, at least 1 or what is given.
 
     Raises:
         ValueError: naming the first option that is not.
     """
 
     def fits(value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-    _check(options, names, fits, "an integer, at least 1")
+    _check(options, names, fits, f"an integer, at least {least}")
 
 
 def check_given(**values: object) -> None:
-    """Arguments by name: ``seed`` is a whole number of 64 bits, any other one at least 1, or None.
+    """As `check_whole`, or None.
+
+    Raises:
+        ValueError: naming the first that is neither.
+    """
+    check_whole(**{name: value for name, value in values.items() if value is not None})
+
+
+def check_whole(**values: object) -> None:
+    """Arguments by name: ``seed`` is a whole number of 64 bits, any other one at least 1.
 
     Raises:
         ValueError: naming the first that is not.
     """
     for name, value in values.items():
-        if value is None:
-            continue
         low, high = (-(2**63), 2**63 - 1) if name == "seed" else (1, float("inf"))
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
             wanted = "a whole number of 64 bits" if name == "seed" else "an integer, at least 1"

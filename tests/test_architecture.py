@@ -32,12 +32,12 @@ ARROWS = {
     "uploads": {"naming", "readme", "stock_files"},
     "geometry": set(),
     "hierarchy": {"files", "naming"},
-    "adapters": {"naming"},
+    "adapters": {"digests", "naming"},
     "data": {"files", "hierarchy", "naming"},
     "modeling": {
         *("files", "geometry", "modes", "naming", "precision", "readme", "stock_files", "uploads", "adapters")
     },
-    "classifiers": {"modes", "options", "threat", "geometry", "data", "hierarchy", "modeling"},
+    "classifiers": {"digests", "modes", "options", "threat", "geometry", "data", "hierarchy", "modeling"},
     "attacks": {"threat", "registry", "naming", "options", "hierarchy", "classifiers"},
     "objectives": {"geometry", "hierarchy", "naming", "options", "registry"},
     "evaluation": {

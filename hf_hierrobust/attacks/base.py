@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..classifiers.behind import code_digest
 from ..threat import Norm, Space, ThreatModel, parse_eps
 
 
@@ -44,12 +45,20 @@ class PixelAttack:
         return ThreatModel(norm=self.norm, eps=self.eps, space=self.space)
 
     def describe(self) -> dict:
-        """The attack's constants, for records and cards; functions by their names."""
+        """The attack's constants, for records and cards; see `named_functions`."""
         constants = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        for name, value in constants.items():
-            if callable(value):
-                constants[name] = getattr(value, "__name__", type(value).__name__)
-        return {"name": self.name, **constants, "eps": parse_eps(self.eps, norm=self.norm)}
+        constants = {"name": self.name, **constants, "eps": parse_eps(self.eps, norm=self.norm)}
+        return named_functions(constants)
+
+
+def named_functions(constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Constants with functions by their names, and ``NAME_code``, which tells those of one name apart."""
+    found = dict(constants)
+    for name, value in constants.items():
+        if callable(value):
+            found[name] = getattr(value, "__name__", type(value).__name__)
+            found[f"{name}_code"] = code_digest(value)
+    return found
 
 
 def check_pixels(pixels: Tensor, name: str = "pixels") -> None:

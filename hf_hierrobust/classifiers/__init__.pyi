@@ -1,6 +1,7 @@
+from .behind import modules_behind as modules_behind
 from .classifier import Classifier as Classifier, as_classifier as as_classifier, read_logits as read_logits
 from .counterattack import TTC as TTC, Averaged as Averaged, Counterattacked as Counterattacked
-from .freezing import frozen as frozen, modules_behind as modules_behind
+from .freezing import frozen as frozen
 from .levels import (
     LevelClassifier as LevelClassifier,
     check_classifiers as check_classifiers,

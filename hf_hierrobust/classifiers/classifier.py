@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .freezing import modules_behind
+from .behind import modules_behind
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -30,6 +31,9 @@ class Classifier:
         TypeError: ``net`` is not callable.
         ValueError: mean and std that do not fit together, or are in the scale of 8-bit images.
     """
+
+    holds_constants: ClassVar[bool] = True
+    """Mean and standard deviation decide answers as the user's own constants do."""
 
     def __init__(
         self,

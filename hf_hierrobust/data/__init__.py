@@ -7,6 +7,7 @@ from .columns import EmptyCaptionError, MissingColumnError
 from .decoding import UnreadableImageError, decode_image
 from .image_paths import ImagePathError
 from .images import as_images
+from .items import ItemLabelError
 from .labels import LabelRangeError, label_array, label_names
 from .loading import load_images
 from .overlap import SameSourceError, check_sources_differ, shared_images
@@ -25,6 +26,7 @@ __all__ = [
     "ImagePathError",
     "ImageStream",
     "ImageView",
+    "ItemLabelError",
     "LabelRangeError",
     "MissingColumnError",
     "MissingSplitError",

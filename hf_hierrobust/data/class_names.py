@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -62,12 +62,13 @@ def names_of(dataset: Any, *, name: str = "dataset", label_column: str | None = 
 
     Raises:
         UnnamedLabelsError: some parts of a `ConcatDataset` name their labels and others do not.
+        ValueError: names in another order than the ``class_to_idx`` beside them.
     """
     if isinstance(dataset, (hf.Dataset, hf.IterableDataset)):
         return _feature_names(dataset, name, label_column)
-    if isinstance(dataset, Subset):
+    if is_plain(dataset, Subset):
         return names_of(dataset.dataset, name=name, label_column=label_column)
-    if isinstance(dataset, (ConcatDataset, ChainDataset)):
+    if is_plain(dataset, ConcatDataset, ChainDataset):
         parts = list(dataset.datasets)
         found = [names_of(part, name=name, label_column=label_column) for part in parts]
         if all(names is None for names in found):
@@ -82,8 +83,36 @@ def names_of(dataset: Any, *, name: str = "dataset", label_column: str | None = 
     for attribute in ("label_names", "class_names", "classes"):  # the last is torchvision's
         names = getattr(dataset, attribute, None)
         if names is not None:
+            _check_numbers(names, getattr(dataset, "class_to_idx", None), f"{attribute} of {name}")
             return list(names)
     return None
+
+
+def is_plain(dataset: Any, *kinds: type) -> bool:
+    """Whether this is one of these kinds of data sets and reads its items as they do.
+
+    A subclass with its own ``__getitem__`` or ``__iter__`` may change images and labels: it is a data set of
+    its own, to be read by its items.
+    """
+    return any(
+        isinstance(dataset, kind)
+        and all(
+            getattr(type(dataset), read, None) is getattr(kind, read, None)
+            for read in ("__getitem__", "__iter__")
+        )
+        for kind in kinds
+    )
+
+
+def _check_numbers(names: Sequence[str], numbers: Any, where: str) -> None:
+    """Refuse names in another order than torchvision's ``class_to_idx``, by which its labels count."""
+    known = numbers if isinstance(numbers, Mapping) else {}
+    for place, name in enumerate(names):
+        if isinstance(name, str) and known.get(name, place) != place:
+            raise ValueError(
+                f"{where} has {name!r} at place {place}, but its class_to_idx numbers it {known[name]}: sort "
+                "the names by class_to_idx."
+            )
 
 
 def _feature_names(dataset, name: str, label_column: str | None) -> list[str] | None:

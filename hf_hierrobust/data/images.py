@@ -1,6 +1,7 @@
 """Any data set of images as items whose label is already the class index, found by name.
 
 Each part of a `ConcatDataset` and what lies below a `Subset` (`random_split`) is read by its own label names.
+A subclass that reads its items in its own way is read by those.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from typing import Any
 
 import datasets as hf
 import numpy as np
-from torch.utils.data import ChainDataset, ConcatDataset, Dataset, IterableDataset, Subset
+from torch.utils.data import ChainDataset, ConcatDataset, IterableDataset, Subset
 
-from .class_names import class_set_of, names_of
+from .class_names import class_set_of, is_plain, names_of
 from .class_sets import ClassSet
 from .columns import MissingColumnError, is_text
-from .labels import check_label_range, features_of, integer_label
+from .items import TorchItems
+from .labels import check_label_range, features_of
 from .pixels import PixelDataset, PixelStream
 from .standard import EmptyDatasetError, standard_dataset
 from .views import ImageStream, ImageView, check_numbering, joint_numbering, label_places, numbering_of
@@ -55,6 +57,8 @@ def as_images(
         UnmatchedLabelError: label names that fit no class.
         UnnamedLabelsError: numbers without names, see above.
         LabelRangeError: a label outside the classes (names the row).
+        ItemLabelError: here or on reading, an item of a torch data set with another label than its ``labels``
+            or ``targets`` list, as a ``target_transform`` gives it (names the row).
         MissingColumnError, EmptyDatasetError, EmptyCaptionError: see `standard_dataset` and `PixelDataset`.
         ValueError: ``preload`` of anything but `datasets` data.
     """
@@ -74,19 +78,19 @@ def _opened(dataset, columns: Mapping[str, str | None], labelled, name: str, pre
     if isinstance(dataset, (hf.Dataset, hf.IterableDataset)):
         return _of_hub_kind(dataset, columns, labelled, name, preload)
     wrong = {key: value for key, value in columns.items() if value is not None}
-    inner = isinstance(dataset, (Subset, ConcatDataset, ChainDataset))
+    inner = is_plain(dataset, Subset, ConcatDataset, ChainDataset)
     if not inner and (wrong or preload):
         option = next(iter(wrong), "preload")
         raise ValueError(
             f"{option} has no effect on {name}, a {type(dataset).__name__}: set it where that is made, or "
             "give the datasets.Dataset itself."
         )
-    if isinstance(dataset, Subset):
+    if is_plain(dataset, Subset):
         return Subset(_opened(dataset.dataset, columns, labelled, name, preload), list(dataset.indices))
-    if isinstance(dataset, ConcatDataset):
+    if is_plain(dataset, ConcatDataset):
         parts = enumerate(dataset.datasets)
         return ConcatDataset([_opened(p, columns, labelled, f"{name}[{i}]", preload) for i, p in parts])
-    if isinstance(dataset, ChainDataset):
+    if is_plain(dataset, ChainDataset):
         parts = enumerate(dataset.datasets)
         return ChainDataset([_opened(p, columns, labelled, f"{name}[{i}]", preload) for i, p in parts])
     if isinstance(dataset, (hf.DatasetDict, hf.IterableDatasetDict)):
@@ -124,17 +128,18 @@ def _of_hub_kind(dataset, columns, labelled, name: str, preload: bool) -> PixelD
 
 
 def _viewed(dataset, class_set: ClassSet | None, labelled, name: str) -> ImageView | ImageStream:
-    done = isinstance(dataset, (ImageView, ImageStream)) and dataset.class_set == class_set
+    done = is_plain(dataset, ImageView, ImageStream) and dataset.class_set == class_set
     if done and (labelled is not False or not dataset.labelled):
         return dataset
-    if isinstance(dataset, Subset):
+    if is_plain(dataset, Subset):
         return _viewed(dataset.dataset, class_set, labelled, name).select(dataset.indices)
-    if isinstance(dataset, ConcatDataset):
+    if is_plain(dataset, ConcatDataset):
         return _joined([_viewed(part, class_set, labelled, name) for part in dataset.datasets], name)
     if isinstance(dataset, IterableDataset):
-        parts = list(dataset.datasets) if isinstance(dataset, ChainDataset) else [dataset]
+        parts = list(dataset.datasets) if is_plain(dataset, ChainDataset) else [dataset]
         return ImageStream(parts, class_set, labelled=labelled, source=name)
-    items = dataset if isinstance(dataset, (PixelDataset, ImageView)) else _Items(dataset, name)
+    known = is_plain(dataset, PixelDataset, ImageView)
+    items = dataset if known else TorchItems(dataset, name, labelled)
     if len(items) == 0:
         raise EmptyDatasetError(f"{name} has no rows.")
     has_labels = items.labelled and labelled is not False
@@ -178,41 +183,3 @@ def _joined(parts: Sequence[ImageView], name: str) -> ImageView:
         numbering=joint_numbering(part.numbering for part in parts),
         source=name,
     )
-
-
-class _Items(Dataset):
-    """A torch data set of pairs (image, label) or of items ``{"image", "label"}``, with what a view needs."""
-
-    captions = None
-
-    def __init__(self, dataset: Any, source: str):
-        self.dataset, self.source = dataset, source
-        self.label_names = names_of(dataset)
-        self.labelled = len(dataset) > 0 and "label" in self[0]
-        self.labels = np.array(self._read_labels(), dtype=np.int64)
-
-    def _read_labels(self) -> list[int]:
-        if not self.labelled:
-            return [-1] * len(self)
-        for attribute in ("labels", "targets"):  # the second is torchvision's
-            found = getattr(self.dataset, attribute, None)
-            if found is not None and len(found) == len(self):
-                return [
-                    integer_label(label, f"row {row} of {self.source}") for row, label in enumerate(found)
-                ]
-        # nothing but the items knows them: every image is decoded once
-        return [integer_label(self[i]["label"], f"row {i} of {self.source}") for i in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.dataset[index]
-        if isinstance(item, (tuple, list)) and len(item) == 2:
-            item = {"image": item[0], "label": item[1]}
-        if not isinstance(item, Mapping) or "image" not in item:
-            raise TypeError(
-                f"items of {self.source} must be {{'image', 'label'}} or pairs (image, label), got "
-                f"{sorted(item) if isinstance(item, Mapping) else type(item).__name__}."
-            )
-        return {"row": index, **item}

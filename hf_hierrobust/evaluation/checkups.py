@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ def diagnose_target(
         shards: the processes, which share the classifiers and budgets; None is this one alone.
     """
     notes, shards, mine = notes or Notes(), shards or Shards(), {}
-    data = replace(target.data, num_samples=min(IMAGES, len(target.data.rows)))
+    data = target.data.part(IMAGES)
     pairs = [(budget, index) for budget in range(len(plan.budgets)) for index in range(len(target.found))]
     for space in plan.spaces():
         pixels = None

@@ -6,9 +6,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
+from transformers import logging
+
 from .flags import unpack_flags
 from .metrics import PairedDifference, paired_difference
+from .record_checks import defence_constants
 from .records import RobustnessRecord
+
+logger = logging.get_logger(__name__)
 
 
 def with_base(
@@ -18,14 +23,22 @@ def with_base(
 
     Where both carry their verdicts, ``base["difference"]`` holds what training changed, with its paired 95 %
     interval and p-value (`compare`). A hyperbolic classifier, which the base does not have, is set beside the
-    base's cosine one.
+    base's cosine one. Of a base with several seeds the record's own one stands there.
     """
-    table = {_key(r): r for r in base}
+    table: dict[tuple, dict[int, RobustnessRecord]] = {}
+    for one in base:
+        other = table.setdefault(_key(one), {}).setdefault(one.seed, one)
+        if other is not one and other.flags != one.flags:
+            logger.warning(
+                f"the base was measured twice on {one.dataset!r} ({one.level_name}, {one.classifier}, "
+                f"{one.attack['name']}, seed {one.seed}) with other results: the first one counts"
+            )
     merged = []
     for record in records:
-        other = table.get(_key(record)) or table.get(
-            _key(record, record.classifier.removesuffix("hyperbolic"))
+        found = table.get(_key(record)) or table.get(
+            _key(record, record.classifier.removesuffix("hyperbolic")), {}
         )
+        other = next(iter(found.values())) if len(found) == 1 else found.get(record.seed)
         if other is not None:
             facts = {
                 "model": other.model,
@@ -70,5 +83,5 @@ def _key(record: RobustnessRecord, classifier: str | None = None) -> tuple:
     name = record.classifier if classifier is None else (classifier.removesuffix("-") or "cosine")
     images = (record.dataset, record.split, record.sample_ids["sha256"])
     classes = (record.class_set, record.tree_hash, record.templates_hash, record.level)
-    defence = (record.defence or {}).get("name")
-    return (*images, *classes, name, record.crafted_level, defence, json.dumps(record.attack, sort_keys=True))
+    how = json.dumps([record.attack, defence_constants(record.defence)], sort_keys=True)
+    return (*images, *classes, name, record.crafted_level, how)

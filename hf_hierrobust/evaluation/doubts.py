@@ -60,11 +60,14 @@ class Look(NamedTuple):
 def checks(outcome: Outcome, looks: Sequence[Look]) -> dict[str, float | str]:
     """The ``checks`` of a record: zero gradients, what stood after each attack, and the verdict.
 
+    Shares are of all images: a later attack sees only those that stand.
+
     Args:
         looks: the outcome's attacks.
     """
     after = {f"robust_after_{look.label}": round(share, 6) for look, share in zip(looks, outcome.after)}
-    zero = {"zero_gradient_fraction": max(outcome.zero_gradient, default=0.0)}
+    shares = [seen * zero for seen, zero in zip(outcome.attacked, outcome.zero_gradient)]
+    zero = {"zero_gradient_fraction": max(shares, default=0.0)}
     return zero | after | {"masking": masking(outcome, looks)}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..attacks.image.steps import ascend, start
 from ..classifiers import frozen
 from ..modeling import PixelPipeline, RobustDualEncoder
+from ..options import check_whole
 from ..threat import ThreatModel
 
 LAYER = -2
@@ -54,8 +55,10 @@ def token_drift(
         base under its own attack; ``layer``, ``tokens``, ``num_samples``, ``num_steps``.
 
     Raises:
-        ValueError: towers of other shapes, whose tokens do not correspond.
+        ValueError: towers of other shapes, whose tokens do not correspond; ``num_steps`` below 1, or a seed
+            that is no whole number.
     """
+    check_whole(num_steps=num_steps, seed=seed)
     batches = [pixels] if isinstance(pixels, Tensor) else list(pixels)
     found: dict[str, list[Tensor]] = {"clean": [], "attacked": [], "base_attacked": []}
     with frozen(model, base):

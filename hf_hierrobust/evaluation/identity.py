@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
 
-from ..adapters.fingerprints import content_hash
 from ..classifiers import frozen
-from ..classifiers.freezing import modules_behind
+from ..classifiers.behind import code_digest, constants_behind, weights_behind
 from ..classifiers.levels import LevelClassifier, level_prompts
 from ..data import ClassSet
 from ..digests import digest_of
@@ -29,7 +30,8 @@ def plan_facts(plan: AttackPlan) -> dict:
         facts[f"budget {number}"] = f"{attacks[0].threat}, {attacks[0].threat.space}"
         facts[f"attacks of budget {number}"] = attack_labels(attacks)
         for label, attack in zip(attack_labels(attacks), attacks):
-            for name, value in attack.describe().items():
+            code = {"code": code_digest(attack)}
+            for name, value in (attack.describe() | code).items():
                 facts[f"{name} of {label} at budget {number}"] = value
     if plan.text_attack is not None:
         facts["text attack"] = plan.text_attack.describe()
@@ -93,12 +95,36 @@ def set_facts(data: EvaluationSet, samples: Mapping[str, Mapping], found: Sequen
         "tree": None if data.tree is None else data.tree.hash,
         "classifiers": [f"{level} {name}" for level, name, _ in classifiers],
         "classes of the labels": digest_of(classifiers),
-        "weights": content_hash(*modules_behind(*(one.classifier for one in found))),
     }
 
 
-def answers(found: Sequence[LevelClassifier], pixels: Tensor, space: str) -> dict[str, list[float] | None]:
-    """The first logits of an image, which tell apart models that differ in more than their weights.
+def computed_with(found: Sequence[LevelClassifier]) -> dict[str, list[str]]:
+    """The weights behind classifiers, and the user's own code there with its constants."""
+    classifiers = [one.classifier for one in found]
+    return {"weights": weights_behind(*classifiers), "code": constants_behind(*classifiers)}
+
+
+def unchanged(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> dict[str, str]:
+    """Digests of what a call has left as it was: what it changes, such as a cache, decides nothing.
+
+    Args:
+        before, after: a call, from `computed_with`.
+    """
+    facts = {}
+    for name, entries in before.items():
+        rest, kept = Counter(after[name]), []
+        for entry in entries:
+            if rest[entry]:
+                rest[entry] -= 1
+                kept.append(entry)
+        facts[name] = digest_of(kept)
+    return facts
+
+
+def answers(
+    found: Sequence[LevelClassifier], pixels: Tensor, space: str
+) -> dict[str, list[float | str] | None]:
+    """The logits of an image, which tell apart models that differ in what can't be looked into.
 
     Args:
         pixels: (1, 3, H, W) in [0, 1], of this threat space.
@@ -106,12 +132,12 @@ def answers(found: Sequence[LevelClassifier], pixels: Tensor, space: str) -> dic
     Returns:
         By level and classifier; None where the classifier answers the same image differently.
     """
-    facts: dict[str, list[float] | None] = {}
+    facts: dict[str, list[float | str] | None] = {}
     for one in found:
         devices = [pixels.device] if pixels.device.type == "cuda" else []
         with frozen(one.classifier), torch.no_grad(), torch.random.fork_rng(devices):
             first, second = (one.classifier(pixels).float() for _ in range(2))
-        steady = torch.allclose(first, second, rtol=1e-3, atol=1e-6)
-        values = first.flatten()[:8].nan_to_num().tolist() if steady else None
-        facts[f"{ANSWERS} of level {one.level}, {one.name} at {space} size"] = values
+        steady = torch.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True)
+        values = [value if isfinite(value) else str(value) for value in first.flatten().tolist()]
+        facts[f"{ANSWERS} of level {one.level}, {one.name} at {space} size"] = values if steady else None
     return facts

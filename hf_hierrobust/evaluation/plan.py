@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from ..attacks import ATTACKS, Attack, EmbeddingPGD, TextAttack
-from ..attacks.image.auto_attack import MEMBERS, VERSIONS
+from ..attacks.image.auto_attack import MEMBERS, VERSIONS, AutoAttack, check_one_budget
 from ..attacks.image.superclass_target import TARGETS
 from ..attacks.text.joint import has_loss
 from ..classifiers import TTC
@@ -52,8 +52,10 @@ def build_attacks(
     Raises:
         TypeError: neither a name nor an `Attack`.
         ValueError: an unknown name, an attack without a name of its own, nothing to attack with, an option
-            that a named attack lacks, options without a named attack, or attacks of different budgets.
+            that a named attack lacks, options without a named attack, attacks of different budgets, or an
+            `AutoAttack` with a seed of its own.
     """
+    check_seedless(spec)
     budget = {"eps": eps, "norm": norm, "space": space}
     budget = {key: value for key, value in budget.items() if value is not None}
     parts = list(spec) if isinstance(spec, (list, tuple)) else [spec]
@@ -75,11 +77,21 @@ def build_attacks(
         raise ValueError(f"attack={spec!r} names no attack: give one, such as 'pgd'")
     if options and not named:
         raise ValueError(f"{_listed(options)}: options of named attacks, but attack={spec!r} names none")
-    threats = {attack.threat for attack in attacks}
-    if len(threats) > 1:
-        found = sorted(f"{threat} ({threat.space})" for threat in threats)
-        raise ValueError(f"the attacks of one evaluation need one budget, got {found}: give eps")
+    check_one_budget(attacks)
     return tuple(attacks)
+
+
+def check_seedless(attacks: object) -> None:
+    """Refuse an `AutoAttack` with a seed where random starts are drawn from the seed of the evaluation.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if isinstance(attacks, AutoAttack) and attacks.seed is not None:
+        raise ValueError(
+            f"AutoAttack(seed={attacks.seed}) has no effect here: every attack starts from the seed of the "
+            "evaluation, which its records state: leave it out of AutoAttack, and give that one"
+        )
 
 
 def _members(name: str) -> tuple[tuple[str, dict], ...]:

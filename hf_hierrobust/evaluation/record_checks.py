@@ -14,6 +14,7 @@ from .metrics import wilson_interval
 
 TARGETS = ("within superclass", "outside superclass")
 DEFENDED = ("undefended_clean", "undefended_robust", "blind_robust", "adaptive_robust")
+"""What is measured of a defence; its other entries are its constants."""
 VERDICTS = ("passed", "failed", "not applicable")
 
 
@@ -234,6 +235,11 @@ def checked_defence(defence: Mapping[str, Any], entries: Mapping[str, Any]) -> d
                 "that both attacks leave."
             )
     return dict(defence)
+
+
+def defence_constants(defence: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A defence without what was measured of it: name, options and the draws of the attack through it."""
+    return None if defence is None else {k: v for k, v in defence.items() if k not in DEFENDED}
 
 
 def check_diagnostics(checks: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..files import FileFormatError, parse_json, read_json, read_lines, write_atomically
 from .json_record import RecordFormatError
+from .record_checks import DEFENDED, defence_constants
 from .records import RobustnessRecord
 
 SCHEMA = "hf_hierrobust.robustness_records"
@@ -103,7 +104,8 @@ def merge_records(files: Sequence[RecordFile]) -> tuple[list[RobustnessRecord], 
     """The records of several files, each measurement once, and what was left out, in sentences.
 
     Two records are of one measurement if they agree in all but their results and circumstances (see
-    `measurement`). Equal ones are kept once; of unequal ones the newest, and a sentence says so.
+    `measurement`). Of those with equal results the one that says most is kept; of unequal ones the newest,
+    and a sentence says so.
     """
     kept: dict[str, tuple[RobustnessRecord, Path]] = {}
     notes, repeated = [], 0
@@ -116,16 +118,20 @@ def merge_records(files: Sequence[RecordFile]) -> tuple[list[RobustnessRecord], 
                 kept[key] = record, file.path
                 continue
             other, where = kept[key]
-            if _results(record) == _results(other):
+            differ = _differences(record, other)
+            if not differ:
                 repeated += 1
+                if _entries(record) > _entries(other):
+                    kept[key] = record, file.path
                 continue
             newer = record.created > other.created
             if newer:
                 kept[key] = record, file.path
+            behind = f" + {record.defence['name']}" if record.defence else ""
             notes.append(
-                f"{record.model} on {record.dataset} ({record.level_name}, {record.classifier}, "
+                f"{record.model} on {record.dataset} ({record.level_name}, {record.classifier}{behind}, "
                 f"{record.attack['name']}, eps {record.attack['eps_text']}) was measured twice with other "
-                f"results: {100 * other.robust_accuracy:.1f} % robust in {where.name}, "
+                f"results ({', '.join(differ)}): {100 * other.robust_accuracy:.1f} % robust in {where.name}, "
                 f"{100 * record.robust_accuracy:.1f} % in {file.path.name}; the newer one counts."
             )
     if repeated:
@@ -134,9 +140,16 @@ def merge_records(files: Sequence[RecordFile]) -> tuple[list[RobustnessRecord], 
 
 
 def measurement(record: RobustnessRecord) -> str:
-    """All that two records of one measurement share: model, images, classes, classifier, attack and seed."""
-    entries = record.to_dict()
-    return json.dumps({name: value for name, value in entries.items() if name not in _FOUND}, sort_keys=True)
+    """All that two records of one measurement share.
+
+    These are model, images, classes, classifier, attack, the constants of a defence, and seed.
+    """
+    entries = {name: value for name, value in record.to_dict().items() if name not in _FOUND}
+    entries["defence"] = defence_constants(record.defence)
+    entries["sample_ids"] = {name: record.sample_ids.get(name) for name in ("how", "count", "sha256")}
+    if record.tree_hash is not None:
+        del entries["tree"]  # one tree, whatever it is called
+    return json.dumps(entries, sort_keys=True)
 
 
 _FOUND = frozenset(
@@ -148,8 +161,24 @@ _FOUND = frozenset(
 """Fields of a record that are found, or that say under which circumstances."""
 
 
-def _results(record: RobustnessRecord) -> tuple:
-    return record.clean_accuracy, record.robust_accuracy, json.dumps(record.flags, sort_keys=True)
+def _differences(one: RobustnessRecord, other: RobustnessRecord) -> list[str]:
+    """In which results two records of one measurement differ; what only one of them has is no difference."""
+    pairs = {
+        "clean": (one.clean_accuracy, other.clean_accuracy),
+        "robust": (one.robust_accuracy, other.robust_accuracy),
+        "verdicts": (one.flags, other.flags),
+        "defence": tuple([(r.defence or {}).get(name) for name in DEFENDED] for r in (one, other)),
+        "base": tuple(
+            r.base and [r.base.get(name) for name in ("model", "clean_accuracy", "robust_accuracy")]
+            for r in (one, other)
+        ),
+    }
+    return [name for name, (a, b) in pairs.items() if None not in (a, b) and a != b]
+
+
+def _entries(record: RobustnessRecord) -> int:
+    """How much a record says beside its accuracies."""
+    return sum(value not in (None, {}) for value in record.to_dict().values())
 
 
 def _read_document(path: Path) -> list[RobustnessRecord]:

@@ -97,9 +97,10 @@ class RobustnessRecord(JsonRecord):
         created: ISO date and time, UTC by default.
         wall_seconds: duration of the measurement, in seconds.
         cost: {"forwards", "backwards"} of the classifier per image, attacks and verdicts together.
-        checks: zero_gradient_fraction, ``robust_after_…`` for each attack, and the verdict ``masking``:
-            "none seen" or "suspected: …"; with ``diagnostics`` (`evaluation.diagnostics`) further checks by
-            name, each with its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
+        checks: zero_gradient_fraction, the largest share of the images on which an attack began without any
+            gradient, ``robust_after_…`` for each attack, and the verdict ``masking``: "none seen" or
+            "suspected: …"; with ``diagnostics`` (`evaluation.diagnostics`) further checks by name, each with
+            its `verdict` ("passed" | "failed" | "not applicable"), `why` and numbers.
         flags: {"clean": …, "robust": …}, the verdict on every image in the order of the samples, packed by
             `flags.pack_flags`: what paired comparisons of two records need.
         classes: {"names", "images", "clean", "robust"}, of each of the level's classes the name, the number

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import logging
 
-from ..attacks import EmbeddingPGD, TextAttack
+from ..attacks import PGD, EmbeddingPGD, TextAttack
 from ..classifiers import frozen
 from ..data import PixelCollator
 from ..data.captions import CaptionedImages
 from ..modeling import PixelPipeline, RobustDualEncoder, TextEncoder
-from ..threat import ThreatModel
 from .retrieval import Pairs, attack_captions, attack_pixels, own_entries, ranks, recalls
 from .retrieval_records import RetrievalRecord
 
@@ -28,22 +27,20 @@ def measure_retrieval(
     images: ImageSide,
     encoder: TextEncoder,
     text_attack: TextAttack | EmbeddingPGD,
-    threats: Sequence[ThreatModel],
+    attacks: Sequence[PGD],
     common: Mapping[str, Any],
-    *,
-    num_steps: int = 20,
-    step_size: float | None = None,
 ) -> list[RetrievalRecord]:
     """Records: clean, attacked captions, then for each budget attacked pixels, and both.
 
     Args:
+        attacks: budget, steps and step size of each attack on the pixels, on the margin of the captions.
         common: fields that all records share, ``seed`` among them.
 
     Raises:
         ValueError: all images have the same single caption.
     """
     with frozen(images.model):
-        return _Measured(images, encoder, text_attack, common).records(threats, num_steps, step_size)
+        return _Measured(images, encoder, text_attack, common).records(attacks)
 
 
 @dataclass
@@ -75,7 +72,7 @@ class ImageSide:
     def clean(self) -> Tensor:
         return torch.cat([self.encode(pixels) for _, pixels in self.batches()])
 
-    def attacked(self, texts: Tensor, pairs: Pairs, threat, num_steps, step_size, seed: int) -> Tensor:
+    def attacked(self, texts: Tensor, pairs: Pairs, attack: PGD, seed: int) -> Tensor:
         found = []
         for first, pixels in self.batches():
             own = own_entries(pairs.links, first, len(pixels), len(texts), pixels.device)
@@ -86,9 +83,9 @@ class ImageSide:
                     pixels,
                     texts,
                     own,
-                    threat,
-                    num_steps=num_steps,
-                    step_size=step_size,
+                    attack.threat,
+                    num_steps=attack.num_steps,
+                    step_size=attack.step,
                     generator=generator,
                 )
             )
@@ -116,22 +113,22 @@ class _Measured:
         self.other_text = attack_captions(text_attack, encoder, pairs, self.image, generator)
         self.under_text = self._worse(self.clean, self._ranks(self.image, self.other_text))
 
-    def records(self, threats: Sequence[ThreatModel], num_steps: int, step_size) -> list[RetrievalRecord]:
+    def records(self, attacks: Sequence[PGD]) -> list[RetrievalRecord]:
         words = self.text_attack.describe()
         found = [
             self._record("nothing", self.clean),
             self._record("text", self.under_text, text_attack=words),
         ]
-        for threat in threats:
-            options = (self.pairs, threat, num_steps, step_size, self.seed)
+        for attack in attacks:
+            options = (self.pairs, attack, self.seed)
             constants = {
                 "name": "retrieval-pgd",
-                "norm": threat.norm,
-                "eps": threat.eps,
-                "space": threat.space,
+                "norm": attack.norm,
+                "eps": attack.eps,
+                "space": attack.space,
                 "loss": "margin",
-                "num_steps": num_steps,
-                "step_size": threat.eps / 4 if step_size is None else step_size,
+                "num_steps": attack.num_steps,
+                "step_size": attack.step,
                 "random_start": "uniform",
             }
             image = self._ranks(self.images.attacked(self.text, *options), self.text)

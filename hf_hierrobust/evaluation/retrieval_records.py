@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json, write_atomically
+from ..options import check_counts, check_whole
 from .json_record import JsonRecord, RecordFormatError
 from .metrics import wilson_interval
 from .record_checks import check_public, checked_attack, to_plain
@@ -67,9 +68,8 @@ class RetrievalRecord(JsonRecord):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a non-empty string.")
         check_public("model", self.model)
         check_public("dataset", self.dataset)
-        for name, least in (("num_images", 2), ("num_captions", 2), ("seed", 0)):
-            if type(getattr(self, name)) is not int or getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be an integer >= {least}.")
+        check_whole(seed=self.seed)
+        check_counts(self, "num_images", "num_captions", least=2)
         if self.attacked not in ATTACKED:
             raise ValueError(f"attacked={self.attacked!r} must be one of {', '.join(ATTACKED)}.")
         for name in ("attack", "text_attack"):

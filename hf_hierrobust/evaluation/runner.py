@@ -15,7 +15,7 @@ from torch import Tensor
 from ..attacks import Attack, misclassified
 from ..attacks.base import attackable, check_labels, refuse_nan
 from ..classifiers import frozen, parts_of, passes_of, read_logits, shared_logits
-from .plan import attack_labels
+from .plan import attack_labels, check_seedless
 from .shards import Shards
 from .verdicts import CLEAN, Outcome, Stage, StageLog, outcome_of
 
@@ -42,6 +42,9 @@ class Job:
     search: Callable[[Tensor], Tensor] | None = None
     title: str = ""
     probe: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __post_init__(self):
+        check_seedless(self.attacks)
 
 
 DONE, KNOWN = "done", "of an earlier start"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch.utils.data import DataLoader, Dataset
@@ -86,6 +86,12 @@ class EvaluationSet:
     def how(self) -> str:
         """How they were chosen, in words."""
         return self._rows[1]
+
+    def part(self, count: int) -> EvaluationSet:
+        """At most so many of the images that are evaluated, stratified by class."""
+        rows = self.rows
+        places, how = stratified_rows([self.images.labels[row] for row in rows], count)
+        return replace(self, chosen=([rows[place] for place in places], f"{how}, of {self.how}"))
 
     def batches(self, batch_size: int) -> list[list[int]]:
         """Rows of each batch, in their order; the last batch may be smaller."""

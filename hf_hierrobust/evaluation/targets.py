@@ -13,7 +13,7 @@ from ..classifiers.levels import LevelClassifier
 from ..digests import digest_of
 from ..modeling import PixelPipeline, RobustDualEncoder
 from .depth import TreeDepth, classifiers_and_depth
-from .identity import answers, model_facts, set_facts
+from .identity import answers, computed_with, model_facts, set_facts, unchanged
 from .images import Batches
 from .plan import AttackPlan
 from .sets import EvaluationSet
@@ -120,11 +120,14 @@ def target_facts(target: Target, images: Mapping[str, Batches], device: torch.de
         images: its batches in each threat space, which are read ahead for it.
     """
     samples, logits = {}, {}
+    first = next(iter(images.values())).shards.rank == 0
+    before = computed_with(target.found) if first else {}
     for space, batches in images.items():
         batches.read_ahead()
         samples[space] = batches.describe()
         target.set_space(space)
-        if batches.shards.rank == 0:
-            first = next(iter(batches))["pixels"][:1].to(device)
-            logits |= answers(target.found, first, space)
-    return {**target.identity, **set_facts(target.data, samples, target.found), **logits}
+        if first:
+            image = next(iter(batches))["pixels"][:1].to(device)
+            logits |= answers(target.found, image, space)
+    own = unchanged(before, computed_with(target.found)) if first else {}
+    return {**target.identity, **set_facts(target.data, samples, target.found), **own, **logits}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,8 @@ def place_levels(
 
     Args:
         norms: (N,) norms of the nodes' vectors before scaling.
-        levels: (N,) level of each node, 0 for the leaves; every level from 0 to L has a node.
+        levels: (N,) level of each node, 0 for the leaves, which there must be. A level without a node, such
+            as one that only repeats classes, takes the scale of the level below it.
         edges: for each tree (children, parents), rows of the nodes that an edge joins, (E,) each.
         leaf_norm, margin: tangent norms.
         scales: of the lowest levels, kept as they are; None starts from the leaves.
@@ -37,20 +39,31 @@ def place_levels(
         (L + 1,) scales, float64.
 
     Raises:
-        ValueError: the levels do not fit between the centre and ``leaf_norm`` at this margin.
+        ValueError: the levels do not fit between the centre and ``leaf_norm`` at this margin, or the norms of
+            a level have no median above zero.
     """
     top, norms, levels = int(levels.max()), norms.double().cpu(), levels.cpu()
+    medians = {int(level): float(norms[levels == level].median()) for level in levels.unique()}
+    for level, median in medians.items():
+        if not 0 < median < math.inf:
+            raise ValueError(
+                f"level {level} cannot be placed: the median norm of its texts' embeddings is {median:g}: do "
+                "the model's weights hold NaN, or zeros?"
+            )
     if not margin * (top + 1) < leaf_norm:
         raise ValueError(
             f"gap_margin={margin:g} (as a tangent norm) does not fit {top + 1} levels within the leaves' "
             f"tangent norm {leaf_norm:g}: take a smaller gap_margin or a larger tangent_norm"
         )
-    medians = [float(norms[levels == level].median()) for level in range(top + 1)]
     placed = [leaf_norm / medians[0]] if scales is None else scales.double().tolist()
     none = torch.zeros(0, dtype=torch.long)
     child, parent = (torch.cat([none, *(pair[end].cpu() for pair in edges)]) for end in (0, 1))
     for level in range(len(placed), top + 1):
-        bound = (placed[-1] * medians[level - 1] - margin) / medians[level]
+        if level not in medians:
+            placed.append(placed[-1])
+            continue
+        under = max(lower for lower in medians if lower < level)
+        bound = (placed[under] * medians[under] - margin) / medians[level]
         into = levels[parent] == level
         if into.any():
             below = torch.tensor(placed, dtype=torch.float64)

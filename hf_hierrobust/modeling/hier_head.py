@@ -221,12 +221,18 @@ class HierHead(nn.Module):
                 saturate most.
 
         Raises:
-            ValueError: see `place_levels`.
+            ValueError: see `place_levels`; or the images' embeddings have no median norm above zero.
         """
         if levels is None:
             levels = torch.zeros(len(text_features), dtype=torch.long)
         levels = levels.to(text_features.device)
         norms, leaves = text_features.double().norm(dim=1), levels == 0
+        images = float(image_features.double().norm(dim=1).median())
+        if not 0 < images < math.inf:
+            raise ValueError(
+                f"the median norm of the images' embeddings is {images:g}: do the model's weights hold NaN, "
+                "or zeros?"
+            )
         kept = self.log_text_scale.exp()[: self._placed] if self.calibrated else None
         middle = float(norms[leaves].median())
         if kept is not None:
@@ -246,7 +252,6 @@ class HierHead(nn.Module):
         if kept is not None:
             return
         if self.tangent_norm is not None:
-            images = float(image_features.float().norm(dim=1).median())
             self.log_image_scale.fill_(math.log((leaf_norm + margin) / images))
         self._match(image_features, text_features[leaves], labels, logit_scale)
 

@@ -29,7 +29,7 @@ class TreeObjective(Objective):
         tangent_norm: median tangent norm of the leaves' texts at the start, in units of 1/sqrt(r); None keeps
             the scales 1/sqrt(D) (OC-5).
         level_scales: one tangent scale a level for the texts, started in order of depth (OC-12); False
-            has one for all.
+            has one for all, and no checkpoint whose head has one a level.
         gap_norm: which norms encode depth: ``"tangent"`` or, as printed, ``"ball"``, which saturates (OC-12).
         gap_margin: zeta_gap, by which levels lie apart, in units of 1/sqrt(r) (OC-15).
         train_text_projection: False freezes it (HierRobust trains it).
@@ -114,10 +114,16 @@ class TreeObjective(Objective):
         """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already.
 
         Raises:
-            ValueError: the head was calibrated with other constants, or the levels do not fit
-                (`place_levels`).
+            ValueError: the head was calibrated with other constants, has a scale a level where
+                ``level_scales=False`` wants one, or the levels cannot be placed (`place_levels`).
         """
         head = view.head
+        if not self.level_scales and head.text_levels > 1:
+            raise ValueError(
+                "level_scales=False trains one scale for all texts, but the checkpoint's hyperbolic head has "
+                f"{head.text_levels}, one a level, and is deployed with them: use level_scales=True, or "
+                "start from a model without the side file"
+            )
         wanted = {name: getattr(self, name) for name in head.constants}
         if not head.calibrated:
             head.configure(**wanted)
@@ -134,7 +140,10 @@ class TreeObjective(Objective):
                 edge for tree, rows in zip(self.forest, self.nodes.rows) for edge in text_edges(tree, rows)
             ]
         scale, margin = float(view.logit_scale), (self.gap_margin, self.gap_norm)
-        head.calibrate(view.image_features, features, labels, scale, levels, edges, *margin)
+        try:
+            head.calibrate(view.image_features, features, labels, scale, levels, edges, *margin)
+        except ValueError as error:
+            raise ValueError(f"tree {self.forest.name!r}: {error}") from None
 
     def _depths(self, head, points: Polar) -> Tensor:
         """Norms that encode depth, in units of 1/sqrt(r)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,9 @@ def plot_curves(
         for key in keys
         if key.endswith("accuracy")
     }
-    panels = [("loss", {_words(term): curve for term, curve in losses.items()}, None)]
+    panels = [("loss", _named(losses, _words), None)]
     if scores:
-        panels.append(("accuracy (%)", {_score_name(key): curve for key, curve in scores.items()}, "o"))
+        panels.append(("accuracy (%)", _named(scores, _score_name), "o"))
     figure = new_figure(7.2, 0.5 + 2.7 * len(panels), title, setting)
     grid = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (ylabel, curves, marker) in zip(grid, panels):
@@ -101,6 +101,12 @@ def plot_curves(
     integer_steps(grid[-1])
     grid[-1].set_xlabel("optimiser step", fontsize=11)
     return save_png(figure, path)
+
+
+def _named(curves: Mapping[str, list], name: Callable[[str], str]) -> dict[str, list]:
+    """The curves by what the legend calls them, by their whole keys where that is the same."""
+    shown = [name(key) for key in curves]
+    return {(one if shown.count(one) == 1 else key): curves[key] for one, key in zip(shown, curves)}
 
 
 def _is_number(value: object) -> bool:

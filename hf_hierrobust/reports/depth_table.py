@@ -7,23 +7,27 @@ from collections.abc import Sequence
 from ..evaluation.records import RobustnessRecord
 from ..geometry import smallest_step
 from .markdown import Markdown, table
-from .tables import attack_label
+from .tables import attack_key, attack_label
 
 
 def depth_records(records: Sequence[RobustnessRecord]) -> list[RobustnessRecord]:
-    """Records that tell depth, one a level, leaves first: of the first model and data set, largest eps."""
+    """Records that tell depth, one a level, leaves first, all of one measurement.
+
+    It is that of the first model and data set, at its largest eps under the first attack and seed there.
+    """
     told = [record for record in records if record.depth is not None]
     if not told:
         return []
 
     def source(record: RobustnessRecord) -> tuple:
-        return record.model, record.dataset, record.split, record.tree_hash
+        images = record.dataset, record.split, record.sample_ids["sha256"]
+        return record.model, record.model_hash, record.tree_hash, record.templates_hash, *images
 
     told = [record for record in told if source(record) == source(told[0])]
-    strongest = max(record.attack["eps"] for record in told)
+    strongest = max(told, key=lambda record: record.attack["eps"])
     levels: dict[int, RobustnessRecord] = {}
     for record in told:
-        if record.attack["eps"] == strongest:
+        if (attack_key(record), record.seed) == (attack_key(strongest), strongest.seed):
             levels.setdefault(record.level, record)
     return [levels[level] for level in sorted(levels)]
 

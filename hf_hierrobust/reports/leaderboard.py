@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..evaluation.record_checks import eps_text
 from ..evaluation.records import RobustnessRecord
 from .protocols import Cell, Entry, Row, base_entry, difference, entry_of
-from .tables import attack_label
+from .tables import attack_label, defences_apart
 
 
 class Mean(NamedTuple):
@@ -79,7 +79,9 @@ class Table:
         return sorted(self.cells, key=rank)
 
     def _any(self, row: Row, name: str) -> Cell | None:
-        return next((cell for (found, _), cell in self.cells[row].items() if found == name), None)
+        """The cell of the smallest budget."""
+        found = (self.cells[row].get((name, budget)) for budget in self.budgets)
+        return next((cell for cell in found if cell is not None), None)
 
 
 @dataclass
@@ -112,18 +114,13 @@ def build_leaderboard(records: Sequence[RobustnessRecord], notes: Iterable[str] 
         notes: of whoever read them.
 
     Raises:
-        ValueError: there are no records.
+        ValueError: there are no records, or two of one measurement with other results.
     """
     if not records:
         raise ValueError("records is empty: a leaderboard needs at least one")
     entries = [entry_of(record) for record in records if record.crafted_level is None]
-    known = {(e.place, e.row.model, e.row.scored_by) for e in entries}
-    bases = {}
-    for record in records:
-        base = base_entry(record)
-        if base is not None and (base.place, base.row.model, base.row.scored_by) not in known:
-            bases.setdefault((base.place, base.row), base)
-    entries += bases.values()
+    notes = list(notes)
+    entries += _bases(records, entries, notes)
     tables: dict[tuple, Table] = {}
     ranks = _ranks(entries)
     for entry in entries:
@@ -133,14 +130,68 @@ def build_leaderboard(records: Sequence[RobustnessRecord], notes: Iterable[str] 
         table.protocols.setdefault(entry.dataset, entry.protocol)
         if entry.budget not in table.budgets:
             table.budgets = sorted([*table.budgets, entry.budget])
-        table.cells.setdefault(entry.row, {})[entry.dataset, entry.budget] = entry.cell
+        cells, place = table.cells.setdefault(entry.row, {}), (entry.dataset, entry.budget)
+        if place in cells and _numbers(cells[place]) != _numbers(entry.cell):
+            raise ValueError(
+                f"two records of {entry.row.model!r} on {entry.dataset!r} ({table.level_name}, "
+                f"{entry.row.scored_by}, {table.title}, eps {budget_text(entry.budget)}, seed "
+                f"{entry.row.seed}) differ in their results: leave one out, or merge them with merge_records"
+            )
+        cells.setdefault(place, entry.cell)
     order = sorted(tables, key=lambda key: (key[3], -len(tables[key].cells), key[0], key[1], key[2]))
     first = {key[:3]: tables[key] for key in order if key[3] == 0}
     for key in order:
         if key[3]:
             tables[key].differs = difference(tables[key].protocols, first[key[:3]].protocols)
     _tell_apart([tables[key] for key in order])
-    return Leaderboard([tables[key] for key in order], list(notes), list(records))
+    notes += _several_clean([tables[key] for key in order])
+    return Leaderboard([tables[key] for key in order], list(dict.fromkeys(notes)), list(records))
+
+
+def _bases(records: Sequence[RobustnessRecord], entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
+    """Rows of the bases that only stand beside records; what stands there in vain is noted.
+
+    Of a base that was measured twice the newest numbers count, and a record of its own before all of them.
+    """
+
+    def who(entry: Entry) -> tuple:
+        return entry.place, entry.row.model, entry.row.scored_by, entry.row.seed
+
+    owned = {who(entry): entry for entry in entries if not entry.row.defence}
+    found: dict[tuple, Entry] = {}
+    for record in sorted(records, key=lambda one: one.created, reverse=True):
+        base = base_entry(record)
+        if base is None:
+            continue
+        counts = owned.get(who(base)) or found.setdefault(who(base), base)
+        if _numbers(counts.cell) != _numbers(base.cell):
+            notes.append(
+                f"{base.row.model} on {base.dataset} ({record.level_name}, {base.row.scored_by}, eps "
+                f"{budget_text(base.budget)}) has other numbers beside {record.model} "
+                f"({100 * base.cell.robust:.1f} % robust) than those that count "
+                f"({100 * counts.cell.robust:.1f} %): its own record's, or else the newest."
+            )
+    return list(found.values())
+
+
+def _numbers(cell: Cell) -> tuple[float, float, int]:
+    return cell.clean, cell.robust, cell.count
+
+
+def _several_clean(tables: Sequence[Table]) -> list[str]:
+    """Rows whose clean accuracy on a data set was measured with every budget, and came out differently."""
+    notes = []
+    for table in tables:
+        for row, name in ((row, name) for row in table.cells for name in table.sets):
+            cells = [table.cells[row].get((name, budget)) for budget in table.budgets]
+            values = list(dict.fromkeys(cell.clean for cell in cells if cell is not None))
+            if len(values) > 1:
+                shown = ", ".join(f"{100 * value:.1f}" for value in values)
+                notes.append(
+                    f"Clean accuracies of {row.model} ({row.scored_by}) on {name} differ between budgets "
+                    f"({shown} %); shown is that of the smallest one."
+                )
+    return notes
 
 
 def _ranks(entries: Sequence[Entry]) -> dict[tuple, int]:
@@ -174,6 +225,11 @@ def _tell_apart(tables: Sequence[Table]) -> None:
             if table.title == title:
                 shown = ", ".join(f"{key} {table.method.get(key)}"[:60] for key in differ)
                 table.title = f"{title} ({shown})"
+    for title in {table.title for table in tables}:  # what differs may be too long to be shown
+        methods = list(dict.fromkeys(json.dumps(t.method) for t in tables if t.title == title))
+        for table in [one for one in tables if one.title == title]:
+            number = methods.index(json.dumps(table.method)) + 1
+            table.title = title if number == 1 else f"{title} ({number})"
 
 
 def _mean(cells: Sequence[Cell], kind: str) -> Mean:
@@ -192,14 +248,17 @@ def budget_text(budget: tuple[str, float]) -> str:
 
 def row_names(rows: Sequence[Row]) -> dict[Row, str]:
     """A name of each row: its model, with what else tells it apart."""
-    names = {}
+    names, defences = {}, {row: json.loads(row.defence) if row.defence else None for row in rows}
+    apart = defences_apart(defences.values())
     for row in rows:
         twins = [other for other in rows if other.model == row.model and other != row]
         parts = [row.model]
         if any(other.objective != row.objective for other in twins):
             parts.append(row.objective)
-        if any(other.scored_by != row.scored_by for other in twins):
+        behind = apart(defences[row])
+        if behind or any(other.scored_by != row.scored_by for other in twins):
             parts.append(row.scored_by)
+        parts += [behind] if behind else []
         same = [other for other in twins if other.scored_by == row.scored_by]
         if any(other.model_hash != row.model_hash for other in same):
             parts.append(f"weights {row.model_hash[:6]}" if row.model_hash else "weights unknown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from .leaderboard import Leaderboard, Mean, Table, budget_text, row_names
@@ -27,7 +28,8 @@ def leaderboard_markdown(board: Leaderboard, figures: Mapping[str, str] | None =
         "the half-width of the 95 % interval; robust accuracies are upper bounds, which stronger attacks may "
         "lower. A mean is unweighted over the data sets of its table and stands only beside models that were "
         "measured on all of them. Every column holds one protocol: the same images, classes, prompts and "
-        "attack. Cost is forwards / backwards of the classifier per image.",
+        "attack; rows behind one defence with other constants say which. Cost is forwards / backwards of the "
+        "classifier per image.",
         "",
     ]
     for number, one in enumerate(board.tables, 1):
@@ -181,6 +183,7 @@ def _table_json(one: Table, names: Mapping[Row, str]) -> dict:
             {
                 "name": names[row],
                 **row._asdict(),
+                "defence": json.loads(row.defence) if row.defence else None,
                 "clean": _mean_json(one.clean(row)),
                 "robust": [_mean_json(one.robust(row, budget)) for budget in one.budgets],
                 "cost": [_cost_json(one.cost(row, budget)) for budget in one.budgets],

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ..evaluation.records import RobustnessRecord
+from .protocols import entry_of
 from .tables import attack_short, scored_by
 
 
@@ -42,11 +43,13 @@ def masking_sentence(records: Sequence[RobustnessRecord]) -> str:
 
 def _larger_budgets(records: Sequence[RobustnessRecord]) -> bool | None:
     """Whether accuracy never rises with the budget, all else equal; None with one budget only."""
-    groups: dict[str, dict[float, float]] = defaultdict(dict)
-    for record in filter(lambda r: r.crafted_level is None, records):
-        rest = {k: v for k, v in record.attack.items() if k not in ("eps", "eps_text", "step_size")}
-        same = (record.dataset, record.split, record.level, scored_by(record), record.seed, rest)
-        groups[json.dumps(same, sort_keys=True)][record.attack["eps"]] = record.robust_accuracy
+    groups: dict[tuple, dict[float, float]] = defaultdict(dict)
+    for entry in (entry_of(record) for record in records if record.crafted_level is None):
+        # A step may be a fraction of the budget or not: either way more of it is allowed.
+        protocol = {name: value for name, value in entry.protocol.items() if name != "step"}
+        key = (entry.row, entry.nominal, json.dumps(protocol, sort_keys=True))
+        found, eps = groups[key], entry.budget[1]
+        found[eps] = min(found.get(eps, 1.0), entry.cell.robust)
     several = [[found[eps] for eps in sorted(found)] for found in groups.values() if len(found) > 1]
     if not several:
         return None

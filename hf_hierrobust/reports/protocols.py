@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..evaluation.record_checks import defence_constants
 from ..evaluation.records import RobustnessRecord
 
 KINDS = {
@@ -22,13 +23,18 @@ KINDS = {
 
 
 class Row(NamedTuple):
-    """Whose numbers stand on one line: a model under one way to score and one seed of the attacks."""
+    """Whose numbers stand on one line: a model under one way to score and one seed of the attacks.
+
+    Attributes:
+        defence: constants of the defence that it stands behind, as JSON; "" without one.
+    """
 
     model: str
     model_hash: str | None
     objective: str
     scored_by: str
     seed: int
+    defence: str = ""
 
 
 class Cell(NamedTuple):
@@ -74,9 +80,10 @@ class Entry:
 
 
 def entry_of(record: RobustnessRecord) -> Entry:
-    score, kind = KINDS.get(record.classifier, (record.classifier, "prompts"))
+    (score, kind), defence = KINDS.get(record.classifier, (record.classifier, "prompts")), ""
     if record.defence is not None:
         score = f"{score} + {record.defence['name']}"
+        defence = json.dumps(defence_constants(record.defence), sort_keys=True)
     masking = record.checks.get("masking")
     cell = Cell(
         record.clean_accuracy,
@@ -87,8 +94,8 @@ def entry_of(record: RobustnessRecord) -> Entry:
         masking if isinstance(masking, str) and masking.startswith("suspected") else None,
     )
     return Entry(
-        Row(record.model, record.model_hash, record.objective, score, record.seed),
-        (json.dumps(_method(record.attack), sort_keys=True), record.level, kind),
+        Row(record.model, record.model_hash, record.objective, score, record.seed, defence),
+        (json.dumps(method_of(record.attack), sort_keys=True), record.level, kind),
         record.dataset,
         (record.attack["norm"], record.attack["eps"]),
         _protocol(record),
@@ -112,11 +119,11 @@ def base_entry(record: RobustnessRecord) -> Entry | None:
     return Entry(row, section, entry.dataset, entry.budget, entry.protocol, cell, record)
 
 
-def _method(attack: Mapping[str, Any]) -> dict:
+def method_of(attack: Mapping[str, Any]) -> dict:
     """Constants of an attack that tables of several budgets share."""
     kept = {k: v for k, v in attack.items() if k not in ("eps", "eps_text", "step_size", *_SETTING)}
     if isinstance(kept.get("attacks"), Sequence):
-        kept["attacks"] = [_method(one) for one in kept["attacks"]]
+        kept["attacks"] = [method_of(one) for one in kept["attacks"]]
     return kept
 
 
@@ -130,14 +137,22 @@ def _protocol(record: RobustnessRecord) -> dict:
         "split": record.split,
         "classes": record.num_classes,
         "class_set": record.class_set,
-        "tree_hash": record.tree_hash,
+        "tree_hash": record.tree_hash or record.tree,
         "templates_hash": record.templates_hash,
         "images": record.num_samples,
         "chosen": record.sample_ids.get("how", ""),
         "sha256": record.sample_ids["sha256"],
         "step": _steps(record.attack),
-        **{name: record.attack.get(name) for name in _SETTING},
+        **{name: _setting(record.attack, name) for name in _SETTING},
     }
+
+
+def _setting(attack: Mapping[str, Any], name: str) -> Any:
+    """An entry of the attack, or of its several attacks where they differ."""
+    if isinstance(attack.get("attacks"), Sequence):
+        own = [_setting(one, name) if name in one else attack.get(name) for one in attack["attacks"]]
+        return own if any(value != attack.get(name) for value in own) else attack.get(name)
+    return attack.get(name)
 
 
 def _steps(attack: Mapping[str, Any]) -> Any:
@@ -145,7 +160,7 @@ def _steps(attack: Mapping[str, Any]) -> Any:
     if isinstance(attack.get("attacks"), Sequence):
         return [_steps(one | {"eps": one.get("eps", attack["eps"])}) for one in attack["attacks"]]
     step = attack.get("step_size")
-    return None if step is None or not attack["eps"] else round(step / attack["eps"], 6)
+    return step if step is None or not attack["eps"] else round(step / attack["eps"], 6)
 
 
 _WORDS = {

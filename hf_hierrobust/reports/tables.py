@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ..evaluation.record_checks import eps_text
+from ..evaluation.record_checks import defence_constants, eps_text
 from ..evaluation.records import RobustnessRecord
 from ..naming import level_name
 from .markdown import Markdown, table, text
@@ -58,6 +58,27 @@ def scored_by(record: RobustnessRecord | Mapping[str, Any]) -> str:
         name = f"{name} + {defence['name']}"
     crafted = entries.get("crafted_level")
     return name if crafted is None else f"{name}, crafted at {level_name(crafted)}"
+
+
+def defences_apart(defences: Iterable[Mapping[str, Any] | None]) -> Callable[[Mapping | None], str]:
+    """What names a defence among these: "" or, where one of its name has other constants, those that differ.
+
+    Such as "eot 50, threshold 0.05".
+    """
+    known = [one for one in map(defence_constants, defences) if one]
+
+    def name(defence: Mapping[str, Any] | None) -> str:
+        own = defence_constants(defence) or {}
+        twins = [one for one in known if one["name"] == own.get("name")]
+        keys = sorted({key for one in (own, *twins) for key in one})
+        differ = [key for key in keys if any(one.get(key) != own.get(key) for one in twins)]
+        return ", ".join(f"{key.replace('_', ' ')} {_number(own.get(key))}" for key in differ)
+
+    return name
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def attack_names(
@@ -125,7 +146,11 @@ def records_table(
     if interval not in ("brackets", "plusminus"):
         raise ValueError(f"interval={interval!r} is unknown; choose 'brackets' or 'plusminus'.")
     labels, common = _told_apart(attack_names(records))
-    columns = _COLUMNS | {"Attack": lambda record: labels[attack_key(record)]}
+    apart = defences_apart(record.defence for record in records)
+    columns = _COLUMNS | {
+        "Attack": lambda record: labels[attack_key(record)],
+        "Classifier": lambda record: ", ".join(filter(None, (scored_by(record), apart(record.defence)))),
+    }
     shown, shared = [], [f"attacks {text(common)}"] if common else []
     for title, value_of in columns.items():
         varies = len({value_of(record) for record in records}) > 1

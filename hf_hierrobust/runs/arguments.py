@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 # Nothing here needs torch, so that a wrong option is refused at once: what a plan is made of comes late.
 from ..licences import check_licence
 from ..naming import check_hub_id, check_name, check_template, source_name
-from ..options import check_counts, check_numbers, read_switch
+from ..options import check_counts, read_switch
 
 SEVERAL = ("eval_eps", "eval_attack", "eval_classifiers", "eval_text_orders", "targets", "zero_shot")
 """Options that take several values: comma-separated, or a list in YAML (``zero_shot`` also a mapping)."""
@@ -220,7 +220,7 @@ class RunArguments:
         counts = ("eval_samples", "eval_batch", "shuffle_buffer", "eot")
         optional = ("max_train_samples", "eval_num_steps", "eval_restarts")
         check_counts(self, *counts, *(name for name in optional if getattr(self, name) is not None))
-        check_numbers(self, "skip_train_samples", "drift_samples")
+        check_counts(self, "skip_train_samples", "drift_samples", least=0)
         if self.eval_template not in (None, "own"):
             check_template("eval_template", self.eval_template)
         if self.card_license is not None:

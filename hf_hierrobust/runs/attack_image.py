@@ -21,6 +21,7 @@ from ..evaluation.plan import build_attacks, describe_attacks
 from ..hierarchy import LabelTree, TreeSpec, node_names
 from ..modeling import PixelPipeline, RobustDualEncoder, as_robust_model
 from ..naming import level_name, public_name
+from ..options import check_whole
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
 from .trees import classes_of, open_trees
@@ -117,8 +118,9 @@ def attack_image(
     Raises:
         UnreadableImageError: the file is no image.
         ValueError: no classes, fewer than two, an unknown true class, several trees, a level that the tree
-            lacks, or a hyperbolic classifier of a model without the head.
+            lacks, a hyperbolic classifier of a model without the head, or a seed that is no whole number.
     """
+    check_whole(seed=seed)
     path = Path(image).expanduser()
     picture = decode_image(
         {"image": str(path)}, f"image {path.name!r}", follow=True, advice="Give another one."

@@ -53,8 +53,6 @@ def check_evaluation(
     plan = evaluation_plan(args, threat)
     if plan.text_attack is not None:
         plan.text_attack.prepare()
-    elif args.eval_text_attack_args:
-        raise ValueError("eval_text_attack_args are given but no eval_text_attack that takes them")
     check_levels(plan, has_tree)
     names = args.classifiers
     check_classifiers(names or ())

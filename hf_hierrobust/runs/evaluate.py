@@ -29,7 +29,7 @@ from ..evaluation.retrieval_records import RetrievalRecord
 from ..hierarchy import TreeSpec
 from ..modeling import RobustDualEncoder, as_robust_model
 from ..modeling.sources import MODEL_TYPES
-from ..options import check_given, read_switch
+from ..options import check_given, check_whole, read_switch
 from ..precision import resolve_bf16
 from ..threat import Norm, Space
 from ..training.intake import model_forest, processor_for
@@ -139,7 +139,8 @@ def evaluate(
         NanError: NaN logits on any of the images.
         StateError: ``state_dir`` holds the verdicts of another evaluation; it says what differs.
     """
-    check_given(batch_size=batch_size, seed=seed, num_samples=num_samples)
+    check_whole(batch_size=batch_size, seed=seed)
+    check_given(num_samples=num_samples)
     for name, value in {"progress": progress, "share": share, "retrieval": retrieval}.items():
         if not isinstance(value, bool):
             raise ValueError(f"{name}={value!r} must be True or False")

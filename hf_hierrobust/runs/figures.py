@@ -78,14 +78,16 @@ def draw_figures(
 
 
 def draw_transfers(records: Sequence[RobustnessRecord], folder: Path) -> list[Path]:
-    """A heat map of the transfer between levels for each data set and attack, as PNG and SVG."""
-    groups: dict[tuple[str, str], list[RobustnessRecord]] = {}
+    """A heat map of the transfer between levels for each set of images and attack, as PNG and SVG."""
+    groups: dict[tuple, list[RobustnessRecord]] = {}
     for record in records:
         if record.crafted_level is not None:
-            groups.setdefault((record.dataset, attack_key(record)), []).append(record)
+            whose = record.model, record.model_hash, record.tree_hash, record.seed
+            images = record.dataset, record.split, record.sample_ids["sha256"]
+            groups.setdefault((*images, *whose, attack_key(record)), []).append(record)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for number, ((dataset, _), found) in enumerate(groups.items(), start=1):
+    for number, ((dataset, *_), found) in enumerate(groups.items(), start=1):
         stem = folder / f"transfer-{file_stem(dataset)}-{number}"
         plot_transfer(found, stem)
         files += [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,7 @@ def _draw(board: Leaderboard, folder: Path, tree: TreeSpec | None) -> dict[str, 
     captions: dict[str, str] = {}
 
     def draw(stem: str, caption: str, plot: Callable[[], object]) -> bool:
+        stem = _free(stem, captions)
         try:
             save_png_and_svg(plot(), folder / "figures" / stem)
         except ImportError as error:
@@ -110,20 +111,35 @@ def _draw(board: Leaderboard, folder: Path, tree: TreeSpec | None) -> dict[str, 
                 setting=f"{record.model} by {record.classifier} on {where}; {how}",
             ),
         )
-    for record in _for_depth(board)[:MAX_SINGLE]:
+    told, transfers = _for_depth(board), _transfers(board)
+    for kind, found in {"depth": told, "transfer": transfers}.items():
+        if len(found) > MAX_SINGLE:
+            logger.warning(f"of {len(found)} figures of {kind} the first {MAX_SINGLE} are drawn")
+    for record in told[:MAX_SINGLE]:
         own = [one for one in board.records if _source(one) == _source(record)]
         name, where = f"{record.model} on {record.dataset}", file_stem(f"{record.model}-{record.dataset}")
         draw(f"margins-{where}", f"Margin against depth of {name}", partial(plot_depth, own))
-    for records in _transfers(board)[:MAX_SINGLE]:
+    for records in transfers[:MAX_SINGLE]:
         first = records[0]
         name, where = f"{first.model} on {first.dataset}", file_stem(f"{first.model}-{first.dataset}")
         draw(f"transfer-{where}", f"Transfer between levels of {name}", partial(plot_transfer, records))
     return captions
 
 
+def _free(stem: str, taken: Container[str]) -> str:
+    """The path, with a number where another figure has it: names of models and data sets may be equal."""
+    found, number = stem, 1
+    while f"figures/{found}" in taken:
+        number += 1
+        found = f"{stem}-{number}"
+    return found
+
+
 def _source(record: RobustnessRecord) -> tuple:
-    """Whose images were measured, at whatever budget."""
-    return record.model, record.model_hash, record.dataset, record.sample_ids["sha256"]
+    """What was measured on which images, under whatever attack."""
+    model = record.model, record.model_hash, record.objective, record.templates_hash
+    classes = record.class_set, record.tree_hash, record.num_classes if record.tree_hash is None else None
+    return *model, *classes, record.dataset, record.split, record.sample_ids["sha256"]
 
 
 def _for_depth(board: Leaderboard) -> list[RobustnessRecord]:

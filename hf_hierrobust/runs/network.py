@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ProcessorMixin
 
-from ..adapters.fingerprints import weights_hash
-from ..classifiers import as_classifier, frozen, network_classifiers
+from ..classifiers import Classifier, as_classifier, frozen, modules_behind, network_classifiers
+from ..classifiers.behind import tensors_behind, weights_behind
 from ..data import ClassSet, PixelCollator, as_images
 from ..data.class_names import names_of
 from ..evaluation import AttackPlan, RobustnessRecord, Target, measure
+from ..evaluation.identity import unchanged
 from ..hierarchy import TreeSpec, load_forest
 from ..naming import public_name
 from ..threat import Space
@@ -36,15 +38,15 @@ def evaluate_network(
     **options,
 ) -> list[RobustnessRecord]:
     """Records of a network that is not a dual encoder: its own classes, rolled up over the tree."""
-    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
-    if isinstance(module, nn.Module):
-        module = module if device is None else module.to(device)
-        device = next((p.device for p in module.parameters()), device)
+    for module in modules_behind(model) if device is not None else ():
+        module.to(device)
+    device = next((one.device for _, one in tensors_behind(model) if isinstance(one, Tensor)), device)
     classifier = as_classifier(model)
     if processor is None and "model" in plan.spaces():
         raise ValueError("space='model' resizes as a processor says: give processor, or space='native'")
     if processor is not None and "model" not in plan.spaces():
         raise ValueError("processor has no effect: the images are attacked as they are; give space='model'")
+    before = weights_behind(classifier)
     width = _width(classifier, data.images, processor, plan.spaces()[0], device or "cpu")
     if class_set is None and tree is None and names_of(data.images, name=data.name) is None:
         classes = ClassSet.from_names([f"class {index}" for index in range(width)], name=data.name)
@@ -57,11 +59,12 @@ def evaluate_network(
         )
     forest = None if tree is None else load_forest(tree, classes.class_names, wnids=classes.wnids)
     found = data.evaluation_set(classes, forest, num_samples)
-    name = name or getattr(module, "name_or_path", "") or getattr(model, "__name__", type(model).__name__)
+    # What a call changes, such as a cache, is no weight.
+    weights = unchanged({"weights": before}, {"weights": weights_behind(classifier)})["weights"]
     facts = {
-        "model": public_name(name.strip("<>")),
+        "model": public_name(name or _name(model)),
         "objective": "none",
-        "model_hash": weights_hash(module) if isinstance(module, nn.Module) else None,
+        "model_hash": weights if before else None,
         "seed": seed,
     }
     return measure(
@@ -73,6 +76,14 @@ def evaluate_network(
         progress=facts["model"] if progress else None,
         **options,
     )
+
+
+def _name(model) -> str:
+    """Of a network or function, also behind a `Classifier` or `functools.partial`."""
+    while isinstance(model, (Classifier, functools.partial)):
+        model = model.net if isinstance(model, Classifier) else model.func
+    name = getattr(model, "name_or_path", "") or getattr(model, "__name__", type(model).__name__)
+    return name.strip("<>")
 
 
 def _width(classifier, dataset, processor, space: Space, device) -> int:

@@ -71,6 +71,8 @@ def besides(
             text_attack = _built(EmbeddingPGD, options, f"{prefix}text_attack_args")
         else:
             text_attack = build_text_attack(text_attack, text_attack_args, prefix)
+    elif text_attack_args:
+        raise ValueError(f"{prefix}text_attack_args are given but no {prefix}text_attack that takes them")
     if isinstance(defence, str):
         if defence not in DEFENCES:
             raise ValueError(f"defence={defence!r} is unknown: choose {', '.join(DEFENCES)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from transformers import logging
 
 from ..adapters.fingerprints import weights_hash
-from ..attacks import EmbeddingPGD, TextAttack
+from ..attacks import PGD, EmbeddingPGD, TextAttack
 from ..data import threat_space_for
 from ..data.captions import CaptionedImages, captioned_images
 from ..evaluation.records import describe_samples
@@ -20,7 +20,8 @@ from ..evaluation.retrieval_measure import ImageSide, measure_retrieval
 from ..evaluation.retrieval_records import RetrievalRecord
 from ..modeling import TextEncoder, as_robust_model
 from ..naming import public_name, source_name
-from ..threat import Norm, Space, ThreatModel, parse_eps
+from ..options import check_given, check_whole
+from ..threat import Norm, Space
 from ..training import RobustTrainingArguments
 from ..training.intake import processor_for
 from .arguments import RunArguments
@@ -67,6 +68,10 @@ def evaluate_retrieval(
         num_steps, step_size: of PGD on the pixels, by default 20 steps of eps/4.
         num_samples: the first so many images.
     """
+    check_whole(num_steps=num_steps, batch_size=batch_size, seed=seed)
+    check_given(num_samples=num_samples)
+    text_attack = besides(text_attack=text_attack, text_attack_args=text_attack_args)["text_attack"]
+    attacks = _attacks(eps, norm=norm or "linf", num_steps=num_steps, step_size=step_size)
     path = model if isinstance(model, (str, os.PathLike)) else getattr(model, "name_or_path", "")
     data = dataset
     if not isinstance(dataset, CaptionedImages):
@@ -83,17 +88,11 @@ def evaluate_retrieval(
         space, reason = threat_space_for(data.images)
         if space == "model":
             logger.warning(reason)
-    budgets = [eps] if isinstance(eps, (str, float, int)) or eps is None else list(eps)
-    budgets = [part.strip() for one in budgets for part in str("1/255" if one is None else one).split(",")]
-    threats = [ThreatModel(norm or "linf", budget, space) for budget in budgets]
-    if step_size is not None:
-        step_size = parse_eps(step_size, "step_size", threats[0].norm)
     model = as_robust_model(model)
     processor = processor_for(processor, model)
     if device is None and torch.accelerator.is_available() and isinstance(path, str):
         device = torch.accelerator.current_accelerator()
     model = model if device is None else model.to(device)
-    text_attack = besides(text_attack=text_attack, text_attack_args=text_attack_args)["text_attack"]
     images = ImageSide(model, processor, data, space, batch_size)
     common = {
         "model": public_name(model_name or str(path) or type(model).__name__),
@@ -109,11 +108,22 @@ def evaluate_retrieval(
         images,
         TextEncoder(model, processor.tokenizer),
         text_attack,
-        threats,
+        [replace(attack, space=space) for attack in attacks],
         common,
-        num_steps=num_steps,
-        step_size=step_size,
     )
+
+
+def _attacks(eps: float | str | Sequence[float | str] | None, **constants) -> list[PGD]:
+    """The attack on the pixels at each budget, its options checked."""
+    budgets = [eps] if isinstance(eps, (str, float, int)) or eps is None else list(eps)
+    budgets = [part.strip() for one in budgets for part in str("1/255" if one is None else one).split(",")]
+    attacks = [PGD(eps=budget, **constants) for budget in budgets]
+    if not attacks:
+        raise ValueError("eps is empty: give at least one budget")
+    for place, attack in enumerate(attacks):
+        if attack in attacks[:place]:
+            raise ValueError(f"the budget {attack.threat} is there twice: leave one of them out")
+    return attacks
 
 
 def retrieval_options(evaluate: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def retrieval_options(evaluate: Callable, given: Mapping[str, Any]) -> dict[str,
     free = {"model", "dataset", "attack_options", "retrieval", "progress", "share"}
     _refuse_processes(given["share"])
     for name, parameter in signature(evaluate).parameters.items():
-        if name not in taken | free and given[name] not in (parameter.default, False):
+        if name not in taken | free and given[name] is not False and given[name] != parameter.default:
             raise ValueError(
                 f"{name}={given[name]!r} has no effect on retrieval, whose pixels PGD attacks on the margin "
                 "of the captions: leave it out"

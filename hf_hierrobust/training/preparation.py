@@ -115,7 +115,7 @@ def evaluator_for(
         levels,
         attacks,
         search=torch.bfloat16 if args.bf16 else None,
-        seed=args.seed + args.process_index,
+        seed=args.seed,  # batches carry their number over all processes
         tree=None if forest is None or len(levels) == 1 else forest.trees[0],
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..attacks import NanError, TextAttack, TrainingAttack
@@ -35,6 +35,7 @@ from .step import RobustStep
 from .term_means import TermMeans
 from .tracking import tracking_callbacks
 from .views import BatchViews
+from .wrapping import check_averaged, to_prepare
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -216,6 +217,9 @@ class RobustCLIPTrainer(CheckpointHooks):
         self._begun = False
         if self.start.is_finished(self.args.max_steps):
             return self._restore(self.start.checkpoint)
+        self.model_wrapped = to_prepare(self.model, self.model_wrapped)
+        # Trainer seeds when it is made: what came between, and other trainers, must not show.
+        (enable_full_determinism if self.args.full_determinism else set_seed)(self.args.seed)
         with fast_kernels(self.model, torch.bfloat16 if self.args.bf16 else None):
             self.calibrate()
             self.reader.warn_of_long(getattr(self.train_dataset, "captions", None))
@@ -254,7 +258,9 @@ class RobustCLIPTrainer(CheckpointHooks):
 
         Raises:
             NonFiniteLossError: a term is NaN or infinite; nothing was stepped with it.
+            NotAveragedError: see `check_averaged`.
         """
+        check_averaged(model, self.args.world_size)
         try:
             batch = self.reader.read(inputs, self._starts)
             terms, outputs = self.step.terms(model, batch, self._starts)

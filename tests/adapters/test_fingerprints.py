@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hf_hierrobust.adapters.fingerprints import content_hash, fingerprints, tensor_digest, weights_hash
+from hf_hierrobust.adapters.fingerprints import fingerprints, weights_hash
+from hf_hierrobust.classifiers.behind import weights_behind
+from hf_hierrobust.digests import digest_of, plain, tensor_digest
 
 
 def rows_permuted(net):
@@ -45,7 +48,9 @@ class Head(nn.Module):
         self.register_buffer("gain", torch.randn(3, generator=generator))
 
 
-@pytest.mark.parametrize("hash_of", [weights_hash, content_hash, lambda net: fingerprints(net.state_dict())])
+@pytest.mark.parametrize(
+    "hash_of", [weights_hash, weights_behind, lambda net: fingerprints(net.state_dict())]
+)
 @pytest.mark.parametrize(
     "change", [rows_permuted, columns_swapped, one_bit, tensors_exchanged, reshaped, as_integers]
 )
@@ -72,3 +77,11 @@ def test_tensors_of_every_kind_have_a_digest():
     assert len(set(found.values())) == len(found)
     assert tensor_digest(values.T.contiguous()) == found["transposed"]
     assert tensor_digest(values.to_sparse()) == found["values"]
+
+
+def test_json_of_arrays_and_sets_loses_nothing():
+    numbers = np.arange(5000.0)
+    swapped = numbers.copy()
+    swapped[[2000, 2001]] = swapped[[2001, 2000]]
+    assert digest_of({"a": numbers}) != digest_of({"a": swapped})
+    assert plain({"b", "a", "c"}) == ["a", "b", "c"]

@@ -270,6 +270,7 @@ def test_describe_names_all_constants():
         return cross_entropy(logits, labels)
 
     facts = attack(step_size=1 / 255, restarts=2, loss=worst).describe()
+    assert len(facts.pop("loss_code")) == 16  # of the function itself, whatever its name
     assert facts == {
         "name": "pgd",
         "norm": "linf",

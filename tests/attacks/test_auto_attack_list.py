@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hf_hierrobust.attacks import (
     APGD,
     ATTACKS,
     FAB,
+    PGD,
     AutoAttack,
     Square,
     TargetedAPGD,
@@ -45,11 +48,39 @@ class TestList:
             (["squares"], {}, "unknown attack 'squares'.*did you mean 'square'"),
             ([], {}, "attacks is empty"),
             (None, {"eps": "8"}, "did you mean 8/255"),
+            ([PGD(eps="8/255"), PGD(eps=0.5, norm="l2")], {}, "need one budget.*0.5.*8/255"),
+            ([PGD(eps="8/255"), PGD(eps="8/255", space="model")], {}, "need one budget.*model.*native"),
+            ([PGD(eps="8/255"), "square"], {}, "need one budget, got .*1/255.*8/255.*give eps"),
+            ([PGD(norm="l2", eps=0.5), "square"], {"eps": 0.5}, "need one budget.*give eps, norm or space"),
         ],
     )
     def test_what_makes_no_list_is_refused(self, attacks, options, words):
         with pytest.raises((ValueError, TypeError), match=words):
             AutoAttack(attacks, **options)
+
+    def test_instances_keep_their_budget_where_none_is_given(self):
+        mine = [PGD(eps=0.5, norm="l2", space="model"), PGD(eps=0.5, norm="l2", space="model", loss="margin")]
+        assert list(AutoAttack(mine)) == mine
+        (large,) = AutoAttack(mine[:1], eps=2)
+        assert (large.eps, large.norm, large.space) == (2, "l2", "model")
+        copied = copy.deepcopy(AutoAttack(mine, seed=3))
+        assert list(copied) == mine and copied.seed == 3
+        assert [a.threat.eps for a in AutoAttack("apgd-ce, square")] == [1 / 255] * 2
+
+    def test_zero_gradients_are_a_share_of_all_attacked_images(self):
+        """The one of eight images that the first attack leaves has no gradient at all."""
+
+        def net(x):
+            z = (x.mean((1, 2, 3)) - 0.5).clamp(max=0.3)
+            return torch.stack([-z, z], 1)
+
+        pixels = torch.full((8, 3, 2, 2), 0.51)
+        pixels[0] = 0.9
+        labels = torch.ones(8, dtype=torch.long)
+        attack = AutoAttack([PGD(num_steps=1, random_start="zero", loss=loss) for loss in ("ce", "margin")])
+        result = AutoAttack(attack, eps=0.05)(net, pixels, labels)
+        assert result.robust_correct.tolist() == [True] + [False] * 7
+        assert result.zero_gradient == pytest.approx(1 / 8)
 
     def test_names_in_one_text_and_any_whole_seed(self):
         attack = AutoAttack("apgd-ce, square", seed=np.int64(3))

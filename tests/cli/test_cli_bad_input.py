@@ -49,7 +49,7 @@ def refused(command, capsys):
         ({"eval_attack_args": '{"num_steps": 3}', "eval_num_steps": 2}, "both set num_steps: give it once"),
         ({"eval_num_steps": "0"}, "eval_num_steps=0 must be an integer, at least 1"),
         ({"max_train_samples": "0"}, "max_train_samples=0 must be an integer, at least 1"),
-        ({"skip_train_samples": "-1"}, "skip_train_samples=-1 must be a number, at least 0"),
+        ({"skip_train_samples": "-1"}, "skip_train_samples=-1 must be an integer, at least 0"),
         ({"skip_train_samples": "32"}, "skip_train_samples=32 leaves none of 32 training images"),
         ({"robust_eval_samples": "0"}, "robust_eval_samples=0 must be an integer, at least 1"),
         ({"attack_args": '{"random_start": "normal"}'}, "random_start='normal' is unknown"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from example_records import make_record
 
-from hf_hierrobust.attacks import PGD, AutoAttack
+from hf_hierrobust.attacks import PGD, AutoAttack, Cost
 from hf_hierrobust.evaluation import Outcome, attack_classifier
 from hf_hierrobust.evaluation.doubts import HONEST, Look, checks, masking, per_class
+from hf_hierrobust.reports.masking import masking_sentence
 
 EPS = 8 / 255
 
@@ -78,6 +80,16 @@ def test_small_differences_between_attacks_are_none():
     found = checks(outcome, PAIR)
     assert found["robust_after_ce"] == 0.30 and found["robust_after_margin"] == 0.26
     assert found["masking"] == "none seen" and found["zero_gradient_fraction"] == 0
+
+
+def test_zero_gradients_are_counted_among_all_images():
+    """A later attack saw one survivor of 200, without any gradient: that is no share of 100 %."""
+    clean, robust = torch.ones(200, dtype=torch.bool), torch.zeros(200, dtype=torch.bool)
+    robust[0] = True
+    outcome = Outcome(clean, robust, (1 / 200, 1 / 200), (1.0, 1 / 200), (0.0, 1.0), Cost(), 1.0)
+    found = checks(outcome, PAIR)
+    assert found["zero_gradient_fraction"] == 1 / 200 and found["masking"] == "none seen"
+    assert "on at most 0.5 % of the images" in masking_sentence([make_record(checks=found)])
 
 
 STANDARD = AutoAttack(eps=EPS)

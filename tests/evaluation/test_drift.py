@@ -10,6 +10,7 @@ from transformers import CLIPVisionModel
 from hf_hierrobust.evaluation.drift import patch_tokens, token_drift
 from hf_hierrobust.evaluation.records import RobustnessRecord
 from hf_hierrobust.modeling import PixelPipeline, load_robust_model
+from hf_hierrobust.reports.drift import drift_sentences
 from hf_hierrobust.runs.evaluate import evaluate
 from hf_hierrobust.threat import ThreatModel
 
@@ -136,3 +137,10 @@ def test_it_survives_the_file_and_stands_on_the_card():
         )
     )
     assert "0.930 on clean images and 0.810 under attack at linf 4/255" in card and "LLaVA" in card
+
+
+def test_every_model_and_set_that_tells_drift_is_told():
+    one, other = make_record(drift=DRIFT), make_record(drift=DRIFT | {"clean": 0.9}, dataset="dtd")
+    assert len(drift_sentences([one, one])) == 1 and " of " not in drift_sentences([one])[0].split(")")[-1]
+    first, second = drift_sentences([one, other])
+    assert first.endswith(", of uoft-cs/cifar10") and second.startswith("0.900") and "of dtd" in second

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from calibrated_clip import TREE
+from example_records import make_record
 from tiny_data import CLASSES, make_images
 
 from hf_hierrobust.classifiers import level_classifiers
@@ -228,3 +229,18 @@ def test_a_base_difference_is_paired(clip, records):
         compare(record, others)
     with pytest.raises(ValueError, match="has no flags"):
         compare(record, replace(fewer, flags=None))
+
+
+def test_a_base_behind_another_defence_or_with_another_seed_is_no_match():
+    measured = dict.fromkeys(("undefended_clean", "undefended_robust", "blind_robust"), 0.5)
+    defence = {"name": "ttc", "threshold": 0.2, "eot": 10, "adaptive_robust": 0.5} | measured
+    found = make_record(base=None, defence=defence)
+    for changed in ({"threshold": 0.05}, {"eot": 50}):
+        assert with_base([found], [replace(found, defence=defence | changed)])[0].base is None
+    (merged,) = with_base([found], [replace(found, defence=defence | {"adaptive_robust": 0.45})])
+    assert merged.base["robust_accuracy"] == 0.41
+    seeds = [make_record(base=None, seed=seed, robust_accuracy=seed / 10, intervals={}) for seed in (1, 2, 3)]
+    for record, base in zip(with_base(seeds, seeds[::-1]), seeds):
+        assert record.base["robust_accuracy"] == base.robust_accuracy
+    assert with_base([make_record(base=None)], seeds)[0].base is None
+    assert with_base([make_record(base=None)], seeds[:1])[0].base["robust_accuracy"] == 0.1

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
+import torch
 from tiny_data import CLASSES, make_images
 
 from hf_hierrobust.attacks import ATTACKS, PGD, Attack, AutoAttack
 from hf_hierrobust.data import ClassSet
-from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, build_attacks
+from hf_hierrobust.evaluation import AttackPlan, EvaluationSet, attack_classifier, build_attacks
 from hf_hierrobust.evaluation.plan import attack_labels, describe_attacks
 
 
@@ -64,6 +65,19 @@ def test_a_list_of_attacks_is_taken_as_it_is():
     mine = AutoAttack(["square", "apgd-ce"], eps="2/255")
     assert build_attacks(mine) == tuple(mine)
     assert [a.eps for a in build_attacks(mine, eps="1/255")] == [1 / 255] * 2
+
+
+def test_a_seed_that_the_evaluations_own_would_replace_is_refused():
+    """Every one of these draws random starts from the seed that records state."""
+    mine = AutoAttack(["apgd-ce"], eps="2/255", seed=0)
+    for take in (
+        build_attacks,
+        AttackPlan.of,
+        lambda attacks: AttackPlan(budgets=(attacks,)),
+        lambda attacks: attack_classifier(torch.nn.Identity(), [], attacks),
+    ):
+        with pytest.raises(ValueError, match=r"AutoAttack\(seed=0\) has no effect here: .* leave it out"):
+            take(mine)
 
 
 def test_budgets_and_options_reach_named_attacks():

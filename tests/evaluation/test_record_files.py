@@ -101,3 +101,41 @@ def test_what_a_folder_stands_for(tmp_path):
     for path, says in ((tmp_path / "empty", "holds no results.json"), (tmp_path / "gone", "is no file")):
         with pytest.raises(FileNotFoundError, match=says):
             find_record_files(path)
+
+
+def merged(tmp_path, *records):
+    for place, one in enumerate(records):
+        save_records(tmp_path / f"{place}.jsonl", [one])
+    return merge_records([read_records(tmp_path / f"{place}.jsonl") for place in range(len(records))])
+
+
+def defended(blind: float, created: str, robust=0.3, **constants):
+    defence = {"name": "ttc", "eps": 4 / 255, "threshold": 0.2, "eot": 10} | constants
+    defence |= {"undefended_clean": 0.6, "undefended_robust": 0.3, "adaptive_robust": 0.4}
+    defence["blind_robust"] = blind
+    return make_record(base=None, defence=defence, robust_accuracy=robust, created=created)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_defended_measurement_is_one_by_its_constants_alone(tmp_path, turn):
+    old, new = defended(0.45, "2026-01-01", robust=0.2), defended(0.35, "2026-03-01")
+    found, notes = merged(tmp_path, *[old, new][::turn])
+    assert found == [new] and "cosine + ttc" in notes[0] and "the newer one counts" in notes[0]
+    same = defended(0.35, "2026-01-01")  # as robust, but what was measured of the defence is not the same
+    assert "(defence)" in merged(tmp_path, *[replace(same, defence=old.defence), new][::turn])[1][0]
+    for other in ({"threshold": 0.05}, {"eot": 50}):
+        both = [new, defended(0.45, "2026-01-01", **other)][::turn]
+        assert merged(tmp_path, *both) == (both, [])
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_of_equal_records_the_one_that_says_most_is_kept(tmp_path, turn):
+    """A base beside a record is a row of the leaderboard."""
+    full = make_record(created="2026-01-01", tree="trees/a", tree_hash="e" * 16)
+    counted = full.sample_ids | {"shared_with_training": 3}
+    bare = replace(full, base=None, created="2026-02-01", tree="a", sample_ids=counted)
+    found, notes = merged(tmp_path, *[full, bare][::turn])
+    assert found == [full] and "count once" in notes[0]
+    other = replace(full, base=full.base | {"robust_accuracy": 0.1, "intervals": {}}, created="2026-03-01")
+    found, notes = merged(tmp_path, *[full, other][::turn])
+    assert found == [other] and "other results (base)" in notes[0]

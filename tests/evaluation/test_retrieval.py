@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoProcessor, CLIPModel
 
+from hf_hierrobust.attacks import EmbeddingPGD
 from hf_hierrobust.cli.main import main
 from hf_hierrobust.data.captions import captioned_images
 from hf_hierrobust.evaluation.retrieval import Pairs, attack_pixels, ranks, recalls
@@ -177,6 +178,37 @@ def test_real_photos_with_captions_made_of_what_is_known_of_them(shared_dir, tmp
         assert joint.recalls[way]["1"] <= image.recalls[way]["1"] < clean.recalls[way]["1"] - 0.2
         assert text.recalls[way]["1"] < clean.recalls[way]["1"]
     assert text.text_attack["name"] == "gradient" and image.attack["space"] == "native"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_steps": 0}, "num_steps=0 must be an integer, at least 1"),
+        ({"num_steps": -5}, "num_steps=-5 must be"),
+        ({"num_steps": "20"}, "num_steps='20' must be"),
+        ({"num_steps": True}, "num_steps=True must be"),
+        ({"step_size": 0}, "step_size"),
+        ({"step_size": "8"}, "step_size='8'.*8/255"),
+        ({"seed": 0.5}, "seed=0.5 must be a whole number"),
+        ({"seed": None}, "seed=None must be a whole number"),
+        ({"batch_size": None}, "batch_size=None must be an integer"),
+        ({"num_samples": 0}, "num_samples=0 must be"),
+        ({"eps": []}, "eps is empty"),
+        ({"eps": "4/255, 4/255"}, "the budget linf:4/255 is there twice"),
+        ({"eps": "-1/255"}, "eps"),
+        ({"text_attack": EmbeddingPGD(), "text_attack_args": {"num_steps": 3}}, "no text_attack that takes"),
+        ({"eot": 0}, "eot=0 has no effect on retrieval"),
+    ],
+)
+def test_wrong_options_are_found_before_anything_is_read(options, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate("no/model", "no/data", retrieval=True, **options)
+
+
+def test_any_whole_seed_is_one_of_retrieval_too(captioned, tiny_clip_dir):
+    options = {"retrieval": True, "num_steps": 1, "text_attack": "embedding"}
+    found = evaluate(tiny_clip_dir, captioned, num_samples=4, seed=-1, **options)
+    assert {record.seed for record in found} == {-1}
 
 
 def test_what_does_not_fit_is_refused(captioned, tiny_clip_dir, tiny_images, monkeypatch):

@@ -67,3 +67,21 @@ def test_given_levels_stay_and_only_the_new_ones_are_placed():
 def test_levels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"gap_margin=0.2 .*3 levels.*norm 0.5"):
         place_levels(torch.ones(7), LEVELS, EDGES, leaf_norm=0.5, margin=0.2)
+
+
+def test_a_level_without_a_node_takes_the_scale_below_and_the_next_is_placed_from_there():
+    levels = torch.tensor([0, 0, 0, 0, 2, 2])
+    edges = [(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))]
+    scales = place_levels(torch.full((6,), 2.0), levels, edges, leaf_norm=0.5, margin=0.1)
+    assert torch.allclose(2.0 * scales, torch.tensor([0.5, 0.5, 0.4], dtype=torch.float64))
+    further = place_levels(torch.ones(6), levels, edges, 0.5, 0.1, scales=torch.tensor([0.5]))
+    assert torch.allclose(further, torch.tensor([0.5, 0.5, 0.4], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_norms_without_a_median_are_refused_with_their_level(value, level):
+    norms = torch.ones(7)
+    norms[level == LEVELS] = value
+    with pytest.raises(ValueError, match=f"level {level} cannot be placed: the median norm .* is {value:g}"):
+        place_levels(norms, LEVELS, EDGES, leaf_norm=0.5, margin=0.1)

@@ -133,6 +133,16 @@ def test_calibrate_to_a_tangent_norm():
     assert head.log_image_scale.requires_grad
 
 
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_calibrate_refuses_embeddings_without_a_median_norm(value):
+    head, texts = HierHead(DIM), features(4, 1, 1.0)
+    with pytest.raises(ValueError, match=f"images' embeddings is {value:g}"):
+        head.calibrate(torch.full((8, DIM), value), texts, torch.arange(8) % 4, 100.0)
+    with pytest.raises(ValueError, match="level 0 cannot be placed"):
+        head.calibrate(features(8, 0, 1.0), torch.full((4, DIM), value), torch.arange(8) % 4, 100.0)
+    assert not head.calibrated
+
+
 def test_logits_are_scaled_negative_distances(head):
     images, texts = (head.lift(head.image_tangent(features(n, n, 2.0))) for n in (6, 3))
     logits = head.logits(images, texts)

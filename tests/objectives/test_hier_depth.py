@@ -13,7 +13,7 @@ from tiny_runs import make_trainer
 from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.modeling.hier_head import HierHead
-from hf_hierrobust.objectives import HierRobust, Targets, TextNodes
+from hf_hierrobust.objectives import Composite, HierRobust, Targets, TextNodes
 from hf_hierrobust.objectives.hierarchical import text_edges
 
 
@@ -151,6 +151,38 @@ def test_scales_survive_a_checkpoint_and_a_deeper_tree_adds_its_own(tiny_clip_di
     norms = norms_of(again.model, again.step.views.text.states, again.objective.text_levels)
     levels = again.objective.text_levels
     assert float(norms[levels == 2].median()) <= float(norms[levels == 1].median()) - 0.02 + 1e-5
+
+
+def test_one_scale_for_all_levels_is_refused_where_the_head_has_one_a_level(
+    tiny_clip_dir, tmp_path, deep_tree
+):
+    trainer, _ = trained(tiny_clip_dir, tmp_path / "a", deep_tree, steps=1)
+    trainer.save_model()
+    for objective in (
+        HierRobust(level_scales=False),
+        Composite(members={"hier_robust": {"level_scales": False}, "fare": {}}),
+    ):
+        again = make_trainer(tmp_path / "a", tmp_path / "b", tree=deep_tree, objective=objective)
+        with pytest.raises(ValueError, match=r"level_scales=False .* head has 3, one a level"):
+            again.train()
+
+
+def test_a_level_made_of_classes_only_trains(tiny_clip_dir, tmp_path):
+    """Padded classes stand there, and have the scale of classes."""
+    first, second, third, last = TINY_CLASSES
+    paths = {first: [first, "animal"], second: [first, "animal"]} | {c: [c, "plant"] for c in (third, last)}
+    trainer, norms = trained(tiny_clip_dir, tmp_path, LabelTree.from_paths(paths, name="t"), steps=1)
+    head, depths = trainer.model.hier_head, trainer.objective.text_levels
+    assert head.text_levels == 3 and bool(head.log_text_scale.isfinite().all())
+    assert float(norms[depths == 2].max()) < float(norms[depths == 0].median())
+
+
+def test_levels_that_cannot_be_placed_are_refused_with_tree_and_level(tiny_clip_dir, tmp_path, deep_tree):
+    trainer = make_trainer(tiny_clip_dir, tmp_path, tree=deep_tree, objective=HierRobust())
+    with torch.no_grad():
+        trainer.model.text_projection.weight.zero_()
+    with pytest.raises(ValueError, match="tree 'deep': level 0 cannot be placed"):
+        trainer.calibrate()
 
 
 def _paths(tree):

@@ -79,3 +79,11 @@ def test_kind33_an_axis_that_does_not_start_at_0_says_so():
     near = [{"step": step, "loss": float(step)} for step in (1, 2, 3)]
     (axes,) = plot_curves(near).axes
     assert axes.get_ylim()[0] <= 0.9 and ("starts" in axes.get_ylabel()) == (axes.get_ylim()[0] > 0)
+
+
+def test_curves_of_one_short_name_are_both_drawn():
+    terms = ["a_term_with_a_name_that_is_long_1", "a_term_with_a_name_that_is_long_2"]
+    scores = ["eval_level1_clean_accuracy", "eval_superclass_clean_accuracy"]
+    log = [{"step": 1, **dict.fromkeys(terms, 1.0)}, {"step": 1, **dict.fromkeys(scores, 0.5)}]
+    losses, accuracies = plot_curves(log).axes
+    assert list(lines_of(losses)) == terms and list(lines_of(accuracies)) == scores

@@ -134,3 +134,11 @@ def test_one_record_a_level_of_the_first_set_at_the_largest_budget():
         (1, "4/255", "uoft-cs/cifar10"),
     ]
     assert depth_records([make_record()]) == [] and depth_table([make_record()]) == ""
+
+
+@pytest.mark.parametrize(
+    "other", [{"attack": PGD | {"loss": "margin"}}, {"seed": 1}, {"model_hash": "b"}, {"split": "train"}]
+)
+def test_levels_of_another_measurement_do_not_stand_between(other):
+    chosen = depth_records([depth_record(1), depth_record(0, **other), depth_record(2)])
+    assert [record.level for record in chosen] == [1, 2]

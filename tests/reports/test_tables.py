@@ -78,3 +78,13 @@ def test_table_marks_a_missing_base():
         records_table([])
     with pytest.raises(ValueError, match="interval='sd'"):
         records_table([make_record()], interval="sd")
+
+
+def test_defences_with_other_constants_are_told_apart():
+    measured = dict.fromkeys(("undefended_clean", "undefended_robust", "blind_robust"), 0.5)
+    one = {"name": "ttc", "threshold": 0.2, "eot": 10, "adaptive_robust": 0.5} | measured
+    other = one | {"threshold": 0.05, "adaptive_robust": 0.45}
+    both = [make_record(base=None, defence=defence) for defence in (one, other, None)]
+    text = records_table(both)
+    assert "cosine + ttc, threshold 0.2 |" in text and "cosine + ttc, threshold 0.05 |" in text
+    assert "threshold" not in records_table([both[0], both[2]])

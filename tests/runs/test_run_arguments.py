@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from hf_hierrobust.runs.arguments import RunArguments
+from hf_hierrobust.runs.attack_image import attack_image
+from hf_hierrobust.runs.evaluate import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,3 +50,18 @@ def test_arguments_of_a_run_need_no_torch():
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("options", [{"drift_samples": 0.5}, {"skip_train_samples": 1.5}])
+def test_counts_are_whole_also_where_nothing_is_one(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}=.* must be an integer, at least 0"):
+        RunArguments(model_name_or_path="some/clip", dataset_name="some/data", **options)
+
+
+@pytest.mark.parametrize("name", ["seed", "batch_size"])
+def test_an_evaluation_needs_a_seed_and_a_batch_size(name):
+    with pytest.raises(ValueError, match=f"{name}=None must be"):
+        evaluate("no/model", "no/data", **{name: None})
+    with pytest.raises(ValueError, match=r"seed=0\.5 must be a whole number"):
+        attack_image("no/model", "no.png", seed=0.5)

@@ -32,6 +32,7 @@ RUNS = {
         "objective_args": {"sync_midpoints": True},
     },
     "captions of a stream": {"objective": "advflyp", "attack_args": STILL, "learning_rate": 0.1},
+    "measured before": {"objective": "tecoa", "attack_args": STILL, "learning_rate": 0.1},
 }
 
 
@@ -56,6 +57,9 @@ def run(name: str, clip_dir: str, output_dir: Path, processes: int):
         eps="4/255",
         **options,
     )
+    if name == "measured before":
+        trainer.evaluate()
+        trainer.predict(trainer.eval_dataset)
     trainer.train()
     return trainer, trainer.evaluate()
 

@@ -10,8 +10,10 @@ from transformers import AutoTokenizer
 
 from hf_hierrobust.attacks import NanError
 from hf_hierrobust.data import PixelDataset
+from hf_hierrobust.evaluation import Shards, run_jobs
 from hf_hierrobust.hierarchy import Forest
 from hf_hierrobust.modeling import encode_prompts
+from hf_hierrobust.training import RobustTrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,27 @@ def test_the_attack_makes_a_difference_and_repeats(evaluated):
         key = f"eval_{level}_robust_accuracy"
         assert first[key] == second[key]
     assert first["eval_leaf_robust_accuracy"] < first["eval_leaf_clean_accuracy"]
+
+
+def test_random_starts_are_those_of_one_process(tiny_clip_dir, tmp_path, evaluation, monkeypatch):
+    """A process takes every other batch, under the number that one process would have given it."""
+    seeds = []
+
+    def note(jobs, batches, device, seed):
+        seeds.append(seed)
+        return run_jobs(jobs, batches, device=device, seed=seed)
+
+    monkeypatch.setattr("hf_hierrobust.training.evaluator.run_jobs", note)
+    options = {"evaluation": evaluation, "per_device_eval_batch_size": 8, "robust_eval_steps": 1}
+    make_trainer(tiny_clip_dir, tmp_path, **options).evaluate()
+    one_process = seeds.copy()
+    monkeypatch.setattr(RobustTrainingArguments, "process_index", 1)
+    second = make_trainer(tiny_clip_dir, tmp_path, **options).evaluator
+    monkeypatch.setattr("hf_hierrobust.training.evaluator.Shards.joined", lambda: Shards(1, 2))
+    second.refresh()
+    seeds.clear()
+    second.flags(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
+    assert seeds == one_process[1:2] and len(one_process) == 3
 
 
 def test_robust_eval_samples_are_stratified_by_class(tiny_clip_dir, tmp_path, evaluation):

@@ -49,15 +49,16 @@ class AutoAttack(tuple[Attack, ...]):
     Args:
         attacks: of version ``"custom"``: names of `MEMBERS` or of registered attacks, and instances; or names
             in one text, separated by commas.
-        eps, norm, space: the budget of all of them, see `PixelAttack`.
+        eps, norm, space: the budget of all of them, of instances too where it is given; None leaves the
+            attacks' own, for names the defaults of `PixelAttack`.
         version: ``"standard"``, ``"plus"`` (more restarts, and the untargeted attacks too; its `FAB` costs K
             backward passes a step), ``"rand"`` for networks that draw random numbers (20 gradients averaged),
             or ``"custom"``.
         seed: every attack starts from it, as in the official code; None draws from the generator of the call.
 
     Raises:
-        ValueError: an unknown version or attack, a named version with a list, ``"custom"`` without one, or a
-            seed that is no whole number.
+        ValueError: an unknown version or attack, a named version with a list, ``"custom"`` without one,
+            attacks of different budgets, or a seed that is no whole number.
         TypeError: a list of anything else.
     """
 
@@ -68,9 +69,9 @@ class AutoAttack(tuple[Attack, ...]):
         cls,
         attacks: str | Sequence[str | Attack] | None = None,
         *,
-        eps: float | str = 1 / 255,
-        norm: Norm = "linf",
-        space: Space = "native",
+        eps: float | str | None = None,
+        norm: Norm | None = None,
+        space: Space | None = None,
         version: str | None = None,
         seed: int | None = None,
     ):
@@ -84,10 +85,12 @@ class AutoAttack(tuple[Attack, ...]):
             rule = "needs attacks" if attacks is None else "has its own attacks: leave these out"
             raise ValueError(f"version={version!r} {rule}")
         budget = {"eps": eps, "norm": norm, "space": space}
+        budget = {name: value for name, value in budget.items() if value is not None}
         parts = VERSIONS[version] if attacks is None else attacks
         self = super().__new__(cls, [_member(part, budget) for part in parts])
         if not self:
             raise ValueError("attacks is empty: give at least one")
+        check_one_budget(self)
         self.version, self.seed = version, seed
         return self
 
@@ -105,7 +108,8 @@ class AutoAttack(tuple[Attack, ...]):
 
         Returns:
             The worst case: ``adversarial`` is the first point that fooled, or the last attack's; the zero
-            gradients are the largest share that an attack saw; the cost is per image that was right.
+            gradients are the most that an attack saw, as a share of the images that were right when clean;
+            the cost is per such image.
         """
         result = None
         for attack in self:
@@ -126,7 +130,7 @@ class AutoAttack(tuple[Attack, ...]):
             result = result._replace(
                 adversarial=result.adversarial.index_copy(0, rows, later.adversarial),
                 robust_correct=result.robust_correct.index_copy(0, rows, later.robust_correct),
-                zero_gradient=max(result.zero_gradient, later.zero_gradient),
+                zero_gradient=max(result.zero_gradient, share * later.zero_gradient),
                 cost=Cost(*(a + share * b for a, b in zip(result.cost, later.cost))),
             )
         return result
@@ -134,6 +138,18 @@ class AutoAttack(tuple[Attack, ...]):
     def describe(self) -> dict:
         """The version and the constants of its attacks, for records."""
         return {"name": f"autoattack-{self.version}", "attacks": [attack.describe() for attack in self]}
+
+
+def check_one_budget(attacks: Sequence[Attack]) -> None:
+    """Refuse attacks of different norms, radii or spaces, whose worst case belongs to no threat model.
+
+    Raises:
+        ValueError: names them.
+    """
+    threats = {attack.threat for attack in attacks}
+    if len(threats) > 1:
+        found = sorted(f"{threat} ({threat.space})" for threat in threats)
+        raise ValueError(f"attacks in a row need one budget, got {found}: give eps, norm or space to all")
 
 
 def _member(part: str | Attack | Member, budget: dict) -> Attack:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...classifiers.freezing import frozen
 from ...naming import public_name
 from ...registry import Registry
+from ..base import named_functions
 from .encoder import TextEncoder
 from .scores import LabelFreeScore, TextScore
 
@@ -120,11 +121,9 @@ class TextAttack:
         """The attack's constants, for records and cards: of a local path only the last part."""
         constants = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name, value in constants.items():
-            if callable(value):
-                constants[name] = getattr(value, "__name__", type(value).__name__)
-            elif isinstance(value, (str, Path)):
+            if isinstance(value, (str, Path)):
                 constants[name] = public_name(str(value))
-        return {"name": self.name, **constants}
+        return named_functions({"name": self.name, **constants})
 
 
 def _checked(score: TextScore) -> TextScore:
