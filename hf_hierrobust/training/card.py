@@ -30,6 +30,7 @@ class TrainingFacts:
         recipe: as in ``config.hier_robust``.
         threat: of the training attack; None trained on clean images.
         trained: parameters by group.
+        parts: "adapter" and "visual_prompt" of the model as it is, where it has them; see its ``facts``.
         trees: those that the objective used.
         images: number of training images, or "stream".
         batch_size: images an optimiser step, over all processes.
@@ -44,6 +45,7 @@ class TrainingFacts:
     recipe: Mapping
     threat: ThreatModel | None
     trained: Mapping[str, int]
+    parts: Mapping[str, Mapping]
     trees: Sequence[LabelTree]
     images: int | str
     batch_size: int
@@ -107,7 +109,7 @@ def card_facts(
         "seed": args.seed,
         "training_images": facts.images,
         "template": args.template,
-        **_adapter_options(args),
+        **_adapter_options(args, facts.parts),
         **{f"objective.{key}": value for key, value in facts.recipe["objective_args"].items()},
         **{f"attack.{key}": value for key, value in (facts.recipe["attack"] or {}).items()},
         **{f"text_attack.{key}": value for key, value in facts.recipe.get("text_attack", {}).items()},
@@ -135,7 +137,7 @@ def card_facts(
         versions=environment_versions() | ({"commit": commit} if (commit := source_commit()) else {}),
         trained_parameters=facts.trained,
         trees=[_tree_facts(tree) for tree in facts.trees],
-        visual_prompt=_has_visual_prompt(args),
+        visual_prompt="visual_prompt" in facts.parts,
         records=records,
         figures=figures,
         warnings=[*more.pop("warnings", ()), *map(_change_sentence, facts.changes)],
@@ -212,19 +214,16 @@ def _optimizer_options(args: RobustTrainingArguments) -> dict:
     return found
 
 
-def _adapter_options(args: RobustTrainingArguments) -> dict:
-    """LoRA and visual prompts, where they were trained."""
+def _adapter_options(args: RobustTrainingArguments, parts: Mapping[str, Mapping]) -> dict:
+    """LoRA and visual prompts that the model has, of whatever training they came."""
     found = {}
-    if args.lora_r is not None:
-        names = ("lora_r", "lora_alpha", "lora_dropout", "lora_towers")
-        found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if _has_visual_prompt(args):
-        found |= {name: getattr(args, name) for name in ("visual_prompt_tokens", "visual_prompt_border")}
-    return found
-
-
-def _has_visual_prompt(args: RobustTrainingArguments) -> bool:
-    return args.visual_prompt_tokens > 0 or args.visual_prompt_border > 0
+    if adapter := parts.get("adapter"):
+        found = {"lora_r": adapter.get("r"), "lora_towers": args.lora_towers}
+        found |= {name: adapter.get(name) for name in ("lora_alpha", "lora_dropout")}
+        found["adapter"] = None if adapter["peft_type"] == "LORA" else adapter["peft_type"]
+    if prompt := parts.get("visual_prompt"):
+        found |= {f"visual_prompt_{name}": prompt[name] for name in ("tokens", "border")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _plain(value) -> str:

@@ -189,6 +189,7 @@ class RobustCLIPTrainer(CheckpointHooks):
             recipe=self.recipe(),
             threat=None if self.attack is None else self.attack.threat,
             trained=self.trained,
+            parts={k: v for k, v in self.model.facts().items() if k in ("adapter", "visual_prompt")},
             trees=tuple(self.forest) if uses_tree and self.forest is not None else (),
             images=len(data) if hasattr(data, "__len__") else "stream",
             # Not the argument's: auto_find_batch_size may have found a smaller one.

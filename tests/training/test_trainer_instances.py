@@ -24,6 +24,7 @@ from tiny_runs import (
 from hf_hierrobust.attacks import Perturbation, TrainingPGD, UniversalHierarchicalAttack
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.hierarchy import Forest, LabelTree
+from hf_hierrobust.hub import render_card
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.objectives import HierRobust, Objective, TeCoA
 from hf_hierrobust.training import NonFiniteLossError
@@ -264,6 +265,22 @@ def test_the_card_states_optimizer_adapters_and_every_tree(tiny_clip_dir, tiny_t
     facts = card_facts(adam.args, adam.facts())
     assert (facts.hyperparameters["adam_beta2"], facts.hyperparameters["lora_r"]) == (0.98, 4)
     assert not facts.visual_prompt and not facts.trees
+
+
+def test_the_card_states_the_parts_that_the_model_has(tiny_clip_dir, tmp_path):
+    """A prompt of the checkpoint that it went on from, an adapter that was handed over."""
+    from peft import LoraConfig
+
+    prompted = make_trainer(tiny_clip_dir, tmp_path, visual_prompt_tokens=3, visual_prompt_border=2)
+    prompted.save_model()
+    facts = make_trainer(str(tmp_path), tmp_path / "on").card()
+    assert facts.visual_prompt and "prompt.safetensors" in render_card(facts)
+    shown = facts.hyperparameters
+    assert (shown["visual_prompt_tokens"], shown["visual_prompt_border"]) == (3, 2)
+    adapter = LoraConfig(r=2, lora_alpha=6, lora_dropout=0.1, target_modules=r"vision_model.*q_proj")
+    adapted = make_trainer(tiny_clip_dir, tmp_path / "b", trainer={"peft_config": adapter})
+    shown = adapted.card().hyperparameters
+    assert (shown["lora_r"], shown["lora_alpha"], shown["lora_dropout"]) == (2, 6, 0.1)
 
 
 def test_kind10_trainers_own_card_options_count_or_are_refused(tiny_clip_dir, tmp_path):
