@@ -51,7 +51,11 @@ ABLATIONS = {
     "cosine": COSINE["objective_args"],
     "cosine-leaf-first": COSINE["objective_args"] | {"level_weights": [1.0, 0.2]},
     "cosine-no-hnsa": COSINE["objective_args"] | {"hnsa": "none"},
-    "cosine-leaf-only": COSINE["objective_args"] | {"level_weights": [1.0, 0.0], "hnsa": "none"},
+    "cosine-leaf-only": {
+        **{name: value for name, value in COSINE["objective_args"].items() if name != "pooling"},
+        "level_weights": [1.0, 0.0],  # nothing is pooled
+        "hnsa": "none",
+    },
     "cosine-frozen-projection": COSINE["objective_args"] | {"train_text_projection": False},
     "small-tangent": {"tangent_norm": 0.45},
     "half-kappa": {"kappa_scale": 0.5},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from numbers import Integral
 
 
@@ -122,6 +123,24 @@ def check_choice(options: object, name: str, choices: Sequence[str]) -> None:
     value = getattr(options, name)
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+def refuse_idle(options: object, idle: Mapping[str, str]) -> None:
+    """Refuse options that differ from their default although nothing reads them.
+
+    Args:
+        options: a dataclass.
+        idle: options without effect beside the others, and the words that say why.
+
+    Raises:
+        ValueError: naming the first that was set.
+    """
+    given = {field.name: field for field in fields(options) if field.init}
+    for name, why in idle.items():
+        value, field = getattr(options, name), given[name]
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if value != default:
+            raise ValueError(f"{name}={value!r} has no effect {why}: leave it out")
 
 
 def _check(options: object, names: Sequence[str], fits: Callable[[object], bool], wanted: str) -> None:

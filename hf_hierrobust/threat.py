@@ -104,6 +104,12 @@ class ThreatModel:
         flat = delta.flatten(1)
         return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
 
+    def outside(self, attacked: Tensor, pixels: Tensor) -> Tensor:
+        """Attacked images that leave the ball around ``pixels``, by more than a rounding, or [0, 1]; (B,)."""
+        flat = attacked.flatten(1)
+        far = self.size(attacked - pixels) > self.eps * (1 + 1e-4) + 1e-6
+        return far | (flat.amin(1) < 0) | (flat.amax(1) > 1)
+
 
 def unit(gradient: Tensor, order: float = 2) -> Tensor:
     """Gradients (B, C, H, W), each image's divided by its norm of this order; a zero gradient stays zero."""

@@ -43,6 +43,7 @@ def main() -> None:
     # two ImageNet classes share the prompt name "missile", two "sunglasses": WordNet's lemmas tell them apart
     counts = Counter(row["clip_name"] for row in imagenet)
     for row in imagenet:
+        row["published"] = row["clip_name"]
         row["clip_name"] = row["clip_name"] if counts[row["clip_name"]] == 1 else row["name"]
     for row in [*imagenet, *cifar100, *cifar10]:
         row["name"] = row["clip_name"]  # Tiny ImageNet keeps the data set's names as keys
@@ -53,7 +54,7 @@ def main() -> None:
         induced_cifar100(cifar100, wordnet, args.clip),
         from_wordnet(cifar10, wordnet, "cifar10", depth=2),
         from_wordnet(tiny, wordnet, "tinyimagenet", depth=5),
-        from_wordnet(imagenet, wordnet, "imagenet", depth=5),
+        replace(from_wordnet(imagenet, wordnet, "imagenet", depth=5), aliases=published_names(imagenet)),
     ]
     for tree in trees:
         path = args.out / f"{tree.name}.json"
@@ -63,6 +64,10 @@ def main() -> None:
 
 def prompt_names(rows: list[dict]) -> dict[str, str]:
     return {row["name"]: row["clip_name"] for row in rows if row["name"] != row["clip_name"]}
+
+
+def published_names(rows: list[dict]) -> dict[str, tuple[str, ...]]:
+    return {row["name"]: (row["published"],) for row in rows if row["name"] != row["published"]}
 
 
 def from_wordnet(rows: list[dict], wordnet: WordNet, name: str, depth: int) -> LabelTree:

@@ -26,6 +26,7 @@ def check_combinations(command: str, args: RunArguments, training: Mapping) -> N
     _check_prompts(args)
     if command == "train":
         _check_objective(training)
+        _check_evaluations(training)
         if args.retrieval:
             raise UsageError("retrieval=True is what evaluate measures: leave it out of train")
     else:
@@ -41,6 +42,24 @@ def check_combinations(command: str, args: RunArguments, training: Mapping) -> N
         )
     if command == "train" and args.dataset_name is None and args.train_file is None:
         raise UsageError(f"no training data: give train_file beside eval_file={args.eval_file!r}")
+
+
+def _check_evaluations(training: Mapping) -> None:
+    """What only the evaluations during a training read; a run measures before and after by other options."""
+    if str(training.get("eval_strategy") or "no") != "no" or training.get("eval_on_start"):
+        return
+    for name in (
+        "robust_eval_samples",
+        "robust_eval_steps",
+        "per_device_eval_batch_size",
+        "eval_accumulation_steps",
+    ):
+        value = training.get(name)
+        if value is not None and value != all_options()[name].default:
+            raise UsageError(
+                f"{name}={value!r} has no effect without eval_strategy or eval_on_start: before and after a "
+                "training eval_samples images are measured, in batches of eval_batch"
+            )
 
 
 def _check_evaluation(args: RunArguments, training: Mapping) -> None:

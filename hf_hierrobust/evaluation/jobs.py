@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, JointAttack, LastIterates, SuperclassTarget
+from ..attacks import Attack, JointAttack, LastIterates, SuperclassTarget, margin
 from ..attacks.text.joint import has_loss
 from ..classifiers import Averaged, parts_of, passes_of, shared_logits
 from ..classifiers.levels import LevelClassifier
@@ -83,7 +83,7 @@ def job_of(plan: AttackPlan, target: Target, key: Key, *, bf16_search: bool) -> 
     elif key.kind == "crafted":
         values["attacks"] = [LastIterates(attack=attack) for attack in attacks]
         judges = judges_of(plan, target, key.index).values()
-        values["probe"] = Predictions([classifier for classifier, _ in judges])
+        values["probe"] = Predictions([classifier for classifier, _ in judges], against=one.classifier)
     elif key.kind == "defended":
         defended = target.defended[key.index]
         search = defended.with_autocast(torch.bfloat16) if bf16_search else defended
@@ -156,13 +156,21 @@ class Predictions:
 
     Args:
         classifiers: pixels -> logits.
+        against: the classifier that is attacked. Its margin is then the last number, and an image that stands
+            keeps the numbers of the attack after which it is largest.
 
     Attributes:
         passes: images passed forward and back so far.
+        ranks: see `Job`.
     """
 
-    def __init__(self, classifiers: Sequence[Callable[[Tensor], Tensor]]):
-        self.classifiers, self.passes = list(classifiers), [0, 0]
+    def __init__(
+        self,
+        classifiers: Sequence[Callable[[Tensor], Tensor]],
+        against: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.ranks, self.passes = against is not None, [0, 0]
+        self.classifiers = [*classifiers, against] if self.ranks else list(classifiers)
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
         before = [passes_of(one) for one in self.classifiers]
@@ -172,4 +180,7 @@ class Predictions:
                 self.passes[place] += passes_of(one)[place] - count
         stems = {parts_of(one).key for one, start in zip(self.classifiers, before) if start is None}
         self.passes[0] += len(stems) * len(pixels)
-        return torch.stack([found.argmax(1) for found in logits], 1)
+        columns = [found.argmax(1) for found in logits]
+        if self.ranks:
+            columns[-1] = margin(logits[-1], labels)
+        return torch.stack([column.double() for column in columns], 1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,9 @@ class Job:
         search: cheaper callable for gradients, such as the same model under bf16.
         title: what a progress bar calls it.
         probe: pixels (B, 3, H, W) and their classes (B,) -> (B, P) numbers, which are noted of every image
-            when clean and as the attacks leave it. It counts as one forward an image, or has ``passes``.
+            when clean and as the attacks leave it. It counts as one forward an image, or has ``passes``. With
+            ``ranks`` an image keeps the numbers of the attack after which the last one is largest, instead of
+            the last attack's.
     """
 
     classifier: Callable[[Tensor], Tensor]
@@ -265,6 +268,8 @@ def _noted(job: Job, stage: Stage, pixels: Tensor, labels: Tensor, rows: Iterabl
         _drawing_from(seed, pixels.device),
     ):
         found = dict(zip(rows, job.probe(pixels, labels).tolist()))
+    if stage.attack > 0 and getattr(job.probe, "ranks", False):
+        found = {row: max(stage.notes[row], new, key=itemgetter(-1)) for row, new in found.items()}
     after = passes_of(job.probe)
     forwards, backwards = (len(pixels), 0) if before is None else (b - a for a, b in zip(before, after))
     return replace(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import ClassSet, ImageView, PixelCollator, as_images, stratified_rows
+from ..digests import digest_of, tensor_digest
 from ..hierarchy import LabelTree
 from ..naming import level_name
 from ..options import check_given
@@ -76,6 +78,12 @@ class EvaluationSet:
     def images(self) -> ImageView:
         """All images, their labels class indices."""
         return as_images(self.dataset, self.class_set, labelled=None, name=self.name)
+
+    @cached_property
+    def images_hash(self) -> str:
+        """Digest of the chosen images as they are, before a model's processor sees them."""
+        images = (self.images[row]["image"] for row in self.rows)
+        return digest_of([tensor_digest(np.asarray(image)) for image in images])
 
     @property
     def rows(self) -> list[int]:

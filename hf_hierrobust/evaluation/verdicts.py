@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
         cost: forwards and backwards per image, the clean forward included.
         seconds: of work, summed over processes and over the starts of an evaluation that was resumed.
         notes: of a job with a probe, its numbers (N, P) on the clean images and on what the last attack that
-            saw them made of them.
+            saw them, or the one that its probe ranks highest, made of them.
         clean_cost, clean_seconds: the part of both that the verdicts on the clean images took.
     """
 

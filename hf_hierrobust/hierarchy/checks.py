@@ -57,6 +57,29 @@ def check_node_names(levels: Sequence[Sequence[str]], display: Mapping[str, str]
         raise TreeError(str(error)) from None
 
 
+def check_aliases(leaves: Sequence[str], aliases: object) -> dict[str, tuple[str, ...]]:
+    """Further names of leaves, each a list of texts.
+
+    Raises:
+        TreeError: no such mapping, a key that is no leaf, or a name that is none.
+    """
+    if not isinstance(aliases, Mapping):
+        raise TreeError(f"aliases must map leaves to lists of further names, got {_short(aliases)}")
+    found, known = {}, set(leaves)
+    for leaf, names in aliases.items():
+        if leaf not in known:
+            raise TreeError(f"aliases name an unknown leaf {leaf!r}{nearest(str(leaf), leaves)}")
+        if not isinstance(names, (list, tuple)):
+            raise TreeError(f"the aliases of {leaf!r} must be a list of names, got {_short(names)}")
+        try:
+            for name in names:
+                check_name(f"an alias of {leaf!r}", name)
+        except ValueError as error:
+            raise TreeError(str(error)) from None
+        found[leaf] = tuple(names)
+    return found
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -14,7 +14,9 @@ __all__ = ["Forest", "as_forest"]
 
 @dataclass(frozen=True)
 class Forest:
-    """Several trees over the same leaves in the same order (HierRobust sums its losses over them, OC-14).
+    """Several trees over the same classes in the same order (HierRobust sums its losses over them, OC-14).
+
+    Their leaves may have different keys: two leaves are one class if a key, prompt name or alias says so.
 
     Raises:
         TreeError: no tree, or a tree whose leaves differ; the message names the first differing class.
@@ -27,19 +29,19 @@ class Forest:
             raise TreeError("a forest needs at least one tree")
         first = self.trees[0]
         for tree in self.trees[1:]:
-            if tree.leaves == first.leaves:
-                continue
-            for mine, other in zip(first.leaves, tree.leaves):
-                if mine != other:
-                    raise TreeError(
-                        f"trees {first.name!r} and {tree.name!r} differ in their leaves, first at {mine!r} "
-                        f"against {other!r}; align both to the class names of the data set"
-                    )
-            longer = max(first, tree, key=lambda t: len(t.leaves))
-            extra = longer.leaves[min(len(first.leaves), len(tree.leaves))]
-            raise TreeError(
-                f"of trees {first.name!r} and {tree.name!r} only {longer.name!r} has the leaf {extra!r}"
-            )
+            place = first.differs_from(tree)
+            if place is not None and place < min(len(first.leaves), len(tree.leaves)):
+                raise TreeError(
+                    f"trees {first.name!r} and {tree.name!r} differ in their leaves, first at "
+                    f"{first.leaves[place]!r} against {tree.leaves[place]!r}; align both to the class names "
+                    "of the data set"
+                )
+            if place is not None:
+                longer = max(first, tree, key=lambda t: len(t.leaves))
+                raise TreeError(
+                    f"of trees {first.name!r} and {tree.name!r} only {longer.name!r} has the leaf "
+                    f"{longer.leaves[place]!r}"
+                )
 
     def __iter__(self) -> Iterator[LabelTree]:
         return iter(self.trees)
@@ -52,7 +54,7 @@ class Forest:
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """Keys of level 0, shared by all trees."""
+        """Keys of level 0 in the first tree."""
         return self.trees[0].leaves
 
     @property

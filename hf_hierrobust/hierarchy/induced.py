@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from .checks import TreeError, normalise
+from .leaf_names import aliases_of, distinct_keys
 from .tree import LabelTree
 from .wordnet import LICENCE, WordNet
 
@@ -35,7 +37,8 @@ def induced_tree(
     make the name unique.
 
     Args:
-        class_names: K names, the keys of the leaves; underscores become blanks in the prompt names.
+        class_names: K names, the keys of the leaves, a repeated one with its number; underscores become
+            blanks in the prompt names.
         text_embeddings: ``(K, D)``, any scale.
         level_sizes: number of nodes of each level above the leaves, strictly decreasing.
         linkage: "average", "complete" or "single" (`scipy.cluster.hierarchy.linkage`); complete linkage gives
@@ -76,27 +79,32 @@ def induced_tree(
             members.setdefault(cluster, []).append(index)
         levels.append([tuple(cluster) for cluster in members.values()])
 
-    texts = [class_name.replace("_", " ") for class_name in class_names]
+    leaves = distinct_keys(class_names)
+    texts = [leaf.replace("_", " ") for leaf in leaves]
     wnids = [wordnet.find((senses or {}).get(n, n)) for n in class_names] if wordnet else None
-    keys: dict[Cluster, str] = {(index,): class_name for index, class_name in enumerate(class_names)}
+    keys: dict[Cluster, str] = {(index,): leaf for index, leaf in enumerate(leaves)}
     taken = {normalise(text) for text in texts}
     for level in levels:
         fresh = [cluster for cluster in level if cluster not in keys]
         for cluster in fresh:
-            candidates = _central_names(cluster, unit, texts)
+            candidates = _central_names(cluster, unit, class_names)
+            candidates += _central_names(cluster, unit, texts)  # where repeated names make no difference
             if wordnet:
                 wnid = wordnet.common_ancestor([wnids[i] for i in cluster])
                 below = sum(wnid in wordnet.path(other) for other in wnids)
                 if len(wordnet.path(wnid)) > min_depth and 2 * len(cluster) >= below:
                     candidates.insert(0, wordnet.lemmas(wnid)[0])
-            keys[cluster] = next(text for text in candidates if normalise(text) not in taken)
+            numbered = (f"{candidates[-1]} ({number})" for number in itertools.count(2))
+            names = itertools.chain(candidates, numbered)
+            keys[cluster] = next(text for text in names if normalise(text) not in taken)
             taken.add(normalise(keys[cluster]))
 
     cluster_of = [{index: cluster for cluster in level for index in cluster} for level in levels]
     return LabelTree.from_paths(
-        {leaf: [keys[clusters[i]] for clusters in cluster_of] for i, leaf in enumerate(class_names)},
+        {leaf: [keys[clusters[i]] for clusters in cluster_of] for i, leaf in enumerate(leaves)},
         name=name,
-        display={leaf: text for leaf, text in zip(class_names, texts) if leaf != text},
+        display={leaf: text for leaf, text in zip(leaves, texts) if leaf != text},
+        aliases=aliases_of(leaves, class_names),
         source=f"{linkage} linkage on cosine distances of text embeddings"
         + (", nodes named by WordNet 3.0 where possible" if wordnet else ""),
         licence=f"node names: {LICENCE}" if wordnet else "",
@@ -108,5 +116,5 @@ def _central_names(cluster: Cluster, unit: torch.Tensor, texts: Sequence[str]) -
     members = unit[list(cluster)]
     # rounded, so that the tie of any two-class cluster goes to the first class and not to float noise
     order = (members @ members.mean(0)).round(decimals=6).argsort(descending=True, stable=True).tolist()
-    central = [texts[cluster[i]] for i in order]
+    central = list(dict.fromkeys(texts[cluster[i]].replace("_", " ") for i in order))
     return [", ".join(central[:n]) + " or similar" for n in range(1, len(central) + 1)]

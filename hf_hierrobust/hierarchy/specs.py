@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from .checks import TreeError
 from .forest import Forest
 from .generated import generated_tree
 from .induced import induced_tree
+from .leaf_names import aliases_of, distinct_keys
 from .senses import Embed, choose_senses
 from .tree import LabelTree
 from .wordnet import DepthError, WordNet, wordnet_tree
@@ -41,15 +42,17 @@ def load_forest(
             tree of the classes: ``"wordnet"``, cut out of WordNet; ``"induced"``, clusters of the classes'
             text embeddings; ``"generated:<model>"``, superclasses that a language model names.
         class_names: K names, in the order the leaves shall have; without them the first tree's order counts.
-        wnids: WordNet id of each class, for ``"wordnet"``.
+        wnids: WordNet id of each class, for ``"wordnet"``; they tell classes of one name apart there.
         embed: N names to their text embeddings (N, D), for ``"induced"``, and for ``"wordnet"`` to choose
             among the senses of an ambiguous noun.
         language_model: name of a text-generation model to a pipeline or a callable from a prompt to a reply.
 
     Raises:
         TreeError: nothing of that name, an invalid tree or file, trees over different classes, a tree named
-            twice, or a tree that has to be built and something is missing for it.
+            twice, not one wnid per class, or a tree that has to be built and something is missing for it.
     """
+    if wnids is not None and class_names is not None and len(wnids) != len(class_names):
+        raise TreeError(f"{len(wnids)} wnids are given for {len(class_names)} classes: give one per class")
     need = _Classes(None if class_names is None else list(class_names), wnids, embed, language_model)
     trees = list(_trees(spec, need))
     names = [tree.name for tree in trees]
@@ -61,8 +64,16 @@ def load_forest(
         raise TreeError(f"tree={spec!r} names no tree")
     if class_names is not None:
         return Forest(tuple(tree.align(class_names) for tree in trees))
-    leaves = trees[0].leaves
-    return Forest(tuple(tree.align(leaves) if set(tree.leaves) == set(leaves) else tree for tree in trees))
+    return Forest((trees[0], *(_in_order_of(trees[0], tree) for tree in trees[1:])))
+
+
+def _in_order_of(first: LabelTree, tree: LabelTree) -> LabelTree:
+    if len(tree.leaves) != len(first.leaves):
+        return tree  # no forest: its error names the leaf that only one has
+    try:
+        return tree.align_to(first)
+    except TreeError:
+        return tree
 
 
 @dataclass(frozen=True)
@@ -120,13 +131,16 @@ def _of_text(text: str, need: _Classes) -> Iterator[LabelTree]:
 
 def _of_wordnet(need: _Classes) -> LabelTree:
     names, wordnet = need.for_spec("wordnet"), WordNet()
+    keys = distinct_keys(names, need.wnids)
     if need.wnids is not None:
-        senses = dict(zip(names, need.wnids))
+        senses = dict(zip(keys, need.wnids, strict=True))
     else:
-        senses = choose_senses(names, wordnet, need.embed)
+        chosen = choose_senses(names, wordnet, need.embed)
+        senses = {key: chosen.get(name, name) for key, name in zip(keys, names)}
     for depth in range(5 if len(names) >= 500 else 3, 0, -1):  # as many levels as the classes have
         try:
-            return wordnet_tree(names, senses=senses, depth=depth, wordnet=wordnet)
+            tree = wordnet_tree(keys, senses=senses, depth=depth, wordnet=wordnet)
+            return replace(tree, aliases=aliases_of(keys, names))
         except DepthError as error:
             refused = error
     raise refused

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +15,14 @@ import torch
 from ..files import FileFormatError, read_json
 from .checks import (
     TreeError,
+    check_aliases,
     check_display,
     check_levels,
     check_node_names,
     check_paths,
     check_texts,
-    nearest,
-    normalise,
 )
+from .leaf_names import LeafNames
 
 __all__ = ["LabelTree", "TreeError"]
 
@@ -44,6 +43,7 @@ class LabelTree:
         display: key -> text that goes into the prompt; the key itself where absent.
         source: where the tree comes from.
         licence: terms of the source.
+        aliases: leaf -> further names by which data sets call it; two leaves may share one.
     """
 
     name: str
@@ -52,6 +52,7 @@ class LabelTree:
     display: Mapping[str, str] = field(default_factory=dict, hash=False)
     source: str = ""
     licence: str = ""
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_texts(self.name, self.source, self.licence)
@@ -73,18 +74,20 @@ class LabelTree:
         display: Mapping[str, str] | None = None,
         source: str = "",
         licence: str = "",
+        aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> LabelTree:
         """Tree of ``{leaf: [anc_1, ..., anc_L]}``, ancestors from the lowest to the most general.
 
         Raises:
             TreeError: two parents, cycle, gap, duplicate leaf, a level that merges nothing, a display name
-                that is unknown or not unique; the message names the class.
+                that is unknown or not unique, aliases of no leaf; the message names the class.
         """
         check_paths(paths)
         levels, parents = _levels_of_paths(paths)
         check_levels(levels, parents)
         check_display(levels, display or {})
-        return cls(name, levels, parents, dict(display or {}), source, licence)
+        aliases = check_aliases(levels[0], {} if aliases is None else aliases)
+        return cls(name, levels, parents, dict(display or {}), source, licence, aliases)
 
     @classmethod
     def from_json(cls, source: str | Path | Mapping) -> LabelTree:
@@ -113,10 +116,11 @@ class LabelTree:
             raise TreeError(f"a tree is a JSON object, got {type(source).__name__}")
         if not isinstance(source.get("paths"), Mapping):
             return cls.from_paths(source, name=default_name)
-        unknown = set(source) - {"name", "source", "licence", "paths", "display"}
+        unknown = set(source) - {"name", "source", "licence", "paths", "display", "aliases"}
         if unknown:
             raise TreeError(
-                f"unknown keys {sorted(unknown)} in a tree; it has name, source, licence, paths, display"
+                f"unknown keys {sorted(unknown)} in a tree; it has name, source, licence, paths, display, "
+                "aliases"
             )
         return cls.from_paths(
             source["paths"],
@@ -124,46 +128,35 @@ class LabelTree:
             display=source.get("display"),
             source=source.get("source", ""),
             licence=source.get("licence", ""),
+            aliases=source.get("aliases"),
         )
 
     def to_json(self) -> dict[str, object]:
         """JSON object that `from_json` turns into an equal tree."""
+        aliases = {leaf: list(names) for leaf, names in self.aliases.items()}
         return {
             "name": self.name,
             "source": self.source,
             "licence": self.licence,
             "paths": {chain[0]: list(chain[1:]) for chain in self._chains},
             "display": dict(self.display),
-        }
+        } | ({"aliases": aliases} if aliases else {})
 
     def align(self, class_names: Sequence[str]) -> LabelTree:
         """The tree with its leaves in the order of a data set's class names.
 
-        Names match a leaf's key or else its prompt name, after lower-casing and turning ``_``, ``-`` and
-        blanks into one space; leaves keep the tree's keys. Leaves that ``class_names`` lacks are dropped with
-        the nodes that lose their last leaf; a level that then merges nothing is dropped too, with a warning,
-        as level numbers shift. A repeated name (ImageNet has "missile" and "sunglasses" twice) is resolved by
-        position if all other names stand at their leaf's place.
+        Names match a leaf's key or else its prompt name or one of its aliases, after lower-casing and turning
+        ``_``, ``-`` and blanks into one space; leaves keep the tree's keys. Leaves that ``class_names`` lacks
+        are dropped with the nodes that lose their last leaf; a level that then merges nothing is dropped too,
+        with a warning, as level numbers shift. A repeated name (ImageNet has "missile" and "sunglasses"
+        twice) is resolved by position if every leaf is called as the class at its place.
 
         Raises:
-            TreeError: classes the tree lacks, each with its nearest names, or a repeated class name.
+            TreeError: classes the tree lacks, each with its nearest names, two classes for one leaf, or a
+                name that several leaves have.
         """
-        missing = [name for name in class_names if normalise(name) not in self._leaf_index]
-        if missing:
-            # Nearest names of the first few only: each costs a pass over all leaves.
-            listed = ", ".join(f"{name!r}{nearest(name, self.leaves)}" for name in missing[:10])
-            listed += ", …" if len(missing) > 10 else ""
-            raise TreeError(f"tree {self.name!r} lacks {len(missing)} of the classes: {listed}")
-        chosen = [self.levels_of(name)[0] for name in class_names]
-        twice = sorted(leaf for leaf, n in Counter(chosen).items() if n > 1)
-        if twice:
-            here = len(chosen) == len(self.leaves)
-            if not here or any(c != leaf and c not in twice for c, leaf in zip(chosen, self.leaves)):
-                raise TreeError(f"class names repeat {twice}")
-            chosen = list(self.leaves)
-        if not chosen:
-            raise TreeError("class_names is empty")
-        paths = {leaf: list(self.levels_of(leaf)[1:]) for leaf in chosen}
+        chosen = [self._chains[place] for place in self._leaf_names.match(class_names)]
+        paths = {leaf: path for leaf, *path in chosen}
         sizes = [len(paths)] + [len({path[level] for path in paths.values()}) for level in range(self.depth)]
         useless = [level for level in range(1, len(sizes)) if sizes[level] == sizes[level - 1]]
         if useless:
@@ -177,8 +170,22 @@ class LabelTree:
             }
         kept = {node for leaf, path in paths.items() for node in (leaf, *path)}
         display = {key: text for key, text in self.display.items() if key in kept}
+        aliases = {leaf: names for leaf, names in self.aliases.items() if leaf in paths}
         levels, parents = _levels_of_paths(paths)
-        return LabelTree(self.name, levels, parents, display, self.source, self.licence)
+        return LabelTree(self.name, levels, parents, display, self.source, self.licence, aliases)
+
+    def differs_from(self, other: LabelTree) -> int | None:
+        """First place at which two trees' leaves are not one class; None where both are over the same.
+
+        Leaves of one class share a key, prompt name or alias; where both trees have the same keys, the key.
+        """
+        place = self._leaf_names.first_other(other._leaf_names)
+        shorter = min(len(self.leaves), len(other.leaves))
+        return shorter if place is None and len(self.leaves) != len(other.leaves) else place
+
+    def align_to(self, other: LabelTree) -> LabelTree:
+        """The tree with its leaves in the order of another tree's, see `align`."""
+        return self.align(other._leaf_names.shared_with(self._leaf_names))
 
     @property
     def num_levels(self) -> int:
@@ -215,11 +222,7 @@ class LabelTree:
 
     def levels_of(self, class_name: str) -> tuple[str, ...]:
         """Keys of a class and its ancestors, L+1 of them, leaf first."""
-        index = self._leaf_index.get(normalise(class_name))
-        if index is None:
-            near = nearest(class_name, self.leaves)
-            raise TreeError(f"tree {self.name!r} has no class {class_name!r}{near}")
-        return self._chains[index]
+        return self._chains[self._leaf_names.find(class_name)]
 
     def superclass(self, leaf: str, level: int) -> str:
         """Key of the ancestor of ``leaf`` at ``level``."""
@@ -279,12 +282,8 @@ class LabelTree:
         return [tuple(keys[i] for keys, i in zip(self.levels, indices)) for indices in zip(*maps)]
 
     @cached_property
-    def _leaf_index(self) -> dict[str, int]:
-        """Normalised key or, where no key takes it, normalised prompt name -> index of the leaf."""
-        index = {normalise(leaf): i for i, leaf in enumerate(self.leaves)}
-        for i, text in enumerate(self.display_names(0)):
-            index.setdefault(normalise(text), i)
-        return index
+    def _leaf_names(self) -> LeafNames:
+        return LeafNames(self.name, self.leaves, self.display, self.aliases)
 
     def _check_level(self, level: int) -> None:
         if not 0 <= level < self.num_levels:

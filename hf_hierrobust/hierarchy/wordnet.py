@@ -258,7 +258,8 @@ def wordnet_tree(
         wnid = wordnet.find(senses.get(leaf, leaf))
         if wnid in owner:
             raise TreeError(
-                f"classes {owner[wnid]!r} and {leaf!r} are both {wnid}; give one of them a sense with senses="
+                f"classes {owner[wnid]!r} and {leaf!r} are both {wnid}: give one of them another sense, by a "
+                f"class-set file with wnids or senses={{{leaf!r}: ...}}"
             )
         owner[wnid] = leaf
         chains[leaf] = wordnet.path(wnid)

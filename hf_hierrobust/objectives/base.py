@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..hierarchy import Forest, node_names
+from ..options import refuse_idle
 from ..registry import Registry
 from .losses import cosine_logits
 
@@ -206,6 +207,34 @@ class Objective:
     def trained_groups(self) -> tuple[str, ...]:
         """The parameter groups that train under the chosen options."""
         return self.trains
+
+    @property
+    def trains_on_attack(self) -> bool:
+        """Whether attacked images enter the loss under the chosen options."""
+        return True
+
+    @property
+    def reads_text_delta(self) -> bool:
+        """Whether the loss reads the text nodes' tangents, which an attack may perturb: those of trees do."""
+        return "tree" in self.needs
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrate` sets anything."""
+        return type(self).calibrate is not Objective.calibrate
+
+    @property
+    def idle_head_options(self) -> dict[str, str]:
+        """Options of the hyperbolic head that nothing reads beside the others, and why."""
+        return {}
+
+    def refuse_idle_head_options(self) -> None:
+        """Called before a head is calibrated; of one that is, its constants must be given as they are.
+
+        Raises:
+            ValueError: an option that differs from its default and is read by nothing.
+        """
+        refuse_idle(self, self.idle_head_options)
 
     def calibrate(self, view: View, labels: Tensor) -> None:
         """Set constants from a clean batch at the start of training; nothing by default."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..hierarchy import Forest
+from ..options import refuse_idle
 from .base import OBJECTIVES, Objective, Reference, Targets, TextNodes, View
 from .hierarchical import TreeObjective
 
@@ -46,14 +47,15 @@ class Composed(Objective):
         """Set the members and the weight of each.
 
         Raises:
-            ValueError: a weight that is no positive number, or members that want the one hyperbolic head
-                with different geometries.
+            ValueError: a weight that is no positive number, members that want the one hyperbolic head with
+                different geometries, or a member that freezes or trains what another one trains anyway.
         """
         self.parts, self._weights = dict(parts), {name: weights.get(name, 1.0) for name in parts}
         for name, weight in self._weights.items():
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
                 raise ValueError(f"the weight of {name!r} is {weight!r}, but must be a positive number")
         _check_one_head(self.parts)
+        _check_shared_groups(self.parts)
         attacks = [p.default_attack for p in parts.values() if p.default_attack != "none"] or ["none"]
         self._unattacked = {name for name, p in parts.items() if p.default_attack == "none" != attacks[0]}
         self.default_attack = "universal" if "universal" in attacks else attacks[0]
@@ -99,6 +101,27 @@ class Composed(Objective):
     @property
     def trained_groups(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(group for part in self.parts.values() for group in part.trained_groups))
+
+    @property
+    def trains_on_attack(self) -> bool:
+        return any(part.trains_on_attack for part in self._attacked().values())
+
+    @property
+    def reads_text_delta(self) -> bool:
+        return any(part.reads_text_delta for part in self._attacked().values())
+
+    @property
+    def calibrates(self) -> bool:
+        return any(part.calibrates for part in self.parts.values())
+
+    def refuse_idle_head_options(self) -> None:
+        """Of the members' one head: what none of them reads."""
+        idle = [part.idle_head_options for part in _tree_parts(self.parts)]
+        for part in _tree_parts(self.parts):
+            unread = {
+                name: why for name, why in part.idle_head_options.items() if all(name in o for o in idle)
+            }
+            refuse_idle(part, unread)
 
     def calibrate(self, view: View, labels: Tensor) -> None:
         for name, part in self.parts.items():
@@ -252,12 +275,27 @@ def _counts(part: Objective, view: View) -> bool:
     return view.levels is None or part.num_levels > 1 or 0 in view.levels
 
 
-def _tree_parts(parts: Mapping[str, Objective]) -> Iterator[TreeObjective]:
+def _leaf_parts(parts: Mapping[str, Objective]) -> Iterator[Objective]:
     for part in parts.values():
         if isinstance(part, Composed):
-            yield from _tree_parts(part.parts)
-        elif isinstance(part, TreeObjective):
+            yield from _leaf_parts(part.parts)
+        else:
             yield part
+
+
+def _tree_parts(parts: Mapping[str, Objective]) -> Iterator[TreeObjective]:
+    return (part for part in _leaf_parts(parts) if isinstance(part, TreeObjective))
+
+
+def _check_shared_groups(parts: Mapping[str, Objective]) -> None:
+    every = list(_leaf_parts(parts))
+    for part in _tree_parts(parts):
+        for option, group in (("train_text_projection", "text_projection"), ("train_scales", "hier_head")):
+            others = (other.name for other in every if other is not part and group in other.trained_groups)
+            if trainer := next(others, None):
+                refuse_idle(
+                    part, {option: f"on {part.name!r} beside {trainer!r}, which trains {group} anyway"}
+                )
 
 
 def _check_one_head(parts: Mapping[str, Objective]) -> None:

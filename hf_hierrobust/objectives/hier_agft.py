@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..geometry import Polar
 from ..geometry.precision import full_precision
-from ..options import check_numbers
+from ..options import check_numbers, refuse_idle
 from .agft import AGFT
 from .base import OBJECTIVES, Targets, View
 from .fare import FARE
@@ -71,12 +71,20 @@ class HierAGFT(TreeObjective):
         check_numbers(self, "label_weight", "embedding_weight")
         if self.label_weight > 1:
             raise ValueError(f"label_weight={self.label_weight!r} must not exceed 1, the labels alone")
+        if self.label_weight == 1:
+            refuse_idle(self, {"gamma": "with label_weight=1, the labels alone"})
+        if self.score == "cosine":
+            refuse_idle(self, {"train_scales": "with score='cosine', under which they never train"})
         self.citation = "\n\n".join(source.citation for source in (HierRobust, AGFT, FARE))
 
     @property
     def needs(self) -> frozenset[str]:
         original = self.label_weight < 1 or self.embedding_weight > 0
         return super().needs | ({"reference"} if original else set())
+
+    @property
+    def idle_head_options(self) -> dict[str, str]:
+        return {"vic_factor": f"on {self.name!r}, which has no neighbourhood term"}
 
     @property
     def trained_groups(self) -> tuple[str, ...]:

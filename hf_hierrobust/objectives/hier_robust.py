@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Polar
-from ..options import check_choice, check_flag, check_numbers
+from ..options import check_choice, check_flag, check_numbers, refuse_idle
 from .base import OBJECTIVES, Targets, View
 from .collectives import sum_over_ranks
 from .hierarchical import TreeObjective
@@ -76,6 +76,33 @@ class HierRobust(TreeObjective):
         if self.kappa_scale is not None:
             check_numbers(self, "kappa_scale", positive=True)
         check_numbers(self, "lambda_vic", "lambda_gap")
+        if not self.lambda_vic:
+            refuse_idle(self, {"vic_hinge": "with lambda_vic=0"})
+        if not self.lambda_gap:
+            refuse_idle(self, dict.fromkeys(("edge_reduction", "intra_gap"), "with lambda_gap=0"))
+        if not self._takes_midpoints:
+            refuse_idle(self, {"sync_midpoints": "with pooling='none', where there are no midpoints"})
+
+    def _idle_on_trees(self) -> dict[str, str]:
+        idle = super()._idle_on_trees()
+        if len(self.forest) == 1:
+            idle["tree_reduction"] = "on a single tree"
+        above = any(weight for tree in self.forest for weight in self._weights(tree)[1:])
+        if not above:
+            idle["pooling"] = "where no level above the leaves counts"
+            if not self._rolls_up:
+                idle["sync_midpoints"] = idle["pooling"]
+        if self.num_levels == 1:
+            idle |= dict.fromkeys(("edge_reduction", "sync_midpoints"), "on a tree without superclasses")
+            if self.intra_gap == "both":
+                idle["intra_gap"] = "on a tree without superclasses, where it is 'label'"
+        return idle
+
+    @property
+    def idle_head_options(self) -> dict[str, str]:
+        if not self.lambda_vic:
+            return {"vic_factor": "with lambda_vic=0"}
+        return {} if self.vic_hinge else {"vic_factor": "with vic_hinge=False, which has no radius"}
 
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         """HITA over the view's levels and all trees (OC-14)."""
@@ -100,6 +127,14 @@ class HierRobust(TreeObjective):
             if self.intra_gap != "none":
                 terms["intra_gap"] = weight * self._intra_gap(head, images, texts, labels)
         return {name: self._share * term for name, term in terms.items()}
+
+    @property
+    def _rolls_up(self) -> bool:
+        return self.lambda_gap > 0 and self.intra_gap in ("rollup", "both")
+
+    @property
+    def _takes_midpoints(self) -> bool:
+        return self.pooling == "midpoint" or self._rolls_up
 
     @property
     def _scale(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..geometry import Polar
 from ..hierarchy import Forest, LabelTree, as_forest
-from ..options import check_choice, check_flag, check_numbers
+from ..options import check_choice, check_flag, check_numbers, refuse_idle
 from .base import Objective, TextNodes, View
 
 
@@ -92,6 +92,31 @@ class TreeObjective(Objective):
                 f"level_weights has {len(self.level_weights)} values but the deepest tree has "
                 f"{self.num_levels} levels"
             )
+        refuse_idle(self, self._idle_on_trees())
+
+    def _idle_on_trees(self) -> dict[str, str]:
+        """Options without effect on these trees, and why."""
+        idle = {}
+        asked, usual = (self._negatives(hnsa) for hnsa in (self.hnsa, type(self).hnsa))
+        if asked == usual:
+            idle["hnsa"] = f"on these trees, where it has the negatives of {type(self).hnsa!r}"
+        if self.num_levels == 1:
+            idle["level_scales"] = "on a tree without superclasses"
+        return idle
+
+    def _negatives(self, hnsa: str) -> list[tuple[LabelTree, int, int]]:
+        """Tree, level and adjacent level of all extra negatives that count."""
+        sides = {"both": (-1, 1), "upper": (1,), "lower": (-1,), "none": ()}[hnsa]
+        return [
+            (tree.name, level, level + side)
+            for tree in self.forest
+            for level, weight in enumerate(self._weights(tree))
+            for side in sides
+            if weight and 0 <= level + side < tree.num_levels
+        ]
+
+    def _weights(self, tree: LabelTree) -> list[float]:
+        return [self._weight(level, tree.depth) for level in range(tree.num_levels)]
 
     @property
     def trained_groups(self) -> tuple[str, ...]:

@@ -73,6 +73,10 @@ class MMCoA(Objective):
     def needs(self) -> frozenset[str]:
         return frozenset({"captions", "attacked_captions", "clean"} if self.lambda_text else {"captions"})
 
+    @property
+    def trains_on_attack(self) -> bool:
+        return self.lambda_image > 0
+
     def inner_loss(self, view: View, targets: Targets) -> Tensor:
         """Cross-entropy (B,) over the clean class prompts."""
         return F.cross_entropy(self.leaf_logits(view), targets.labels, reduction="none")

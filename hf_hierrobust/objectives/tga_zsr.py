@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..hierarchy import Forest
 from ..naming import check_template
-from ..options import check_choice, check_flag, check_numbers
+from ..options import check_choice, check_flag, check_numbers, refuse_idle
 from .base import OBJECTIVES, Reference, Targets, TextNodes, View
 from .losses import attention_maps
 from .tecoa import TeCoA
@@ -60,6 +60,11 @@ class TGAZSR(TeCoA):
         check_choice(self, "norm", ("l2", "l1", "cosine"))
         if isinstance(self.resolution, bool) or not isinstance(self.resolution, int) or self.resolution < 1:
             raise ValueError(f"resolution={self.resolution!r} must be a positive number of pixels")
+        self._refuse_idle("norm", "resolution", "official_quirks")
+
+    def _refuse_idle(self, *names: str) -> None:
+        if not (self.alpha or self.beta):
+            refuse_idle(self, dict.fromkeys(names, "with alpha=0 and beta=0, which compare no maps"))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -130,6 +135,7 @@ class CompTGA(TGAZSR):
     def __post_init__(self):
         super().__post_init__()
         check_template("negative_template", self.negative_template)
+        self._refuse_idle("negative_template")
 
     def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
         """Add one negated prompt per class behind the class prompts."""

@@ -14,14 +14,12 @@ from transformers import logging
 
 from ..adapters.fingerprints import weights_hash
 from ..attacks import Attack
-from ..data import ClassSet, threat_space_for
-from ..data.suite import SuiteSet, available_suite, load_suite_set
+from ..data.suite import available_suite, load_suite_set
 from ..digests import digest_of
-from ..evaluation import AttackPlan, EvaluationSet, RobustnessRecord, Shards, evaluate_model
-from ..evaluation.plan import describe_attacks
+from ..evaluation import AttackPlan, RobustnessRecord, Shards, evaluate_model
+from ..evaluation.identity import model_facts, plan_facts, run_facts
 from ..evaluation.record_files import load_records, measurement, save_records
 from ..files import read_json, write_atomically
-from ..hierarchy import load_forest
 from ..modeling import RobustDualEncoder, load_robust_model
 from ..naming import file_stem, public_name
 from ..options import check_given
@@ -31,13 +29,10 @@ from ..threat import Norm, Space
 from ..training.intake import processor_for
 from .evaluate import joined_shards
 from .leaderboard import WrittenLeaderboard, write_leaderboard
+from .suite_samples import Opened, SuiteError as SuiteError, open_set, save_samples
 
 logger = logging.get_logger(__name__)
-SAMPLES, DONE = "samples.json", "done.json"
-
-
-class SuiteError(ValueError):
-    """An output folder is of other images than the ones asked for."""
+DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -123,12 +118,13 @@ def evaluate_suite(
     without = [name for name, spec in specs.items() if spec.tree is None]
     if without and request.on_trees and request.on_trees == list(request.classifiers):
         raise ValueError(f"{without[0]} has no tree for {', '.join(request.on_trees)}: add 'cosine'")
+    how = {"samples": request.samples, "levels": request.levels, "space": request.space}
     opened = []
     for name, source in sources.items():
         say(f"data: {specs[name].title}")
-        opened.append(_open(specs[name], source, request, folder))
+        opened.append(open_set(specs[name], source, folder, **how))
     if shards.rank == 0:
-        _save_samples(folder, opened)
+        save_samples(folder, opened)
     if device is None and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     for name in models:
@@ -138,102 +134,9 @@ def evaluate_suite(
     return write_leaderboard(sorted((folder / "records").glob("*.jsonl")), folder, figures=figures)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A set with its images and the rows that every model is measured on."""
-
-    spec: SuiteSet
-    data: EvaluationSet
-    space: Space
-    source: str
-
-    def sample(self) -> dict:
-        """Its entry in ``samples.json``."""
-        labels = self.data.images.labels
-        return {
-            "source": public_name(self.source),
-            "split": self.data.split,
-            "total": len(labels),
-            "labels_sha256": digest_of(labels.tolist()),
-            "how": self.data.how,
-            "rows": self.data.rows,
-        }
-
-
-def _open(spec: SuiteSet, source: str | os.PathLike | None, request: SuiteRequest, folder: Path) -> _Opened:
-    images, class_set, split = spec.open(source)
-    saved = _saved(folder).get(spec.name)
-    tree = None
-    if request.levels and spec.tree is not None:
-        tree = load_forest(spec.tree, class_set.class_names, wnids=class_set.wnids)[0]
-    data = EvaluationSet(
-        name=spec.name,
-        dataset=images,
-        class_set=class_set,
-        split=split,
-        tree=tree,
-        num_samples=request.samples,
-        chosen=_saved_rows(saved, len(images), spec),
-    )
-    space = request.space
-    if space == "auto":
-        space, reason = threat_space_for(data.images)
-        if space == "model":
-            logger.info(reason)
-    found = _Opened(spec, data, space, os.fspath(source or spec.hub_id))
-    if saved is not None:
-        _check_sample(saved, found, request)
-    return found
-
-
-def _saved_rows(saved: Mapping | None, count: int, spec: SuiteSet) -> tuple[list[int], str] | None:
-    """The rows of an earlier command on this folder; None where there was none."""
-    if saved is None:
-        return None
-    if saved["total"] != count:
-        raise SuiteError(
-            f"{SAMPLES} has rows of {saved['total']} images of {spec.name} (source {saved['source']}), but "
-            f"there are {count} now: use the same data, or another output folder"
-        )
-    return saved["rows"], saved["how"]
-
-
-def _check_sample(saved: Mapping, found: _Opened, request: SuiteRequest) -> None:
-    """Refuse data in another order, and another number of images."""
-    name, now = found.spec.name, found.sample()
-    if saved["labels_sha256"] != now["labels_sha256"]:
-        raise SuiteError(
-            f"the labels of {name} stand in another order than when {SAMPLES} was written (source "
-            f"{saved['source']}): its rows would be other images; use the same data, or another output folder"
-        )
-    wanted = saved["total"] if request.samples is None else min(request.samples, saved["total"])
-    if len(saved["rows"]) != wanted:
-        raise SuiteError(
-            f"{SAMPLES} holds {len(saved['rows'])} images of {name}, asked for are {wanted}: leave the "
-            "number as it was, or choose another output folder"
-        )
-
-
-def _saved(folder: Path) -> dict:
-    path = folder / SAMPLES
-    if not path.is_file():
-        return {}
-    found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("sets"), dict):
-        raise SuiteError(f"{path} holds no samples of a suite: choose another output folder")
-    return found["sets"]
-
-
-def _save_samples(folder: Path, opened: Sequence[_Opened]) -> None:
-    """Before anything is measured, so that a second command on the folder takes the same rows."""
-    sets = _saved(folder) | {one.spec.name: one.sample() for one in opened}
-    document = {"schema": "hf_hierrobust.suite_samples", "version": 1, "sets": dict(sorted(sets.items()))}
-    write_atomically(folder / SAMPLES, json.dumps(document, ensure_ascii=False) + "\n")
-
-
 def _measure_model(
     path: str,
-    opened: Sequence[_Opened],
+    opened: Sequence[Opened],
     request: SuiteRequest,
     folder: Path,
     device,
@@ -246,19 +149,20 @@ def _measure_model(
     model = model.to(device) if device is not None else model
     model.eval()
     weights = weights_hash(model)
+    bf16 = resolve_bf16(request.bf16_search, "bf16_search", model.device.type)
     file = folder / "records" / f"{file_stem(public_name(path))}-{weights[:6]}.jsonl"
     for one in opened:
-        key = digest_of(_facts(one, request, weights, public_name(path)))
-        if key in _done(folder) and file.is_file():
+        key = digest_of(_facts(model, processor, path, one, request, weights, bf16))
+        if shards.first_says(key in _done(folder) and file.is_file()):
             say(f"{public_name(path)} on {one.spec.title}: is there already")
             continue
         say(f"{public_name(path)} on {one.spec.title}: {len(one.data.rows)} images")
         state = folder / "state" / key[:16]
-        records = _measure(model, processor, path, one, request, progress, state, shards)
+        records = _measure(model, processor, path, one, request, bf16, progress, state, shards)
         if shards.rank > 0:
             continue
-        kept = {measurement(r): r for r in (load_records(file) if file.is_file() else ())}
-        save_records(file, (kept | {measurement(r): r for r in records}).values())
+        kept = {_place(r): r for r in (load_records(file) if file.is_file() else ())}
+        save_records(file, (kept | {_place(r): r for r in records}).values())
         write_atomically(folder / DONE, json.dumps(sorted({*_done(folder), key}), indent=1) + "\n")
         shutil.rmtree(state, ignore_errors=True)  # its verdicts are in the records now
 
@@ -267,21 +171,20 @@ def _measure(
     model: RobustDualEncoder,
     processor,
     path: str,
-    one: _Opened,
+    one: Opened,
     request: SuiteRequest,
+    bf16: bool,
     progress: bool,
     state: Path,
     shards: Shards,
 ) -> list[RobustnessRecord]:
-    facts = getattr(model.config, "hier_robust", None) or {}
-    bf16 = resolve_bf16(request.bf16_search, "bf16_search", model.device.type)
     return evaluate_model(
         model,
         processor,
         [one.data],
         request.plan(one.space),
         model_name=path,
-        objective=facts.get("objective", "none"),
+        objective=_objective(model),
         classifiers=request.classifiers,
         batch_size=request.batch_size,
         bf16_search=bf16,
@@ -292,20 +195,39 @@ def _measure(
     )
 
 
-def _facts(one: _Opened, request: SuiteRequest, weights: str, name: str) -> list:
-    """All that decides the records of one model on one set."""
-    plan = request.plan(one.space)
-    classes: ClassSet = one.data.class_set
+def _facts(
+    model: RobustDualEncoder,
+    processor,
+    path: str,
+    one: Opened,
+    request: SuiteRequest,
+    weights: str,
+    bf16: bool,
+) -> list:
+    """All that decides the records of one model on one set: what a state directory compares, and names."""
+    data, classes = one.data, one.data.class_set
     return [
-        name,
-        weights,
-        one.sample(),
-        [list(classes.class_names), list(classes.templates)],
-        None if one.data.tree is None else one.data.tree.hash,
-        [describe_attacks(attacks) for attacks in plan.budgets],
+        [public_name(path), _objective(model), weights],
+        [data.name, one.sample()],
+        [classes.name, classes.class_names, classes.templates],
+        None if data.tree is None else [data.tree.name, data.tree.hash],
         list(request.classifiers or ()),
-        [request.seed, request.batch_size, str(request.bf16_search)],
+        model_facts(model, processor, classes, data.tree),
+        run_facts(request.seed, request.batch_size, model.device, bf16),
+        plan_facts(request.plan(one.space)),
     ]
+
+
+def _objective(model: RobustDualEncoder) -> str:
+    return (getattr(model.config, "hier_robust", None) or {}).get("objective", "none")
+
+
+def _place(record: RobustnessRecord) -> str:
+    """Of a record in its file: it takes that of one of other pixels, as another processor made them."""
+    entries = json.loads(measurement(record))
+    return json.dumps(
+        {name: value for name, value in entries.items() if name not in ("sample_ids", "objective")}
+    )
 
 
 def _done(folder: Path) -> set[str]:

@@ -19,6 +19,7 @@ from ..evaluation import (
     save_records,
     with_base,
 )
+from ..evaluation.identity import model_facts, plan_facts, run_facts
 from ..progress import say
 from ..training import OutputDirError, RobustCLIPTrainer, RobustTrainingArguments, prepare_output_dir
 from ..training.argument_checks import check_writable
@@ -30,6 +31,7 @@ from .arguments import RunArguments
 from .drift import measure_drift
 from .evaluate import STAGES, evaluate_run
 from .load import load_run
+from .plans import evaluation_plan
 from .report import check_report, describe, planned_files, report
 from .run import Run
 
@@ -185,9 +187,20 @@ def _what_is_measured(run: Run, weights: str, *more) -> str:
     """Digest of all that decides the records of a model with these weights."""
     args, training_args = run.args, run.training_args
     arguments = {f.name: getattr(args, f.name) for f in fields(args) if f.name not in _NOT_MEASURED}
-    how = [str(training_args.threat), training_args.threat.space, training_args.template, training_args.seed]
+    threat, template = training_args.threat, training_args.template
+    how = [
+        str(threat),
+        threat.space,
+        template,
+        run_facts(training_args.seed, args.eval_batch, training_args.device, args.searches_in_bf16),
+        plan_facts(evaluation_plan(args, threat)),
+    ]
     sets = [
-        [data.name, data.class_set.class_names, data.tree and data.tree.hash, data_facts(data.dataset)]
+        [
+            [data.name, data.split, data.rows, data.class_set.class_names, data.tree and data.tree.hash],
+            model_facts(run.model, run.processor, data.class_set, data.tree),
+            data_facts(data.dataset),
+        ]
         for data in run.eval_sets
     ]
     return digest_of([weights, arguments, how, sets, more])

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 import torch
 from transformers import TrainingArguments, logging
 
-from ..attacks import TEXT_ATTACKS, TRAINING_ATTACKS, TextAttack, TrainingAttack
+from ..attacks import (
+    TEXT_ATTACKS,
+    TRAINING_ATTACKS,
+    TextAttack,
+    TrainingAttack,
+    UniversalHierarchicalAttack,
+)
 from ..data import ImageStream, ImageView, threat_space_for
 from ..data.class_sets import DEFAULT_TEMPLATE
 from ..hierarchy import available_trees
@@ -225,6 +231,9 @@ class RobustTrainingArguments(TrainingArguments):
                     "clean images unless an attack is named"
                 )
             return None
+        for given in ("num_steps", "step_size"):
+            if getattr(self, given) is not None and given in self.attack_args:
+                raise ValueError(f"attack_args and {given} both set {given}: give it once")
         own = name == objective.default_attack
         options = asdict(self.threat)
         if self.step_size is not None:
@@ -236,6 +245,8 @@ class RobustTrainingArguments(TrainingArguments):
         elif own and objective.default_attack_steps is not None:
             options["num_steps"] = objective.default_attack_steps
         cls = TRAINING_ATTACKS.get(name)
+        if issubclass(cls, UniversalHierarchicalAttack) and not objective.reads_text_delta:
+            options["text_eps"] = 0.0  # records and cards state what is attacked
         if taken := sorted({"eps", "norm", "space"} & self.attack_args.keys()):
             raise ValueError(
                 f"attack_args: {', '.join(taken)} is set by the arguments norm, eps and threat_space; "

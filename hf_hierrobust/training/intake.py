@@ -167,35 +167,6 @@ def attack_for(
     return attack
 
 
-def refuse_without_effect(
-    args: RobustTrainingArguments, objective: Objective, attack: TrainingAttack | None, evaluated: bool
-) -> None:
-    """Refuse arguments that this objective, attack and data leave without effect.
-
-    Args:
-        evaluated: whether there is an evaluation set.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    pooled = attack is not None and attack.text_perturbation == "pooled"
-    if pooled and "text" in objective.trained_groups:
-        raise ValueError(
-            f"text_perturbation='pooled' perturbs the states of a frozen text trunk, but {objective.name!r} "
-            "trains it: take 'tangent'"
-        )
-    calibrates = type(objective).calibrate is not Objective.calibrate
-    idle = f"has no effect: {objective.name!r} calibrates nothing"
-    reasons = {
-        "calibration_samples": None if calibrates else idle,
-        "robust_eval_steps": "has no effect: nothing is attacked" if attack is None else None,
-        "eval_on_start": None if evaluated else "has no effect without eval_dataset",
-    }
-    for name, reason in reasons.items():
-        if reason and args.changed(name):
-            raise ValueError(f"{name}={getattr(args, name)!r} {reason}")
-
-
 def text_attack_for(
     text_attack: TextAttack | None, args: RobustTrainingArguments, objective: Objective
 ) -> TextAttack | None:

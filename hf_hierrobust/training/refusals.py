@@ -67,6 +67,7 @@ NEEDS: dict[str, tuple[Condition, str]] = {
     "ddp_backend": (lambda a: "LOCAL_RANK" in os.environ, "several processes, started by torchrun"),
     "eval_delay": (lambda a: _text(a.eval_strategy) != "no", "eval_strategy"),
     "eval_steps": (lambda a: _text(a.eval_strategy) == "steps", "eval_strategy='steps'"),
+    "metric_for_best_model": (lambda a: _text(a.eval_strategy) != "no", "eval_strategy"),
     "greater_is_better": (
         lambda a: a.metric_for_best_model is not None or selects(a),
         "metric_for_best_model",
@@ -117,6 +118,11 @@ def refuse_fields(args: TrainingArguments) -> None:
             raise ValueError(f"{name}{shown} cannot be used: {REFUSED[name]}")
         if name in NEEDS and not NEEDS[name][0](args):
             raise ValueError(f"{name}={value!r} has no effect without {NEEDS[name][1]}")
+    if _text(args.save_strategy) == "best" and _text(args.eval_strategy) == "no":
+        raise ValueError(
+            f"save_strategy={_text(args.save_strategy)!r} saves nothing without eval_strategy: set that, or "
+            "save by steps or epoch"
+        )
     if args.train_sampling_strategy not in _SAMPLING:
         raise ValueError(
             f"train_sampling_strategy={args.train_sampling_strategy!r} cannot be used: images have no "

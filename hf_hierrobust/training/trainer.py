@@ -18,7 +18,7 @@ from ..hub import CardFacts, render_card, write_card
 from ..modeling import PixelPipeline, TextEncoder, as_robust_model
 from ..modeling.kernels import fast_kernels
 from ..objectives import Objective
-from . import images, intake
+from . import images, intake, without_effect
 from .arguments import RobustTrainingArguments
 from .batch import BatchReader
 from .callbacks import InvariantsCallback
@@ -99,7 +99,8 @@ class RobustCLIPTrainer(CheckpointHooks):
         self.text_attack = intake.text_attack_for(text_attack, args, self.objective)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.attack = intake.attack_for(attack, args, self.objective, self.train_dataset, self.eval_dataset)
-        intake.refuse_without_effect(args, self.objective, self.attack, self.eval_dataset is not None)
+        facts = {"evaluated": self.eval_dataset is not None, "calibrated": model.hier_head.calibrated}
+        without_effect.refuse_without_effect(args, self.objective, self.attack, **facts)
         images.check_training_images(args, self.objective, self.train_dataset)
         space = args.threat.space
         self.trained, text, reference = prepare(model, tokenizer, self.objective, args, peft_config)

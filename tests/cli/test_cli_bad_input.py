@@ -51,6 +51,7 @@ def refused(command, capsys):
         ({"max_train_samples": "0"}, "max_train_samples=0 must be an integer, at least 1"),
         ({"skip_train_samples": "-1"}, "skip_train_samples=-1 must be an integer, at least 0"),
         ({"skip_train_samples": "32"}, "skip_train_samples=32 leaves none of 32 training images"),
+        ({"robust_eval_samples": "7"}, "robust_eval_samples=7 has no effect without eval_strategy"),
         ({"robust_eval_samples": "0"}, "robust_eval_samples=0 must be an integer, at least 1"),
         ({"attack_args": '{"random_start": "normal"}'}, "random_start='normal' is unknown"),
         ({"attack": "pgd", "attack_args": '{"num_steps": "3"}'}, "num_steps='3' must be an integer"),

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from hf_hierrobust.attacks import PGD, NanError
+from hf_hierrobust.attacks import PGD, Attack, LastIterates, NanError
 from hf_hierrobust.evaluation import attack_classifier
+from hf_hierrobust.evaluation.jobs import Predictions
+from hf_hierrobust.evaluation.runner import Job, run_jobs
 
 EPS = 8 / 255
 
@@ -166,3 +168,29 @@ def test_kind07_nan_logits_of_any_image_are_an_error(right):
     batches[0]["labels"][1] = 0 if right else 1
     with pytest.raises(NanError, match="NaN for 1 of 2 images, first for image 1"):
         attack_classifier(Broken(), batches, [pgd()])
+
+
+@dataclass(kw_only=True)
+class Darken(Attack):
+    """Takes a share of the budget from every pixel."""
+
+    name: ClassVar[str] = "darken"
+    share: float = 1.0
+
+    def run(self, victim, pixels, labels, generator):
+        return pixels - self.share * self.eps
+
+
+def test_of_several_attacks_the_deepest_image_is_the_one_that_other_judges_see():
+    own, judge = Brightness(), Brightness()
+    judge.forward = lambda pixels: own(pixels - 0.07)  # from 0.57 on it is class 1
+    batches = grey_batches([0.6, 0.58, 0.52], [0.9])
+    for shares in ([1.0, 0.1], [0.1, 1.0], [0.1, 1.0, 0.5]):
+        attacks = [LastIterates(attack=Darken(eps=0.05, share=share)) for share in shares]
+        job = Job(classifier=own, attacks=attacks, probe=Predictions([judge], against=own))
+        (outcome,) = run_jobs([job], batches)
+        assert outcome.robust.tolist() == [True, True, False, True]
+        clean, attacked = outcome.notes
+        assert clean[:, 0].tolist() == [1, 1, 0, 1] and attacked[:, 0].tolist() == [0, 0, 0, 1]
+        wanted = own(torch.tensor([0.55, 0.53, 0.47, 0.85]).view(-1, 1, 1, 1).expand(-1, 3, 4, 4))
+        assert torch.allclose(attacked[:, 1], wanted[:, 0] - wanted[:, 1], atol=1e-5)

@@ -4,8 +4,10 @@ import json
 from importlib import resources
 
 import pytest
+import torch
 
-from hf_hierrobust.hierarchy import TreeError, available_trees, load_forest
+from hf_hierrobust.data import load_class_set
+from hf_hierrobust.hierarchy import LabelTree, TreeError, available_trees, load_forest
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "tinyimagenet": 200, "imagenet": 1000, "glyphs": 36}
 
@@ -61,6 +63,25 @@ def test_leaves_and_their_prompts_match_the_shipped_class_sets(name):
     assert same.count(False) == (2 if name == "imagenet" else 0)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tinyimagenet", "imagenet"])
+def test_every_shipped_class_set_has_a_forest_with_an_induced_tree(name):
+    class_set = load_class_set(name)
+
+    def embed(names):
+        assert list(names) == list(class_set.class_names)
+        unlike = torch.Generator().manual_seed(0)
+        table = {text: torch.randn(8, generator=unlike) for text in dict.fromkeys(names)}  # as a model has it
+        return torch.stack([table[text] for text in names])
+
+    forest = load_forest([name, "induced"], class_set.class_names, embed=embed)
+    assert [len(tree.leaves) for tree in forest] == [len(class_set)] * 2
+    for tree in forest:
+        for leaf, text in zip(tree.leaves, class_set.class_names):
+            assert text == leaf or text in (tree.display.get(leaf), *tree.aliases.get(leaf, ()))
+    assert forest.align(class_set.class_names) == forest
+    assert LabelTree.from_json(forest[1].to_json()) == forest[1]
+
+
 def test_lists_files_and_typos(tmp_path):
     forest = load_forest("cifar100, cifar100-induced")
     assert [tree.name for tree in forest] == ["cifar100", "cifar100-induced"]
@@ -71,6 +92,14 @@ def test_lists_files_and_typos(tmp_path):
     assert load_forest(one).name == "one"
     assert load_forest(f"{one},{two}").leaves == ("dog", "cat", "bus")
     assert load_forest(load_forest(one)[0]) == load_forest(one)
+    three = {
+        "name": "three",
+        "paths": {"Bus": ["x"], "kitty": ["y"], "dog_": ["x"]},
+        "display": {"kitty": "cat"},
+    }
+    for classes in (None, ["dog", "cat", "bus"]):
+        forest = load_forest([one, three], classes)
+        assert forest.leaves == ("dog", "cat", "bus") and forest[1].leaves == ("dog_", "kitty", "Bus")
     with pytest.raises(
         TreeError, match=r"'cifar1000' is no built-in tree \(cifar10, .*did you mean 'cifar100'"
     ):

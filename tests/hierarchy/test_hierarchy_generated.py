@@ -35,6 +35,14 @@ def test_levels_are_asked_for_one_after_the_other():
     assert "model" in tree.source
 
 
+def test_classes_of_one_name_are_asked_for_once():
+    names = [*NAMES, "Cat", "oak tree"]
+    tree = generated_tree(names, model, num_levels=2)
+    assert tree.leaves == (*NAMES, "Cat (6)", "oak tree (7)")
+    assert tree.levels_of("oak tree (7)")[1:] == tree.levels_of("oak_tree")[1:]
+    assert tree.levels_of("Cat (6)")[1:] == ("mammal", "animal") and tree.align(names) == tree
+
+
 def test_only_missing_classes_are_asked_again():
     questions = []
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -35,6 +37,23 @@ def test_scale_of_the_embeddings_does_not_matter():
     assert induced_tree(NAMES, embeddings() * 7, level_sizes=(3, 2)) == induced_tree(
         NAMES, embeddings(), level_sizes=(3, 2)
     )
+
+
+def test_repeated_names_get_keys_of_their_own():
+    names = ["crane", "dog", "crane", "maple_tree", "Maple Tree", "crane (2)"]
+    places = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, 0], [-1, -0.1]])
+    tree = induced_tree(names, places, level_sizes=(3, 2))
+    assert tree.leaves == ("crane", "dog", "crane (2)'", "maple_tree", "Maple Tree (4)", "crane (2)")
+    assert tree.ancestors(1).tolist() in ([a, a, b, b, c, c] for a, b, c in itertools.permutations(range(3)))
+    assert tree.align(names) == tree
+
+
+def test_clusters_of_the_same_names_are_told_apart():
+    names = ["crane", "dog", "crane", "dog"]
+    places = torch.tensor([[1.0, 0.0], [1, 0.1], [-1, 0], [-1, 0.1]])
+    tree = induced_tree(names, places, level_sizes=(2,))
+    assert len(set(tree.levels[1])) == 2 and tree.ancestors(1)[[0, 2]].unique().numel() == 2
+    assert tree.align(names) == tree
 
 
 class ToyWordNet:

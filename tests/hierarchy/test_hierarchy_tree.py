@@ -89,10 +89,9 @@ def test_align_orders_drops_and_names_the_missing(tree):
         tree.align(["dog", "trouts", "xyzzy"])
     with pytest.raises(TreeError, match=r"repeat.*dog"):
         tree.align(["dog", "Dog"])
-    by_position = [name if name != "bus" else "dog" for name in PATHS]
-    assert tree.align(by_position) == tree
-    with pytest.raises(TreeError, match=r"repeat.*dog"):
-        tree.align(by_position[::-1])
+    twins = [name if name != "bus" else "dog" for name in PATHS]
+    with pytest.raises(TreeError, match=r"repeat: 'dog' \(class 1\) and 'dog' \(class 5\).*5, 'bus', is not"):
+        tree.align(twins)
     with pytest.warns(UserWarning, match=r"levels \[1\] merge nothing"):
         assert tree.align(["dog", "trout", "bus"]).sizes == (3, 2)
 
@@ -104,6 +103,68 @@ def test_align_matches_prompt_names_after_keys():
         display={"tabby": "tabby cat", "hog": "pig"},
     )
     assert tree.align(["pig", "Tabby Cat", "ox"]).leaves == ("hog", "tabby", "ox")
+
+
+TWINS = {"missile": ["craft"], "rocket": ["craft"], "projectile": ["weapon"], "arrow": ["weapon"]}
+PUBLISHED = {"projectile": ["missile"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["missile", "rocket", "Missile", "arrow"], None),
+        (["missile", "missile", "rocket", "arrow"], r"'missile' \(class 0\) and 'missile' \(class 1\)"),
+        (["missile", "rocket", "arrow", "missile"], r"'missile' \(class 0\) and 'missile' \(class 3\)"),
+        (["missile", "rocket", "missile"], r"both mean the leaf 'missile' of tree 't'\. Rename"),
+        (["rocket", "rocket", "projectile", "arrow"], r"place 0, 'missile'|'rocket' \(class 1\)"),
+    ],
+)
+def test_repeated_names_go_by_place_only_where_every_leaf_is_called_so(names, message):
+    tree = LabelTree.from_paths(TWINS, name="t", aliases=PUBLISHED)
+    if message is None:
+        assert tree.align(names) == tree == tree.align(names).align(names)
+        return
+    with pytest.raises(TreeError, match=message):
+        tree.align(names)
+
+
+def test_two_names_of_one_leaf_leave_no_class_to_another():
+    paths = {"crane": ["bird"], "heron": ["bird"], "digger": ["machine"], "bus": ["machine"]}
+    tree = LabelTree.from_paths(paths, name="t", display={"crane": "crane bird"})
+    with pytest.raises(TreeError, match=r"'crane' .*'crane bird' .*place 1, 'heron', is not called so"):
+        tree.align(["crane", "crane bird", "digger", "bus"])
+    with pytest.raises(TreeError, match=r"'crane' \(class 0\) and 'crane bird' \(class 1\)"):
+        tree.align(["crane", "crane bird"])
+
+
+def test_a_name_that_several_leaves_have_goes_by_place_or_is_refused():
+    paths = {"crane 1": ["bird"], "heron": ["bird"], "crane 2": ["machine"], "bus": ["machine"]}
+    tree = LabelTree.from_paths(paths, name="t", aliases={"crane 1": ["crane"], "crane 2": ["crane"]})
+    assert tree.align(["crane", "heron", "crane", "bus"]) == tree
+    for names in (["crane", "heron", "bus"], ["crane", "crane", "heron", "bus"]):
+        with pytest.raises(TreeError, match=r"'crane' may be any of the leaves \['crane 1', 'crane 2'\]"):
+            tree.align(names)
+    with pytest.raises(TreeError, match="may be any"):
+        tree.levels_of("crane")
+    assert tree.align(["crane 2", "bus", "heron", "crane 1"]).superclass("crane 2", 1) == "machine"
+
+
+def test_aliases_are_names_of_leaves_outside_the_hash(tmp_path):
+    tree = LabelTree.from_paths(TWINS, name="t", aliases=PUBLISHED | {"arrow": ["Dart"]})
+    assert tree.align(["dart", "rocket", "missile"]).leaves == ("arrow", "rocket", "missile")
+    assert tree.hash == LabelTree.from_paths(TWINS, name="t").hash
+    (tmp_path / "t.json").write_text(json.dumps(tree.to_json()))
+    assert LabelTree.from_json(tmp_path / "t.json") == tree and "aliases" in tree.to_json()
+    for aliases, message in (
+        ({"arow": ["x"]}, r"unknown leaf 'arow' \(nearest: 'arrow'\)"),
+        ({"craft": ["x"]}, "unknown leaf 'craft'"),
+        ({"arrow": "dart"}, "aliases of 'arrow' must be a list"),
+        ({"arrow": ["a\nb"]}, "an alias of 'arrow'"),
+        ({"arrow": [1]}, "an alias of 'arrow'"),
+        (["arrow"], "aliases must map"),
+    ):
+        with pytest.raises(TreeError, match=message):
+            LabelTree.from_json({"paths": TWINS, "aliases": aliases})
 
 
 @pytest.mark.parametrize(
@@ -185,5 +246,22 @@ def test_forest_shares_leaves(tree):
         Forest((tree, other.align(list(PATHS)[:5])))
     with pytest.raises(TreeError, match="at least one"):
         Forest(())
+
+
+def test_a_forest_takes_leaves_of_one_class_under_different_keys():
+    one = LabelTree.from_paths(TWINS, name="one", aliases=PUBLISHED)
+    keys = {"Missile": ["x"], "rocket": ["x"], "missile (2)": ["y"], "ARROW": ["y"]}
+    two = LabelTree.from_paths(keys, name="two", aliases={"missile (2)": ["missile"]})
+    names = ["missile", "rocket", "missile", "arrow"]
+    forest = Forest((one, two)).align(names)
+    assert [tree.leaves for tree in forest] == [tuple(TWINS), tuple(keys)]
+    swapped = one.align(["projectile", "rocket", "missile", "arrow"])
+    with pytest.raises(TreeError, match="first at 'missile' against 'projectile'"):
+        Forest((one, swapped))
+    with pytest.raises(TreeError, match="first at 'rocket' against 'missile"):
+        Forest((one, two.align(["missile", "missile (2)", "rocket", "arrow"])))
+
+
+def test_as_forest_refuses_other_things():
     with pytest.raises(TypeError, match="LabelTree"):
         as_forest(["cifar100"])

@@ -9,6 +9,7 @@ import torch
 
 from hf_hierrobust.hierarchy import TreeError, WordNet, load_forest, wordnet_tree
 from hf_hierrobust.hierarchy.wordnet import plain_names
+from hf_hierrobust.objectives import HierRobust
 
 # wnid -> (lemmas, hypernyms, instance hypernyms): two ways up from "dog", the longer one through "canine"
 SYNSETS = {
@@ -149,6 +150,26 @@ def test_kind31_wnids_of_the_class_set_decide(installed, caplog):
     (tree,) = load_forest("wordnet", CLASSES, wnids=wnids, embed=embed)
     assert tree.superclass("crane", tree.depth) != tree.superclass("cat", tree.depth)
     assert not caplog.messages
+
+
+def test_wnids_tell_classes_of_one_name_apart(installed):
+    names, wnids = ["crane", "dog", "wolf", "Crane"], ["n00000020", "n00000013", "n00000014", "n00000021"]
+    (tree,) = load_forest("wordnet", names, wnids=wnids)
+    assert tree.leaves == ("crane", "dog", "wolf", "Crane (n00000021)")
+    assert tree.superclass("Crane (n00000021)", 1) != tree.superclass("crane", 1)
+    assert tree.align(names) == tree == load_forest(tree, names)[0]
+    objective = HierRobust()
+    objective.setup(names, tree)
+    assert objective.nodes.names[:4] == tuple(names)
+    with pytest.raises(TreeError, match="3 wnids are given for 4 classes"):
+        load_forest("wordnet", names, wnids=wnids[:3])
+
+
+def test_classes_of_one_name_without_wnids_are_refused_with_what_helps(installed):
+    with pytest.raises(
+        TreeError, match=r"'dog' and 'Dog \(3\)' are both n00000013.*class-set file with wnids"
+    ):
+        load_forest("wordnet", ["dog", "wolf", "cat", "Dog"])
 
 
 def test_kind31_without_either_the_message_says_what_to_give(installed):

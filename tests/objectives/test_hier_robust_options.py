@@ -24,7 +24,7 @@ def test_rows_share_leaves_and_padding_but_not_trees():
     assert nodes.names[row["pet"]] == nodes.names[other["pet"]] == "pet" and row["pet"] != other["pet"]
 
 
-@pytest.mark.parametrize("reading", ["label", "rollup", "both", "none"])
+@pytest.mark.parametrize("reading", ["label", "rollup", "none"])
 def test_a_flat_tree_has_no_gaps_between_levels(reading):
     objective = HierRobust(intra_gap=reading, gap_margin=0.3)
     objective.setup(CLASSES, forest_of([{c: [] for c in CLASSES}]))

@@ -104,7 +104,7 @@ def test_sums_in_place_of_means(trees):
     for name, options in {
         "default": {},
         "edges": {"edge_reduction": "mean"},
-        "trees": {"tree_reduction": "mean"},
+        "trees": {"tree_reduction": "mean"} if trees == "forest" else {},  # refused on one tree
         "levels": {"level_reduction": "sum", "pooling": "none"},
         "per image": {"pooling": "none"},
         "no hinge": {"vic_hinge": False},

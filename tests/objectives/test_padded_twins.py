@@ -17,7 +17,7 @@ PATHS = {
 
 
 def test_kind06_a_padded_twin_is_no_hard_negative_of_itself():
-    tree = LabelTree.from_paths(PATHS, name="t")
+    tree = LabelTree.from_paths(PATHS, name="t", aliases={"projectile": ["missile"]})
     objective = HierRobust()
     objective.setup(["missile", "missile", "rose", "oak"], tree)
     (tree,), (rows,) = objective.forest.trees, objective.nodes.rows

@@ -109,7 +109,7 @@ def test_loss_and_gradient_equal_the_reference(cls, options):
 @pytest.mark.parametrize("cls", [TGAZSR, CompTGA])
 def test_without_attention_it_is_tecoa(cls):
     batch = make_batch()
-    bare, tecoa = make_objective(cls, alpha=0, beta=0), make_objective(TeCoA)
+    bare, tecoa = make_objective(cls, alpha=0, beta=0, resolution=cls.resolution), make_objective(TeCoA)
     targets = batch.attack_targets()._replace(reference=None)
     view = batch.view()._replace(patch_features=None)
     assert bare.loss([view], targets) == tecoa.loss([view], targets)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from suite_child import shared_by_two
 from tiny_data import CLASSES, make_images, make_tiny_clip
 
+from hf_hierrobust.attacks import PGD, cross_entropy
 from hf_hierrobust.cli.main import main
 from hf_hierrobust.evaluation import load_records, records_hash
 from hf_hierrobust.runs import suite
@@ -103,6 +105,79 @@ def test_other_data_than_the_samples_were_chosen_from_are_refused(models, sets, 
         evaluate_suite(
             models[:1], tmp_path / "out", {first: source}, SuiteRequest(**QUICK | {"samples": 12}), **more
         )
+
+
+def edit(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def other_mean(folder):
+    edit(
+        folder / "processor_config.json",
+        lambda found: found["image_processor"].update(image_mean=[3.0, -2.0, 0.1], image_std=[0.1, 0.1, 0.5]),
+    )
+
+
+def other_activation(folder):
+    edit(folder / "config.json", lambda found: found["vision_config"].update(hidden_act="relu"))
+
+
+def other_head(folder):
+    edit(folder / "config.json", lambda found: found.update(hier_robust={"objective": "tecoa"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        (other_mean, {}),
+        (other_mean, {"space": "model"}),
+        (other_activation, {}),
+        (other_head, {}),
+        (None, {"bf16_search": True}),
+        (None, {"attack": PGD(loss=lambda z, y: -cross_entropy(z, y), num_steps=1)}),
+    ],
+    ids=["preprocessing", "preprocessing at model size", "configuration", "objective", "precision", "loss"],
+)
+def test_whatever_else_decides_a_record_is_measured_again(
+    change, options, models, sets, tmp_path, monkeypatch
+):
+    (first, source), *_ = sets.items()
+    model = shutil.copytree(models[0], tmp_path / "model")
+    loss = PGD(loss=lambda z, y: cross_entropy(z, y), num_steps=1)
+    before = QUICK | {"bf16_search": False} | {key: options[key] for key in ("space",) if key in options}
+    if "attack" in options:
+        before = before | {"attack": loss, "attack_options": None}
+    measured, real = [], suite.evaluate_model
+    monkeypatch.setattr(
+        suite, "evaluate_model", lambda *args, **more: measured.append(1) or real(*args, **more)
+    )
+
+    def measure(request, out=tmp_path / "out"):
+        evaluate_suite([model], out, {first: source}, SuiteRequest(**request), progress=False, figures=False)
+        return records_in(out)
+
+    old = measure(before)
+    assert found(measure(before)) == found(old) and len(measured) == 1
+    if change is not None:
+        change(model)
+    new = measure(before | options)
+    assert len(measured) == 2 and len(old) == 1
+    assert records_hash(new[-1:]) == records_hash(measure(before | options, tmp_path / "fresh"))
+    assert len(new) == 1 + (change is None)
+
+
+def test_other_images_with_the_same_labels_are_refused(models, sets, tmp_path):
+    (first, source), *_ = sets.items()
+    request, more = SuiteRequest(**QUICK), {"progress": False, "figures": False}
+    evaluate_suite(models[:1], tmp_path / "out", {first: source}, request, **more)
+    make_images(20, seed=77).to_parquet(str(tmp_path / "other.parquet"))
+    with pytest.raises(SuiteError, match="the images of one are others than when"):
+        evaluate_suite(models[:1], tmp_path / "out", {first: tmp_path / "other.parquet"}, request, **more)
+    edit(tmp_path / "out/samples.json", lambda found: found.update(version=1))
+    with pytest.raises(SuiteError, match="has version 1, this release writes 2"):
+        evaluate_suite(models[:1], tmp_path / "out", {first: source}, request, **more)
 
 
 def test_two_processes_measure_what_one_does(models, sets, tmp_path):

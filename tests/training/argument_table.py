@@ -129,8 +129,10 @@ TABLE: dict[str, Row] = {
     "include_for_metrics": refused(["inputs"], "inputs are not kept"),
     "batch_eval_metrics": refused(True, "whole evaluation set"),
     "load_best_model_at_end": works(True, "by robust leaf accuracy", **EVALUATING, save_steps=2),
-    "metric_for_best_model": works("leaf_clean_accuracy", "one of those reported, or refused"),
-    "greater_is_better": works(True, "as in transformers", metric_for_best_model="leaf_clean_accuracy"),
+    "metric_for_best_model": works("leaf_clean_accuracy", "one of those reported, or refused", **EVALUATING),
+    "greater_is_better": works(
+        True, "as in transformers", metric_for_best_model="leaf_clean_accuracy", **EVALUATING
+    ),
     # ---- checkpoints and the Hub ----
     "save_only_model": works(True, "as in transformers"),
     "save_strategy": works("epoch", "as in transformers"),

@@ -59,6 +59,8 @@ def test_kind10_a_value_works_or_is_refused_by_the_fields_name(name, tmp_path, m
         ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy='group_by_length'"),
         ({"accelerator_config": {"split_batches": True}}, "split_batches=True"),
         ({"debug": "tpu_metrics_debug"}, "tpu_metrics_debug"),
+        ({"metric_for_best_model": "leaf_robust_accuracy"}, "metric_for_best_model=.* without eval_strategy"),
+        ({"save_strategy": "best"}, "save_strategy='best' saves nothing without eval_strategy"),
         ({"save_total_limit": 2, "save_strategy": "no"}, "save_total_limit=2 has no effect without save"),
     ],
 )
@@ -140,12 +142,3 @@ def test_kind10_resume_from_checkpoint_as_an_argument_is_obeyed(tiny_clip_dir, t
     changed = {"resume_from_checkpoint": True, "resume_with_changes": True}  # one step more than before
     resumed = train(tiny_clip_dir, tmp_path, **options, **changed)
     assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2]
-
-
-def test_kind10_calibration_samples_without_a_head_to_calibrate(tiny_clip_dir, tmp_path):
-    with pytest.raises(ValueError, match="calibration_samples=8 has no effect: 'tecoa' calibrates nothing"):
-        make_trainer(tiny_clip_dir, tmp_path, objective="tecoa", calibration_samples=8)
-    with pytest.raises(ValueError, match="robust_eval_steps=3 has no effect: nothing is attacked"):
-        make_trainer(tiny_clip_dir, tmp_path, objective="clean", robust_eval_steps=3)
-    with pytest.raises(ValueError, match="eval_on_start=True has no effect without eval_dataset"):
-        make_trainer(tiny_clip_dir, tmp_path, eval_on_start=True)

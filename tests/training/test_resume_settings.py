@@ -143,7 +143,7 @@ def test_kind20_another_base_model_is_refused(killed, tiny_tree, tmp_path):
 
 
 def test_kind20_what_decides_no_weight_may_change(killed, trained, tiny_clip_dir, tiny_tree):
-    changes = {"logging_steps": 2, "save_steps": 3, "robust_eval_samples": 9, "dataloader_num_workers": 0}
+    changes = {"logging_steps": 2, "save_steps": 3, "logging_first_step": True, "dataloader_num_workers": 0}
     trainer = make_trainer(tiny_clip_dir, killed, tree=tiny_tree, **OPTIONS | changes)
     trainer.train(resume_from_checkpoint=True)
     assert furthest(weights(trainer.model), weights(trained[0].model)) == 0

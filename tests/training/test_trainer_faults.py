@@ -24,7 +24,8 @@ class TestPredictions:
     ):
         """The text tower trains under mmcoa: its states from before the training would be stale."""
         data = PixelDataset(make_images(12, seed=3))
-        trainer = make_trainer(tiny_clip_dir, tmp_path, objective="mmcoa", robust_eval_steps=1)
+        options = {"evaluation": data, "robust_eval_steps": 1}
+        trainer = make_trainer(tiny_clip_dir, tmp_path, objective="mmcoa", **options)
         first = trainer.predict(data)
         assert first.predictions.shape == (12, 2) and "test_leaf_robust_accuracy" in first.metrics
         trainer.train()
@@ -37,7 +38,8 @@ class TestPredictions:
 
     def test_kind08_predict_and_evaluate_say_the_same(self, tiny_clip_dir, tmp_path):
         data = PixelDataset(make_images(12, seed=3))
-        trainer = train(tiny_clip_dir, tmp_path, objective="mmcoa", robust_eval_steps=1)
+        options = {"evaluation": data, "robust_eval_steps": 1}
+        trainer = train(tiny_clip_dir, tmp_path, objective="mmcoa", **options)
         predicted, evaluated = trainer.predict(data), trainer.evaluate(data)
         for kind in ("clean", "robust"):
             name = f"leaf_{kind}_accuracy"

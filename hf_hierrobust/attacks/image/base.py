@@ -25,7 +25,7 @@ from ...classifiers.steadiness import check_steady
 from ...registry import Registry
 from ..base import PixelAttack, attackable, check_labels, refuse_nan
 from .criteria import misclassified
-from .victim import Cost, Relentless, Victim
+from .victim import Cost, Reading, Relentless, Victim
 
 ATTACKS: Registry[Attack] = Registry("attack", "hf_hierrobust.attacks.image")
 
@@ -128,6 +128,9 @@ class Attack(PixelAttack):
     ) -> Tensor:
         """Adversarial pixels (N, C, H, W) for images that the classifier gets right.
 
+        One that asks about parts of the images only tells the victim where each of its runs ended
+        (`Victim.note`): `to_the_end` keeps the best of them.
+
         Args:
             victim: the attacked classifier, frozen.
             pixels, labels: (N, C, H, W) in [0, 1], fp32 or wider, and int64 (N,); N is at least 1.
@@ -143,15 +146,22 @@ class Attack(PixelAttack):
         *,
         search: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
+        read: Reading | None = None,
     ) -> tuple[Tensor, Victim]:
         """Adversarial pixels (N, C, H, W) of an attack that is never told of its success, and its meter.
 
-        The first iterate that fools a classifier is barely over the boundary; the last one lies deeper, and
-        more of the other classifiers are fooled by it too. `__call__` has checked the input before.
+        The first iterate that fools a classifier is barely over the boundary; deeper ones fool more of the
+        other classifiers too. Of all iterates of all runs, towards whatever target and from whatever start,
+        an image comes back as the one with the largest margin, see `Relentless`. `__call__` has checked the
+        input before.
+
+        Args:
+            read: what ``classifier`` gives and the labels -> logits and labels of the verdict, where
+                these are not the same.
         """
-        victim = Relentless(classifier, search)
+        victim = Relentless(classifier, search, pixels, labels, self.threat, read)
         with frozen(classifier, search), torch.autocast(pixels.device.type, enabled=False):
-            return self.allowed(self.run(victim, pixels, labels, generator), pixels), victim
+            return victim.deepest(self.allowed(self.run(victim, pixels, labels, generator), pixels)), victim
 
     def allowed(self, found: Tensor, pixels: Tensor) -> Tensor:
         """What `run` returned, with images that left the threat model put back into it."""
@@ -164,8 +174,7 @@ class Attack(PixelAttack):
         threat, found = self.threat, found.detach().to(pixels)
         refuse_nan(found, f"pixels that {type(self).__name__}.run returned are NaN")
         # Not all: recomputing an allowed image as x + (x' - x) would move it by a rounding.
-        outside = threat.size(found - pixels) > threat.eps * (1 + 1e-4) + 1e-6
-        outside |= (found.flatten(1).amin(1) < 0) | (found.flatten(1).amax(1) > 1)
+        outside = threat.outside(found, pixels)
         if outside.any():
             delta = threat.project(found[outside] - pixels[outside], pixels[outside])
             found = found.index_put((outside,), pixels[outside] + delta)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...options import check_between, check_counts, check_flag, check_numbers
 from .apgd import spread_start
 from .base import ATTACKS, Attack
-from .criteria import twins
+from .criteria import misclassified, twins
 from .hyperplane import to_hyperplane
 from .targets import ranked_targets
 from .victim import Victim
@@ -63,7 +63,7 @@ class FAB(Attack):
             logits = victim.logits(pixels)
         for others in self.others(logits, labels):
             for restart in range(self.restarts):
-                rows = ((size > self.threat.eps) | (not self.early_stop)).nonzero()[:, 0]
+                rows = ((size > self.threat.eps) | (not self._stops(victim))).nonzero()[:, 0]
                 if len(rows) == 0:
                     return found
                 start = self._start(pixels[rows], generator) if restart else pixels[rows]
@@ -80,6 +80,9 @@ class FAB(Attack):
         classes = classes + (classes >= labels[:, None])
         left_out = twins(logits, labels).gather(1, classes)
         yield classes.masked_fill(left_out, -1).gather(1, left_out.long().argsort(stable=True))
+
+    def _stops(self, victim: Victim) -> bool:
+        return self.early_stop and victim.tells
 
     def _start(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         noise = spread_start(self.threat, torch.full_like(pixels, 0.5), generator) - 0.5
@@ -106,7 +109,10 @@ class FAB(Attack):
             x = (x + self.eta * from_x) * (1 - weight) + (clean + self.eta * from_clean) * weight
             x = x.clamp(0, 1)
             with torch.no_grad():
-                wrong = victim.fooled(x, truth, victim.logits(x))
+                logits = victim.logits(x)
+                wrong = victim.fooled(x, truth, logits)
+                if not victim.tells:  # the walk goes by the side of the boundary that it is on
+                    wrong = misclassified(logits, truth)
             if not wrong.any():
                 continue
             distance = threat.size(x - clean)
@@ -114,7 +120,7 @@ class FAB(Attack):
             found[rows[closer]], size[rows[closer]] = x[closer], distance[closer]
             x = torch.where(wrong.view(-1, 1, 1, 1), clean + (x - clean) * self.beta, x)
             stay = size[rows] > threat.eps
-            if self.early_stop and not stay.all():
+            if self._stops(victim) and not stay.all():
                 rows, x, clean, truth, others = (v[stay] for v in (rows, x, clean, truth, others))
                 if len(rows) == 0:
                     return

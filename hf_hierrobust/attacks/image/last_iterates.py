@@ -15,7 +15,8 @@ class LastIterates(CraftingAttack):
     """Any attack, never told that it has succeeded; see `Attack.to_the_end`.
 
     The first iterate that fools the classifier is barely over its boundary: another classifier, other prompts
-    or a defence undo it, and would seem more robust than they are.
+    or a defence undo it, and would seem more robust than they are. So would they if the last of several
+    targets or restarts spoke for all of them: the one that fools this classifier most does.
     """
 
     def describe(self) -> dict:

@@ -66,6 +66,7 @@ class Square(Attack):
                 search = _LinfSearch if self.norm == "linf" else _L2Search
                 run = search(self, victim, pixels[standing], labels[standing], same[standing], generator)
                 points, fooled = run.go()
+                victim.note(points, labels[standing])
                 found[standing] = points
                 standing = standing[~fooled]
         return found

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...classifiers.classifier import as_classifier
 from ...classifiers.shared import passes_of
+from ...threat import ThreatModel
 from ..base import input_gradients, refuse_nan
-from .criteria import misclassified
+from .criteria import margin, misclassified
+
+Reading = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Cost(NamedTuple):
@@ -35,9 +38,12 @@ class Victim:
             searches with the classifier.
 
     Attributes:
+        tells: whether `fooled` says so.
         forwards, backwards: images passed so far.
         zero_gradient: fraction of images whose first gradient was exactly zero; 0 before any gradient.
     """
+
+    tells: ClassVar[bool] = True
 
     def __init__(
         self, classifier: Callable[[Tensor], Tensor], search: Callable[[Tensor], Tensor] | None = None
@@ -95,6 +101,9 @@ class Victim:
             found[found.clone()] = misclassified(self._forward(self.classifier, x[found]), labels[found])
         return found
 
+    def note(self, x: Tensor, labels: Tensor) -> None:
+        """Hear where a run of all images ended, for the sake of `Relentless`."""
+
     def cost(self, images: int) -> Cost:
         """Passes per image, over this many attacked images."""
         return Cost(self.forwards / images, self.backwards / images) if images else Cost()
@@ -113,7 +122,62 @@ class Victim:
 
 
 class Relentless(Victim):
-    """A victim that never says that it is fooled: an attack works on every image to its last step."""
+    """A victim that never says that it is fooled, and keeps of each image the iterate that fools it most.
 
+    An attack works on every image to its last step, so each of its targets and restarts ends somewhere, and
+    the last of them need not be the one that succeeds. Most is the largest `margin`.
+
+    Args:
+        classifier, search: see `Victim`.
+        pixels, labels: all images of the attack, (N, C, H, W) and (N,).
+        threat: iterates outside of it do not count.
+        read: what the classifier gives and the labels -> logits and labels of the verdict; None: the same.
+    """
+
+    tells: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        search: Callable[[Tensor], Tensor] | None,
+        pixels: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        read: Reading | None = None,
+    ):
+        super().__init__(classifier, search)
+        self.pixels, self.labels, self.threat, self.read = pixels, labels, threat, read
+        self._best = pixels.clone()
+        self._depth = torch.full(pixels.shape[:1], -torch.inf, device=pixels.device)
+
+    @torch.no_grad()
     def fooled(self, x: Tensor, labels: Tensor, logits: Tensor | None = None) -> Tensor:
+        # None leaves, so that whoever asks about as many images as there are asks about these.
+        if len(x) == len(self.pixels) and torch.equal(labels, self.labels):
+            logits = self._forward(self.classifier, x) if logits is None else logits
+            depth = self._depths(logits).masked_fill(self.threat.outside(x, self.pixels), -torch.inf)
+            deeper = depth > self._depth
+            self._depth = torch.where(deeper, depth, self._depth)
+            self._best = torch.where(deeper.view(-1, 1, 1, 1), x.to(self._best), self._best)
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def note(self, x: Tensor, labels: Tensor) -> None:
+        self.fooled(x, labels)
+
+    @torch.no_grad()
+    def deepest(self, found: Tensor) -> Tensor:
+        """What the attack returned (N, C, H, W), or an earlier iterate that fools the classifier more."""
+        kept = self._depth
+        if self.search is not self.classifier:  # whose word has counted so far
+            kept = self._depths(self._forward(self.classifier, self._best))
+            kept = kept.masked_fill(self._depth.isneginf(), -torch.inf)
+        last = self._depths(self._forward(self.classifier, found)) >= kept
+        return torch.where(last.view(-1, 1, 1, 1), found, self._best)
+
+    def _depths(self, logits: Tensor) -> Tensor:
+        """Margins of all images (N,), of one sign for the right and the other for the wrong."""
+        logits, labels = (logits, self.labels) if self.read is None else self.read(logits, self.labels)
+        value = margin(logits, labels).to(self._depth)
+        # A margin to twins has another one added to it.
+        wrong = misclassified(logits, labels)
+        return torch.where(wrong, value.clamp(min=0), value.clamp(max=-1e-12))

@@ -69,7 +69,15 @@ class JointAttack(CraftingAttack):
         with frozen(classifier, search), torch.no_grad():
             loss = joint_loss(encode(pixels), self.text.to(pixels.device)[labels], self.text_weight)
         attack, numbers = replace(self.attack, loss=loss), torch.arange(len(pixels), device=pixels.device)
-        made, spent = attack.to_the_end(encode, pixels, numbers, search=steer, generator=generator)
+        head = parts_of(classifier).head
+        made, spent = attack.to_the_end(
+            encode,
+            pixels,
+            numbers,
+            search=steer,
+            generator=generator,
+            read=lambda features, rows: (head(features), labels[rows]),
+        )
         spent.forwards += len(pixels)
         return made, spent
 

@@ -17,7 +17,9 @@ from ...classifiers.freezing import frozen
 from ...options import check_choice, check_numbers
 from ..base import attackable, check_labels
 from ..image.base import ATTACKS, Attack
+from ..image.criteria import margin
 from ..image.pgd import PGD
+from ..image.victim import Reading
 from .base import TEXT_ATTACKS, TextAttack, check_texts
 from .encoder import TextEncoder
 from .joint import has_loss, joint_loss
@@ -33,9 +35,10 @@ class MultimodalResult(NamedTuple):
 
     Attributes:
         adversarial: pixels (B, C, H, W).
-        pair_adversarial: those of the pair: the same, but in the independent order the last iterate. The
-            first one that breaks an image against the clean prompts is barely over the boundary, and other
-            prompts would undo it. Of several restarts, one that breaks the pair.
+        pair_adversarial: those of the pair: the same, but in the independent order the iterate that goes
+            deepest, see `Attack.to_the_end`. The first one that breaks an image against the clean prompts is
+            barely over the boundary, and other prompts would undo it. Of several restarts, the one with the
+            largest margin on the pair.
         prompts: the K attacked prompts.
         clean_correct, image_correct, text_correct, pair_correct: (B,) bool, correct on (x, t), (x', t),
             (x, t') and the pair's (x', t'): MMCoA's modes 0, 1, 2 and, by the order, 3 or 4.
@@ -153,13 +156,17 @@ class MultimodalAttack:
                 result = self.image_attack(classifier, pixels, labels, generator=generator)
                 zeros.append(result.zero_gradient)
             if self.order == "independent":
-                attempts, zero = _last_iterates(self.image_attack, classifier, pixels, labels, generator)
+                attempts, zero = _attempts(self.image_attack, classifier, pixels, labels, generator)
                 zeros.append(zero)
             elif self.order == "joint":
                 loss = joint_loss(image, attacked_text[labels], self.text_weight)
                 attack = replace(self.image_attack, loss=loss)
                 rows = torch.arange(len(pixels), device=pixels.device)  # the loss knows its images by row
-                attempts, zero = _last_iterates(attack, encode_image, pixels, rows, generator)
+
+                def paired_logits(features: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+                    return _logits(features, attacked_text, scale), labels[rows]
+
+                attempts, zero = _attempts(attack, encode_image, pixels, rows, generator, paired_logits)
                 zeros.append(zero)
             with torch.no_grad():
                 pair_classifier = _Cosine(encode_image, attacked_text, scale)
@@ -203,32 +210,31 @@ class _Cosine:
         return _logits(self.encode_image(pixels), self.text, self.scale)
 
 
-def _last_iterates(
+def _attempts(
     attack: Attack,
     classifier: ImageEncoder,
     pixels: Tensor,
     labels: Tensor,
     generator: torch.Generator | None,
+    read: Reading | None = None,
 ) -> tuple[list[Tensor], float]:
-    """The last iterate of each restart, and the largest fraction of exactly zero first gradients."""
+    """What each restart comes to, see `Attack.to_the_end`, and the largest share of zero first gradients."""
     restarts = getattr(attack, "restarts", 1)
     attack = replace(attack, restarts=1) if hasattr(attack, "restarts") else attack
     found, zeros = [], []
     for _ in range(restarts):
-        iterate, victim = attack.to_the_end(classifier, pixels, labels, generator=generator)
-        found.append(iterate)
+        made, victim = attack.to_the_end(classifier, pixels, labels, generator=generator, read=read)
+        found.append(made)
         zeros.append(victim.zero_gradient)
     return found, max(zeros)
 
 
 def _breaking(classifier: _Cosine, attempts: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Of several attempts, for each image the last that breaks it, else the last."""
-    chosen = attempts[-1]
-    if len(attempts) > 1:
-        for attempt in attempts:
-            broken = (classifier(attempt).argmax(1) != labels).view(-1, 1, 1, 1)
-            chosen = torch.where(broken, attempt, chosen)
-    return chosen
+    """Of several attempts, for each image the one with the largest margin."""
+    if len(attempts) == 1:
+        return attempts[0]
+    best = torch.stack([margin(classifier(attempt), labels) for attempt in attempts]).argmax(0)
+    return torch.stack(list(attempts))[best, torch.arange(len(labels), device=labels.device)]
 
 
 def _logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
