@@ -8,7 +8,7 @@ from transformers import Trainer
 from transformers.utils.hub import PushInProgress
 
 from ..modeling.side_files import load_side_files, without_side_keys
-from .starting import Start, saving
+from .starting import Start, place_in_stream, saving
 from .uploads import push_progress, push_result, unfinished, wants_push
 
 
@@ -20,6 +20,18 @@ class CheckpointHooks(Trainer):
     """
 
     start: Start | None = None
+
+    def _init_training_state(self, max_steps, updates_a_pass, passes, checkpoint, trial) -> tuple[int, int]:
+        """As of `Trainer`, which takes a stream for endless: of one it says how often it has begun again."""
+        found = super()._init_training_state(max_steps, updates_a_pass, passes, checkpoint, trial)
+        if checkpoint is None or hasattr(self.train_dataset, "__len__"):
+            return found
+        epoch, batch = place_in_stream(checkpoint)
+        return epoch, 0 if self.args.ignore_data_skip else batch
+
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
+        self._drawn.set_epoch(epoch)  # accelerate may tell the sampler alone
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

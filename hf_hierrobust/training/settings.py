@@ -9,11 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..adapters.fingerprints import weights_hash
 from ..digests import digest, plain
+from .item_draws import drawing
 
 if TYPE_CHECKING:
     from .arguments import RobustTrainingArguments
@@ -155,6 +155,8 @@ def training_settings(
     hidden = WITHOUT_EFFECT_ON_WEIGHTS | _IN_RECIPE
     own = {f.name: getattr(args, f.name) for f in fields(args) if f.name not in hidden}
     names = list(class_names)
+    if not hasattr(dataset, "__len__"):  # the workers of a stream take its shards in turn
+        own["dataloader_num_workers"] = max(1, args.dataloader_num_workers)
     facts = {
         "processes": args.world_size,
         "classes": names if len(names) <= 20 else digest(repr(names).encode()),
@@ -168,8 +170,8 @@ def training_settings(
 def data_facts(dataset) -> dict[str, Any]:
     """Which images, labels and captions a training reads: counts, and digests, of a few images only.
 
-    Images that read differently twice, as augmented ones do, are left out. No random number is drawn that
-    the training would miss.
+    Augmented images are read as the global generators have them at one fixed seed; those that still read
+    differently twice are left out. No random number is drawn that the training would miss.
     """
     if dataset is None:
         return {}
@@ -179,12 +181,12 @@ def data_facts(dataset) -> dict[str, Any]:
         values = getattr(dataset, name, None)
         if values is not None and len(values):
             found[name] = digest(json.dumps(plain(list(values))).encode())
-    with torch.random.fork_rng(devices=[]):
-        state = np.random.get_state()
-        first, second = (_images_digest(dataset, sized) for _ in range(2))
-        np.random.set_state(state)
-    if first == second:
-        found["pixels"] = first
+    digests = []
+    for _ in range(2):
+        with drawing(0):
+            digests.append(_images_digest(dataset, sized))
+    if digests[0] == digests[1]:
+        found["pixels"] = digests[0]
     return found
 
 

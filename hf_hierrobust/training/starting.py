@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..adapters.fingerprints import fingerprints
+from ..seals import read_seal
 from .argument_checks import NothingTrainedError, check_optimizer, check_steps, check_writable
 from .checkpoints import (
     ResumeError,
@@ -98,6 +99,11 @@ def begin(
                 f"on under other settings. Start a new run from it: model_name_or_path={str(output_dir)!r}"
             )
         checkpoint, changes = str(checkpoint), check_settings(checkpoint, settings, accept_changes=True)
+    if checkpoint is not None and "data.pixels" not in settings:
+        logger.warning(
+            "training images read differently each time, beyond what the global generators of Python, NumPy "
+            "and torch explain: this run will see others than an uninterrupted one. Let them draw from those"
+        )
     wait()
     inside = checkpoint is not None and Path(checkpoint).resolve().parent == output_dir.resolve()
     anew = args.overwrite_output_dir and not inside
@@ -117,6 +123,17 @@ def final_state(folder: str) -> TrainerState:
     """The history of a finished training, from its last checkpoint or its output directory."""
     logger.warning(f"{folder} is the end of a finished training: nothing is trained again")
     return TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME)))
+
+
+def place_in_stream(checkpoint: str) -> tuple[int, int]:
+    """Whole passes over a stream before a checkpoint, and batches of one process read in the pass after.
+
+    A pass counts as many batches as the whole training, so its share of them is in the state's epoch.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+    accumulated = read_seal(checkpoint)["settings"]["gradient_accumulation_steps"]
+    passes = int(state.epoch)
+    return passes, round((state.epoch - passes) * state.max_steps * accumulated)
 
 
 @contextmanager

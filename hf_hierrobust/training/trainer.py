@@ -25,6 +25,7 @@ from .callbacks import InvariantsCallback
 from .card import TrainingFacts, card_facts, recipe, usual_options, with_card_options
 from .checkpoints import non_finite_loss
 from .hooks import CheckpointHooks
+from .item_draws import drawn
 from .launch import announce
 from .optimizer import ScaleRates
 from .preparation import choose_metric, compiled, evaluator_for, prepare
@@ -169,11 +170,12 @@ class RobustCLIPTrainer(ScaleRates, CheckpointHooks):
         """As of `Trainer`: all images."""
         return super().get_test_dataloader(self._images(test_dataset, "test_dataset"))
 
-    def _get_dataloader(self, *args, **kwargs):
+    def _get_dataloader(self, dataset, *args, **kwargs):
         if kwargs.get("is_training"):
-            return super()._get_dataloader(*args, **kwargs)
+            self._drawn = drawn(dataset, self.args.seed)
+            return super()._get_dataloader(self._drawn, *args, **kwargs)
         with images.every_image(self.args):
-            return super()._get_dataloader(*args, **kwargs)
+            return super()._get_dataloader(dataset, *args, **kwargs)
 
     def _images(self, dataset, name: str, samples: int | None = None) -> ImageView:
         return images.evaluation_images(dataset, self.class_set, samples, name, beside=self.train_dataset)

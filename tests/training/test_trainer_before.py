@@ -11,7 +11,7 @@ from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.modeling import RobustCLIPModel
 from hf_hierrobust.training.wrapping import NotAveragedError, check_averaged
 
-OPTIONS = {"lora_r": 2, "lora_dropout": 0.3, "max_steps": 3, "robust_eval_steps": 1, "robust_eval_samples": 8}
+OPTIONS = {"lora_r": 2, "lora_dropout": 0.3, "max_steps": 3}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ def seeded(trainer, tmp_path):
 @pytest.mark.parametrize("before", [measured, stepped, seeded])
 def test_what_came_before_does_not_show(before, alone, tiny_clip_dir, tmp_path):
     evaluation = PixelDataset(make_images(8, seed=1))
-    trainer = make_trainer(tiny_clip_dir, tmp_path / "run", evaluation=evaluation, **OPTIONS)
+    options = OPTIONS | {"evaluation": evaluation, "robust_eval_steps": 1, "robust_eval_samples": 8}
+    trainer = make_trainer(tiny_clip_dir, tmp_path / "run", **options)
     before(trainer, tmp_path)
     trainer.train()
     assert furthest(weights(trainer.model), alone) == 0
