@@ -84,7 +84,7 @@ def standard(args: argparse.Namespace) -> dict[str, dict]:
             "eval_eps": eps,
             "eval_classifiers": "hyperbolic,rollup-hyperbolic" if name == DISTANCE else "cosine,rollup",
         }
-        for part in range(args.samples // PART)
+        for part in range(-(-args.samples // PART))
         for eps in ("4/255", "1/255")
         for name, model in models.items()
     }

@@ -162,11 +162,10 @@ def test_what_was_measured_otherwise_is_no_base(change, records):
 def test_images_are_decoded_once_a_space_and_judged_clean_once_a_classifier(clip, monkeypatch):
     decoded, encoded = [], []
 
-    class Counting(PixelDataset):
-        def __getitem__(self, index):
-            decoded.append(index)
-            return super().__getitem__(index)
-
+    read = PixelDataset.__getitem__
+    monkeypatch.setattr(
+        PixelDataset, "__getitem__", lambda self, index: decoded.append(index) or read(self, index)
+    )
     encode, judge_all = clip[0].encode_image, runner.judge_all
 
     def judging(*args):
@@ -175,7 +174,7 @@ def test_images_are_decoded_once_a_space_and_judged_clean_once_a_classifier(clip
             return judge_all(*args)
 
     monkeypatch.setattr(runner, "judge_all", judging)
-    data = small_set(dataset=Counting(make_images(12)))
+    data = small_set(dataset=PixelDataset(make_images(12)))
     found = measure(clip, sets=[data], plan=AttackPlan.of("pgd", ["1/255", "2/255", "4/255"], num_steps=1))
     assert len(found) == 6 * 3 and len(decoded) == 10
     assert encoded == [4, 4, 2]  # one forward a batch for six classifiers at three budgets

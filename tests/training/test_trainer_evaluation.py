@@ -30,7 +30,7 @@ def evaluated(tiny_clip_dir, tiny_tree, tmp_path_factory, evaluation):
         tree=Forest((tiny_tree,)),
         evaluation=evaluation,
         per_device_eval_batch_size=8,
-        eps="48/255",
+        eps="64/255",
         max_steps=10,
         optim="adamw_torch",
         learning_rate=2e-3,
