@@ -126,7 +126,7 @@ class RobustTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Learning rate of the hyperbolic head's scales, which have no weight decay; by default "
-            "ten times learning_rate, or once under plain SGD."
+            "learning_rate."
         },
     )
     overwrite_output_dir: bool = field(

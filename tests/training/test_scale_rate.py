@@ -6,8 +6,6 @@ import pytest
 import torch
 from tiny_runs import make_trainer
 
-from hf_hierrobust.training.optimizer import SCALE_RATE
-
 ADAM = {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.5}
 
 
@@ -18,9 +16,9 @@ def optimizer_of(trainer):
 @pytest.mark.parametrize(
     "options, rate",
     [
-        ({}, SCALE_RATE * 1e-3),
-        ({"scale_learning_rate": 3e-4}, 3e-4),
-        ({"optim": "sgd"}, 1e-3),
+        ({}, 1e-3),
+        ({"scale_learning_rate": 1e-2}, 1e-2),
+        ({"scale_learning_rate": 1e-2, "optim": "sgd"}, 1e-2),
     ],
 )
 def test_scales_are_a_group(tiny_clip_dir, tiny_tree, tmp_path, options, rate):
@@ -45,13 +43,19 @@ def test_no_group_without_trained_scales(tiny_clip_dir, tmp_path):
 def test_scales_move_by_their_rate(tiny_clip_dir, tiny_tree, tmp_path):
     """One step of Adam moves a parameter by its rate, whatever its gradient."""
     trainer = make_trainer(
-        tiny_clip_dir, tmp_path, objective="hier_robust", tree=tiny_tree, max_steps=1, **ADAM
+        tiny_clip_dir,
+        tmp_path,
+        objective="hier_robust",
+        tree=tiny_tree,
+        max_steps=1,
+        scale_learning_rate=1e-2,
+        **ADAM,
     )
     trainer.calibrate()
     before = trainer.model.hier_head.log_image_scale.detach().clone()
     trainer.train()
     moved = (trainer.model.hier_head.log_image_scale - before).abs()
-    torch.testing.assert_close(moved, torch.full_like(moved, SCALE_RATE * 1e-3), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(moved, torch.full_like(moved, 1e-2), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [0, -1e-3, float("nan"), "fast"])

@@ -156,7 +156,7 @@ def test_evaluating_in_between_does_not_change_the_training(tiny_clip_dir, tiny_
 def test_kind03_evaluation_beside_training_is_cross_entropy_then_margin(evaluated):
     attacks = evaluated.evaluator.attacks
     assert [attack.loss for attack in attacks] == ["ce", "margin"]
-    assert {attack.threat.eps for attack in attacks} == {48 / 255}
+    assert {attack.threat.eps for attack in attacks} == {64 / 255}
 
 
 @pytest.mark.parametrize("attacked", [True, False])
