@@ -9,6 +9,7 @@ Stages:
     search      learning rate of each method, on held-back training images
     acceptance  shipped defaults against ``lambda_gap=0``, three seeds, on two trees
     paired      those models once more by the score they were trained with, on 3,000 test images
+    scale_rate  the same comparison on WordNet's tree, scales at three times the rate, on 900 images
     demo        the same comparison for the demo, on 1,080 images
     ablation    as published (distances) and by cosine, on two trees and a forest; with sums over edges and a
                 scale a level, and as it was before: means, one scale, ball norms at their edge; two seeds
@@ -96,6 +97,19 @@ def paired(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
+def scale_rate(args: argparse.Namespace) -> dict[str, dict]:
+    test = SHORT | SCORE | {"eval_eps": "4/255", "eval_samples": 900, "tree": "cifar100-wordnet"}
+    rate = _rate("hier")
+    return {
+        f"{name}-seed{seed}": method
+        | test
+        | rate
+        | {"scale_learning_rate": 3 * rate["learning_rate"], "seed": seed}
+        for seed in (0, 1, 2)
+        for name, method in {"hier": METHODS["hier"], "no-gap": WITHOUT}.items()
+    }
+
+
 def demo(args: argparse.Namespace) -> dict[str, dict]:
     test = SCORE | {"eval_eps": "4/255", "eval_samples": 1080, "resume_from_checkpoint": False}
     return {
@@ -139,7 +153,7 @@ def text(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
-STAGES = {stage.__name__: stage for stage in (search, acceptance, paired, demo, ablation, text)}
+STAGES = {stage.__name__: stage for stage in (search, acceptance, paired, scale_rate, demo, ablation, text)}
 
 
 def main() -> None:
