@@ -6,15 +6,15 @@ import datasets as hf
 import numpy as np
 import pytest
 import torch
+from labelled_sets import CLASS_SET, REVERSED, TRUE, Torchvision, numbered, seen
 from PIL import Image
 from tiny_data import CLASSES, make_images
-from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Dataset, Subset, random_split
+from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Subset, random_split
 
 from hf_hierrobust.data import (
     ClassSet,
     ImageStream,
     ImageView,
-    ItemLabelError,
     LabelRangeError,
     MissingColumnError,
     PixelCollator,
@@ -27,36 +27,9 @@ from hf_hierrobust.data import (
     class_set_of,
 )
 
-CLASS_SET = ClassSet.from_names(CLASSES)
-TRUE = [i % 4 for i in range(8)]
-MEANS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [180, 180, 60]])
-
-
-def numbered(names, spell=str, count: int = 8, offset: int = 0) -> hf.Dataset:
-    """Images of `make_images` whose labels are numbered in the order of ``names``."""
-    images = make_images(count + offset).select(range(offset, offset + count))
-    labels = [names.index(CLASSES[label]) for label in images["label"]]
-    feature = hf.ClassLabel(names=[spell(name) for name in names])
-    return images.remove_columns("label").add_column("label", labels, feature=feature)
-
 
 def unnamed(order=CLASSES) -> hf.Dataset:
     return numbered(list(order)).cast_column("label", hf.Value("int64"))
-
-
-REVERSED = list(CLASSES[::-1])
-
-
-def seen(view) -> list[int]:
-    """The true class of each image, told by its colour, where the label agrees; else an error."""
-    labels = []
-    for i in range(len(view)):
-        item = view[i]
-        mean = np.asarray(item["image"], dtype=float).mean(axis=(0, 1))
-        true = int(np.abs(MEANS - mean).sum(axis=1).argmin())
-        assert item["label"] == view.labels[i] == true, f"image {i}"
-        labels.append(true)
-    return labels
 
 
 KINDS = {
@@ -176,133 +149,10 @@ def test_kind01_classes_of_several_parts_are_joined_by_name():
     assert class_set_of(ConcatDataset(parts)).class_names == (*CLASSES, "elm", "fir")
 
 
-class Torchvision(Dataset):
-    """A data set of pairs with ``classes`` and ``targets``, as torchvision's folders are."""
-
-    classes = REVERSED
-
-    def __init__(self, targets=True):
-        self.images = numbered(REVERSED)
-        if targets:
-            self.targets = self.images["label"][:]
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index]["image"], self.images[index]["label"]
-
-
 @pytest.mark.parametrize("targets", [True, False])
 def test_kind01_foreign_datasets_of_pairs(targets):
     assert seen(as_images(Subset(Torchvision(targets), [5, 1]), CLASS_SET)) == [1, 1]
     assert class_set_of(Torchvision()).class_names == tuple(REVERSED)
-
-
-class Relabelled(Torchvision):
-    """Its items give other labels than ``targets`` lists, from one row on."""
-
-    def __init__(self, first=0, targets=True):
-        super().__init__(targets)
-        self.first = first
-
-    def __getitem__(self, index):
-        image, label = super().__getitem__(index)
-        return image, 3 - label if index >= self.first else label
-
-
-class Transformed(Torchvision):
-    def __init__(self, change, targets=True):
-        super().__init__(targets)
-        self.target_transform = change
-
-    def __getitem__(self, index):
-        image, label = super().__getitem__(index)
-        return image, self.target_transform(label)
-
-
-class RelabelledSubset(Subset):
-    def __getitem__(self, index):
-        image, label = super().__getitem__(index)
-        return image, 3 - label
-
-    def __getitems__(self, indices):  # torch asks for it
-        return [self[index] for index in indices]
-
-
-class RelabelledPixels(PixelDataset):
-    def __getitem__(self, index):
-        item = super().__getitem__(index)
-        return item | {"label": 3 - item["label"]}
-
-
-class RelabelledView(ImageView):
-    def __getitem__(self, index):
-        item = super().__getitem__(index)
-        return item | {"label": 3 - item["label"]}
-
-
-RELABELLED = {
-    "own items": lambda: Relabelled(),
-    "one row": lambda: Relabelled(first=7),
-    "target_transform": lambda: Transformed(lambda label: 3 - label),
-    "below a subset": lambda: Subset(Relabelled(), [5, 1]),
-    "a part": lambda: ConcatDataset([Torchvision(), Relabelled()]),
-    "pixels": lambda: RelabelledPixels(numbered(REVERSED)),
-    "a view": lambda: RelabelledView(
-        PixelDataset(numbered(list(CLASSES))), np.arange(8) % 4, labelled=True, class_set=CLASS_SET
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", RELABELLED)
-def test_labels_that_items_contradict_are_refused(kind):
-    with pytest.raises(ItemLabelError, match=r"row \d of it.* gives the label \d, but its \w+ say \d"):
-        as_images(RELABELLED[kind](), CLASS_SET, name="it")
-
-
-def test_an_item_that_is_relabelled_unseen_is_refused_when_it_is_read():
-    items = [{"image": Image.new("RGB", (4, 4)), "label": row % 4} for row in range(40)]
-
-    class Changing(Dataset):
-        labels = [row % 4 for row in range(40)]
-        changed = ()
-
-        def __len__(self):
-            return 40
-
-        def __getitem__(self, index):
-            return items[index] | ({"label": 3} if index in self.changed else {})
-
-    data = Changing()
-    view = as_images(data, CLASS_SET, name="it")
-    data.changed = (2,)
-    assert view[1]["label"] == 1 and as_images(data, CLASS_SET, labelled=False)[2].keys() == {"image", "row"}
-    for shown in (view, view.select([2, 2, 2])):
-        with pytest.raises(ItemLabelError, match="row 2 of it gives the label 3, but its labels say 2"):
-            shown[2]
-    data.changed, data.labels = (), None
-    view = as_images(data, CLASS_SET, name="it")
-    data.changed = (2,)
-    with pytest.raises(ItemLabelError, match="its items, when they were first read, say 2"):
-        view[2]
-
-
-def test_names_that_a_relabelling_leaves_open_are_refused():
-    with pytest.raises(ItemLabelError, match="it has a target_transform: nothing tells"):
-        as_images(Transformed(lambda label: label // 2, targets=False), CLASS_SET, name="it")
-    assert seen(as_images(Transformed(int), CLASS_SET)) == TRUE  # one that changes nothing
-    with pytest.raises(UnnamedLabelsError, match="the labels of it have no names"):
-        class_set_of(RelabelledSubset(Torchvision(), [5, 1]), name="it")
-    assert as_images(RelabelledSubset(Torchvision(), [4, 1]), CLASS_SET).labels.tolist() == [0, 1]
-    numbers = Torchvision()
-    numbers.class_to_idx = {name: place for place, name in enumerate(REVERSED)}
-    assert seen(as_images(numbers, CLASS_SET)) == TRUE
-    numbers.class_to_idx = {name: place for place, name in enumerate(CLASSES)}
-    with pytest.raises(
-        ValueError, match=r"classes of it has '.*' at place 0, but its class_to_idx numbers it 3"
-    ):
-        as_images(numbers, CLASS_SET, name="it")
 
 
 def test_labels_captions_and_rows_follow_a_selection():
