@@ -183,19 +183,24 @@ def _read_by(function: types.FunctionType) -> dict[str, object]:
             continue
     if _library(function):
         return values
-    codes = [function.__code__]
-    for code in codes:  # a function within reads the same globals
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    codes = _with_inner([function.__code__])  # a function within reads the same globals
     names = list(dict.fromkeys(name for code in codes for name in code.co_names))
     values = {name: function.__globals__.get(name) for name in names} | values
-    for name, value in list(
-        values.items()
-    ):  # models.net(x), args.scale: the names are those of attributes too
+    # models.net(x), args.scale: the names are those of attributes too.
+    for name, value in list(values.items()):
         if isinstance(value, (types.ModuleType, types.SimpleNamespace, Namespace)):
             del values[name]
             if not (isinstance(value, types.ModuleType) and _library(value)):
                 values |= {f"{name}.{other}": getattr(value, other, None) for other in names}
     return values | _numbered(function.__defaults__ or ()) | (function.__kwdefaults__ or {})
+
+
+def _with_inner(codes: list[types.CodeType]) -> list[types.CodeType]:
+    """The codes and those of all functions within."""
+    found = list(codes)
+    for code in found:  # which grows
+        found += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return found
 
 
 def _numbered(values: tuple) -> dict[str, object]:
@@ -219,8 +224,7 @@ def _written(functions: list[types.FunctionType]) -> tuple[set[str], bool]:
     """Names that functions store outside of a beginning, and whether they may change lists or mappings."""
     codes = [f.__code__ for f in functions if not _library(f) and f.__name__ not in _BEGINNINGS]
     names, changes = set(), False
-    for code in codes:
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    for code in _with_inner(codes):
         changes |= not _CHANGING.isdisjoint(code.co_names)
         for step in dis.get_instructions(code):
             if step.opname in ("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF"):
