@@ -20,6 +20,7 @@ from hier_overhead import build, random_batch, sized_parser, step
 from hf_hierrobust.geometry import edge_order, image_depth, level_medians, smallest_step
 from hf_hierrobust.objectives import HierRobust
 from hf_hierrobust.training import RobustCLIPTrainer
+from hf_hierrobust.training.optimizer import SCALE_RATE, group_scales
 
 
 @torch.no_grad()
@@ -55,6 +56,7 @@ def main() -> None:
         trainer = build(HierRobust(**args.options), args, directory)
         for group in trainer.optimizer.param_groups:
             group["lr"] = args.learning_rate
+        group_scales(trainer.optimizer, trainer.model.hier_head, SCALE_RATE * args.learning_rate)
         probe = random_batch(args, trainer.args.device)
         found = {"start": depth(trainer, probe)}
         begun = time.perf_counter()

@@ -39,6 +39,8 @@ class HierRobust(TreeObjective):
         lambda_vic, lambda_gap: weights of eq. 14 (OC-15).
         vic_hinge: False takes eq. 12 as printed, whose radius then has no effect on the gradient (OC-11).
         edge_reduction: ``"sum"`` over the edges of a tree in the gaps, as printed, or ``"mean"`` (OC-12).
+        level_gap: hold the levels' median text norms apart by the margin, too, which edges in order do not;
+            each step between two levels weighs as much as its edges (OC-12).
         intra_gap: ``"label"``: text norm below image norm within a class; ``"rollup"``: rolled-up image
             norm below its child's, on each image's way to the top; ``"both"``; ``"none"`` (OC-13). A mean
             over the images of sums over the terms of each.
@@ -63,6 +65,7 @@ class HierRobust(TreeObjective):
     lambda_gap: float = 1.0
     vic_hinge: bool = True
     edge_reduction: Literal["mean", "sum"] = "sum"
+    level_gap: bool = True
     intra_gap: Literal["label", "rollup", "both", "none"] = "label"
     tree_reduction: Literal["sum", "mean"] = "sum"
 
@@ -72,14 +75,15 @@ class HierRobust(TreeObjective):
         check_choice(self, "intra_gap", ("label", "rollup", "both", "none"))
         for name in ("level_reduction", "edge_reduction", "tree_reduction"):
             check_choice(self, name, ("mean", "sum"))
-        check_flag(self, "sync_midpoints", "vic_hinge")
+        check_flag(self, "sync_midpoints", "vic_hinge", "level_gap")
         if self.kappa_scale is not None:
             check_numbers(self, "kappa_scale", positive=True)
         check_numbers(self, "lambda_vic", "lambda_gap")
         if not self.lambda_vic:
             refuse_idle(self, {"vic_hinge": "with lambda_vic=0"})
         if not self.lambda_gap:
-            refuse_idle(self, dict.fromkeys(("edge_reduction", "intra_gap"), "with lambda_gap=0"))
+            idle = ("edge_reduction", "level_gap", "intra_gap")
+            refuse_idle(self, dict.fromkeys(idle, "with lambda_gap=0"))
         if not self._takes_midpoints:
             refuse_idle(self, {"sync_midpoints": "with pooling='none', where there are no midpoints"})
 
@@ -93,7 +97,8 @@ class HierRobust(TreeObjective):
             if not self._rolls_up:
                 idle["sync_midpoints"] = idle["pooling"]
         if self.num_levels == 1:
-            idle |= dict.fromkeys(("edge_reduction", "sync_midpoints"), "on a tree without superclasses")
+            unused = ("edge_reduction", "level_gap", "sync_midpoints")
+            idle |= dict.fromkeys(unused, "on a tree without superclasses")
             if self.intra_gap == "both":
                 idle["intra_gap"] = "on a tree without superclasses, where it is 'label'"
         return idle
@@ -110,7 +115,10 @@ class HierRobust(TreeObjective):
         return self._share * self._hita(view, images, texts, targets.labels)
 
     def loss(self, views: Sequence[View], targets: Targets) -> dict[str, Tensor]:
-        """Terms ``hita``, ``vic``, ``label_gap``, ``intra_gap``, weighted as in eq. 14, over all trees."""
+        """Terms of eq. 14, weighted, over all trees: ``hita``, ``vic``, ``label_gap``, ``intra_gap``.
+
+        ``level_gap`` stands beside them where it is on.
+        """
         labels = targets.labels
         lifted = [self._lift(view) for view in views]
         terms = {"hita": sum(self._hita(v, *points, labels) for v, points in zip(views, lifted))}
@@ -123,7 +131,10 @@ class HierRobust(TreeObjective):
             terms["vic"] = len(self.forest) * self.lambda_vic * vic
         if self.lambda_gap:
             weight = self.lambda_gap * head.radius  # norms below are in units of the radius
-            terms["label_gap"] = weight * self._label_gap(self._depths(head, texts))
+            norms = self._depths(head, texts)
+            terms["label_gap"] = weight * self._label_gap(norms)
+            if self.level_gap:
+                terms["level_gap"] = weight * self._level_gap(norms)
             if self.intra_gap != "none":
                 terms["intra_gap"] = weight * self._intra_gap(head, images, texts, labels)
         return {name: self._share * term for name, term in terms.items()}
@@ -184,6 +195,16 @@ class HierRobust(TreeObjective):
             gaps = [norms[parent] - norms[child] for child, parent in self._edges(tree, rows)]
             if gaps:
                 total = total + hinge(torch.cat(gaps) + self.gap_margin, self.edge_reduction)
+        return total
+
+    def _level_gap(self, norms: Tensor) -> Tensor:
+        """Median text norm of a level below that of the level under it by the margin, summed over trees."""
+        total = norms.new_zeros(())
+        for tree, rows in zip(self.forest, self._rows(norms.device)):
+            levels, weights = self._own_rows(tree, rows)
+            medians = torch.stack([norms[own].quantile(0.5) for own in levels])
+            gaps = (medians[1:] - medians[:-1] + self.gap_margin).relu() @ weights.to(norms)
+            total = total + (gaps if self.edge_reduction == "sum" else gaps / weights.sum().clamp(min=1))
         return total
 
     def _intra_gap(self, head, images: Polar, texts: Polar, labels: Tensor) -> Tensor:

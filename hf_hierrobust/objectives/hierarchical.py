@@ -234,6 +234,19 @@ class TreeObjective(Objective):
             lambda: [(child.to(device), parent.to(device)) for child, parent in text_edges(tree, rows)],
         )
 
+    def _own_rows(self, tree: LabelTree, rows: tuple[Tensor, ...]) -> tuple[list[Tensor], Tensor]:
+        """Text rows of each level's nodes that no level below has, and the edges into each but the first.
+
+        A level that only repeats the one below is left out.
+        """
+
+        def make() -> tuple[list[Tensor], Tensor]:
+            parents = [parent for _, parent in self._edges(tree, rows) if len(parent)]
+            edges = torch.tensor([len(parent) for parent in parents], device=rows[0].device)
+            return [rows[0], *(parent.unique() for parent in parents)], edges
+
+        return self._cached(("own", id(tree), rows[0].device), make)
+
     def _ancestors(self, tree: LabelTree, level: int, device) -> Tensor:
         return self._cached(("anc", id(tree), level, device), lambda: tree.ancestors(level).to(device))
 

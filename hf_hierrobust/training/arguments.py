@@ -126,7 +126,7 @@ class RobustTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Learning rate of the hyperbolic head's scales, which have no weight decay; by default "
-            "learning_rate."
+            "three times learning_rate, and learning_rate itself under SGD."
         },
     )
     overwrite_output_dir: bool = field(

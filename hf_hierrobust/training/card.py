@@ -15,6 +15,7 @@ from ..naming import public_name
 from ..objectives import Objective
 from ..threat import ThreatModel
 from .arguments import RobustTrainingArguments
+from .optimizer import scale_learning_rate
 from .source import source_commit
 
 _FOLDED = ("warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")
@@ -94,8 +95,12 @@ def card_facts(
         more: other fields of `CardFacts`, such as ``licence`` and ``warnings``.
     """
     objective = facts.objective
+    scales = {}
+    if "hier_head" in objective.trained_groups:
+        scales = {"scale_learning_rate": scale_learning_rate(args)}
     settings = {
         "learning_rate": args.learning_rate,
+        **scales,
         "optimizer": _plain(args.optim),
         **_optimizer_options(args),
         "lr_scheduler_type": _plain(args.lr_scheduler_type),

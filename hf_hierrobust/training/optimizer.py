@@ -6,6 +6,23 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
+SCALE_RATE = 3.0
+"""Learning rate of the scales over that of the weights, under an optimizer that normalises its steps."""
+
+
+def scale_learning_rate(args) -> float:
+    """Learning rate of the head's scales: as given, or by default.
+
+    The default is three times ``learning_rate``. Steps of SGD grow with the gradients, of which those of the
+    scales, each a sum over all texts, are the largest: there it is ``learning_rate``.
+
+    Args:
+        args: `RobustTrainingArguments`.
+    """
+    if args.scale_learning_rate is not None:
+        return args.scale_learning_rate
+    return args.learning_rate * (1.0 if str(args.optim.value).startswith("sgd") else SCALE_RATE)
+
 
 def group_scales(optimizer: Optimizer, head: nn.Module, learning_rate: float) -> None:
     """Give the head's trained scales a parameter group of their own, the last, without weight decay.
@@ -33,6 +50,5 @@ class ScaleRates(Trainer):
         given = self.optimizer is not None
         optimizer = super().create_optimizer(*args, **kwargs)
         if not given:
-            rate = self.args.scale_learning_rate
-            group_scales(optimizer, self.model.hier_head, self.args.learning_rate if rate is None else rate)
+            group_scales(optimizer, self.model.hier_head, scale_learning_rate(self.args))
         return optimizer

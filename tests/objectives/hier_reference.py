@@ -136,6 +136,9 @@ class Reference:
         ]
         return len(self.chains) * mean_hinge(gaps)
 
+    def gaps(self) -> Tensor:
+        return self.label_gap() + self.level_gap() + self.intra_gap()
+
     def label_gap(self) -> Tensor:
         total = 0.0
         for chains in self.chains:
@@ -146,6 +149,25 @@ class Reference:
                     if child != parent:
                         gaps.append(self.norm(self.texts[parent]) - self.norm(self.texts[child]))
             total = total + self.over_edges([gap + self.gap_margin for gap in gaps])
+        return total
+
+    def level_gap(self) -> Tensor:
+        total = 0.0
+        for chains in self.chains:
+            levels, placed = len(next(iter(chains.values()))), set()
+            medians, counts = [], []
+            for level in range(levels):
+                own = {chain[level] for chain in chains.values()} - placed
+                if own:
+                    medians.append(torch.stack([self.norm(self.texts[n]) for n in sorted(own)]).quantile(0.5))
+                    into = {(c[level - 1], c[level]) for c in chains.values()} if level else set()
+                    counts.append(sum(child != parent for child, parent in into))
+                placed |= own
+            terms = [
+                count * torch.relu(upper - lower + self.gap_margin)
+                for lower, upper, count in zip(medians, medians[1:], counts[1:])
+            ]
+            total = total + sum(terms) / (1 if self.edge_reduction == "sum" else max(sum(counts), 1))
         return total
 
     def over_edges(self, values: list[Tensor]) -> Tensor:

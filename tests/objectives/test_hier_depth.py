@@ -204,3 +204,31 @@ def test_ball_norms_as_printed():
         found[kind] = float(objective.loss([view], Targets(torch.tensor([0, 1])))["label_gap"])
     assert found["tangent"] == pytest.approx(0.4 + 0.3)
     assert found["ball"] == pytest.approx(2 * math.tanh(0.9) - math.tanh(0.5) - math.tanh(0.6))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_medians_of_levels_are_held_apart_where_edges_in_order_do_not(reduction):
+    """Two of five leaves have a parent, well below both; the other three lie as near the centre as it."""
+    names = ("a", "b", "x", "y", "z")
+    paths = {"a": ["c"], "b": ["c"]} | {name: [name] for name in names[2:]}
+    objective = HierRobust(edge_reduction=reduction, intra_gap="none", gap_margin=0.1)
+    objective.setup(names, Forest((LabelTree.from_paths(paths, name="t"),)))
+    norms = dict(zip(names, (0.9, 0.8, 0.52, 0.5, 0.51))) | {"c": 0.48}
+    texts = torch.zeros(6, DIM, dtype=torch.float64)
+    for row, name in enumerate(objective.nodes.names):
+        texts[row, row] = norms[name]
+    texts.requires_grad_()
+    head = HierHead(DIM)
+    head.kappa.fill_(1.0)
+    head.vic_radius.fill_(1.0)
+    view = view_of(texts[:2].detach().clone(), texts, head)
+    terms = objective.loss([view], Targets(torch.tensor([0, 1])))
+    assert float(terms["label_gap"]) == 0
+    edges = 2 if reduction == "sum" else 1
+    assert float(terms["level_gap"]) == pytest.approx(edges * (0.48 - 0.52 + 0.1))
+    terms["level_gap"].backward()
+    slopes = {name: float(texts.grad[row, row]) for row, name in enumerate(objective.nodes.names)}
+    assert slopes == pytest.approx(dict.fromkeys(names, 0.0) | {"x": -edges, "c": edges})
+    plain = HierRobust(edge_reduction=reduction, intra_gap="none", gap_margin=0.1, level_gap=False)
+    plain.setup(names, objective.forest)
+    assert "level_gap" not in plain.loss([view], Targets(torch.tensor([0, 1])))

@@ -30,7 +30,7 @@ def test_a_flat_tree_has_no_gaps_between_levels(reading):
     objective.setup(CLASSES, forest_of([{c: [] for c in CLASSES}]))
     images, texts, labels, head = make_batch(objective.nodes.names)
     terms = objective.loss([view_of(images, texts, head)], Targets(labels))
-    assert float(terms["label_gap"]) == 0
+    assert float(terms["label_gap"]) == float(terms["level_gap"]) == 0
     assert ("intra_gap" in terms) == (reading != "none")
     if reading == "rollup":
         assert float(terms["intra_gap"]) == 0

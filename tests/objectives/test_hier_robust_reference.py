@@ -82,18 +82,19 @@ def test_regularisers_equal_the_reference(reading, gaps, trees):
     options = {"intra_gap": reading, "lambda_vic": 0.5, "lambda_gap": 2.0, "gap_margin": 0.1}
     options |= {"gap_norm": gaps[0], "edge_reduction": gaps[1]}
     terms, tangents, reference, tangents64 = both(options, TREES[trees])
-    assert set(terms) == {"hita", "vic", "label_gap", "intra_gap"}
+    assert set(terms) == {"hita", "vic", "label_gap", "level_gap", "intra_gap"}
     assert_equal(terms["vic"], tangents, 0.5 * reference.vic(), tangents64)
     assert_equal(terms["label_gap"], tangents, 2 * reference.label_gap(), tangents64)
+    assert_equal(terms["level_gap"], tangents, 2 * reference.level_gap(), tangents64)
     assert_equal(terms["intra_gap"], tangents, 2 * reference.intra_gap(), tangents64)
-    expected = reference.hita() + 0.5 * reference.vic() + 2 * (reference.label_gap() + reference.intra_gap())
+    expected = reference.hita() + 0.5 * reference.vic() + 2 * reference.gaps()
     assert_equal(sum(terms.values()), tangents, expected, tangents64)
 
 
 @pytest.mark.parametrize("curvature", [0.3, 4.0])
 def test_every_term_equals_the_reference_at_other_curvatures(curvature):
     terms, tangents, reference, tangents64 = both({"intra_gap": "both"}, TREES["forest"], curvature=curvature)
-    expected = reference.hita() + 0.5 * reference.vic() + reference.label_gap() + reference.intra_gap()
+    expected = reference.hita() + 0.5 * reference.vic() + reference.gaps()
     assert_equal(sum(terms.values()), tangents, expected, tangents64)
 
 
@@ -121,7 +122,8 @@ def test_sums_in_place_of_means(trees):
     torch.testing.assert_close(found["levels"][1], BATCH * found["per image"][1])
     if trees == "tree":
         edges = sum(len(forest_of(TREES[trees]).trees[0].edges(level)[0]) for level in (0, 1))
-        torch.testing.assert_close(edges * found["edges"][0]["label_gap"], default["label_gap"])
+        for term in ("label_gap", "level_gap"):
+            torch.testing.assert_close(edges * found["edges"][0][term], default[term])
     distances = head.own_distance(head.lift(images), head.lift(texts[labels]))
     expected = count * 0.5 * (distances - head.vic_radius).mean()
     torch.testing.assert_close(found["no hinge"][0]["vic"], expected)
@@ -129,7 +131,7 @@ def test_sums_in_place_of_means(trees):
 
 def test_float32_stays_close_to_the_reference():
     terms, tangents, reference, tangents64 = both({}, TREES["forest"], dtype=torch.float32)
-    expected = reference.hita() + 0.5 * reference.vic() + reference.label_gap() + reference.intra_gap()
+    expected = reference.hita() + 0.5 * reference.vic() + reference.gaps()
     assert sum(terms.values()).dtype == torch.float32
     assert_equal(sum(terms.values()), tangents, expected, tangents64, tolerance=2e-5)
 

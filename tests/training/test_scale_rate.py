@@ -16,7 +16,8 @@ def optimizer_of(trainer):
 @pytest.mark.parametrize(
     "options, rate",
     [
-        ({}, 1e-3),
+        ({}, 3e-3),
+        ({"optim": "sgd"}, 1e-3),
         ({"scale_learning_rate": 1e-2}, 1e-2),
         ({"scale_learning_rate": 1e-2, "optim": "sgd"}, 1e-2),
     ],

@@ -260,12 +260,14 @@ def test_the_card_states_optimizer_adapters_and_every_tree(tiny_clip_dir, tiny_t
     )
     facts = card_facts(trainer.args, trainer.facts())
     assert facts.hyperparameters["optim_args"] == "momentum=0.9"
+    assert facts.hyperparameters["scale_learning_rate"] == trainer.args.learning_rate  # under SGD
     assert facts.hyperparameters["visual_prompt_tokens"] == 2 and facts.visual_prompt
     assert [tree.name for tree in facts.trees] == [tiny_tree.name, "other"]
     adam = make_trainer(tiny_clip_dir, tmp_path, optim="adamw_torch", adam_beta2=0.98, lora_r=4)
     facts = card_facts(adam.args, adam.facts())
     assert (facts.hyperparameters["adam_beta2"], facts.hyperparameters["lora_r"]) == (0.98, 4)
     assert not facts.visual_prompt and not facts.trees
+    assert "scale_learning_rate" not in facts.hyperparameters
 
 
 def test_the_card_states_the_parts_that_the_model_has(tiny_clip_dir, tmp_path):
