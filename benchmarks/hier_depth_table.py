@@ -1,4 +1,4 @@
-"""Markdown tables of ``results/hier_depth_STAGE``: acceptance, paired, demo, ablation and text.
+"""Markdown tables of ``results/hier_depth_STAGE``: acceptance, paired, rates, demo, ablation and text.
 
     python benchmarks/hier_depth_table.py --data path/to/data     # prints them, writes results/hier_depth.md
 
@@ -89,6 +89,28 @@ def acceptance() -> str:
     return "\n".join(lines)
 
 
+def rates() -> str:
+    """What the gap costs without hinges on medians, by the rate of the scales."""
+    runs: dict = defaultdict(lambda: defaultdict(list))
+    for name, cell in load_cells(RESULTS / "hier_depth_rates").items():
+        for record in cell["records"]:
+            runs[name.rsplit("-seed", 1)[0]][record["level"]].append(record)
+    lines = [
+        "| scales at the weights' rate times | images | edges in order | smallest step of medians | "
+        "level 0: − without the gap | level 1 | level 2 | level 3 |",
+        "|---:|---:|---|---|" + "---:|" * 4,
+    ]
+    for factor in (1, 3):
+        shown, without = runs[f"edges-x{factor}"], runs[f"no-gap-x{factor}"]
+        found = depths({("", level, ""): records for level, records in shown.items()})
+        order = f"{', '.join(str(one['edges_in_order']) for one in found)} of {found[0]['edges']}"
+        steps = ", ".join(f"{one['smallest_step']:.4f}" for one in found)
+        cells = [difference(shown[level], without[level]) for level in sorted(shown)]
+        count = shown[0][0]["num_samples"]
+        lines.append(f"| {factor} | {count:,} | {order} | {steps} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def unequal(data: Path, tree: str = "cifar100-wordnet") -> str:
     """Of the ablation on the deep tree: clean and robust accuracy, plain and as means over the classes."""
     runs, classes = by_run("ablation"), load_class_set("cifar100")
@@ -130,10 +152,7 @@ def alike(records: list[dict], nodes: Tensor) -> str:
 def text_perturbation() -> str:
     """The text perturbation on tangents and on pooled states."""
     runs: dict = defaultdict(lambda: defaultdict(list))
-    cells = load_cells(RESULTS / "hier_depth_text")
-    tangent = load_cells(RESULTS / "hier_depth_acceptance")
-    shipped = {f"tangent-seed{seed}": tangent[f"hier-cifar100-seed{seed}"] for seed in (0, 1)}
-    for name, cell in (shipped | cells).items():
+    for name, cell in load_cells(RESULTS / "hier_depth_text").items():
         for record in cell["records"]:
             runs[name.rsplit("-seed", 1)[0]][record["level"], record["classifier"]].append(record)
     columns = [(0, "cosine"), (0, "hyperbolic"), (1, "cosine"), (1, "hyperbolic")]
@@ -142,7 +161,8 @@ def text_perturbation() -> str:
         "superclass prompts, cosine | … −κd |",
         "|---|---:|" + "---:|" * len(columns),
     ]
-    for name, records in runs.items():
+    for name in ("tangent", "pooled", "pooled-large", "none"):
+        records = runs[name]
         found = depths({("", *key): own for key, own in records.items()})
         order = f"{' and '.join(str(one['edges_in_order']) for one in found)} of {found[0]['edges']}"
         cells = [both(records[key]) for key in columns]
@@ -178,7 +198,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/test.parquet")
     data = parser.parse_args().data
-    text = "\n\n".join([acceptance(), ablation(), unequal(data), text_perturbation()])
+    text = "\n\n".join([acceptance(), rates(), ablation(), unequal(data), text_perturbation()])
     print(text)
     (RESULTS / "hier_depth.md").write_text(text + "\n")
 
