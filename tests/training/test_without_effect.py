@@ -44,6 +44,11 @@ FLAT = Forest((LabelTree.from_paths({c: [] for c in CLASSES}, name="flat"),))
         ),
         (
             HierRobust,
+            {"lambda_gap": 0, "level_gap": False},
+            "level_gap=False .*with lambda_gap=0",
+        ),
+        (
+            HierRobust,
             {"lambda_gap": 0, "edge_reduction": "mean"},
             "edge_reduction='mean' .*with lambda_gap=0",
         ),
@@ -113,6 +118,7 @@ def test_what_has_an_effect_or_is_the_default_stays(cls, options):
         ({"pooling": "none"}, FLAT, "pooling='none' has no effect"),
         ({"sync_midpoints": True}, FLAT, "sync_midpoints=True has no effect"),
         ({"edge_reduction": "mean"}, FLAT, "edge_reduction='mean' has no effect"),
+        ({"level_gap": False}, FLAT, "level_gap=False has no effect"),
         ({"intra_gap": "both"}, FLAT, "intra_gap='both' has no effect"),
     ],
 )
