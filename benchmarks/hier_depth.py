@@ -8,7 +8,9 @@ Cells run and resume as in ``hier_cifar100.py``; numbers go to ``benchmarks/resu
 Stages:
     search      learning rate of each method, on held-back training images
     acceptance  shipped defaults against ``lambda_gap=0``, three seeds, on two trees
-    paired      those models once more by the score they were trained with, on 900 test images
+    paired      those of WordNet's tree once more by the score they were trained with, on 900 test images
+    paired_cosine
+                the same images by cosine, which those models were not trained with
     rates       the same comparison on WordNet's tree without the hinges on medians, the scales at the rate of
                 the weights (3,000 images) and at three times that (900)
     demo        the same comparison for the demo, on 1,080 images
@@ -54,6 +56,8 @@ METHODS = {
 }
 
 
+EDGES = {"objective": "hier_robust", "objective_args": {"level_gap": False}}
+"""HierRobust before medians had hinges; `ablation` and `text` are of it, with scales at the weights' rate."""
 WITHOUT = {"objective": "hier_robust", "objective_args": {"lambda_gap": 0.0}}
 OWN = {"eval_classifiers": "cosine,hyperbolic,rollup-hyperbolic"}
 SCORE = {"eval_classifiers": "hyperbolic"}
@@ -71,9 +75,14 @@ def search(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def _rate(name: str) -> dict:
-    """The former defaults train at the rate of the present ones, their scales too."""
-    found = chosen_rate(RESULTS / "hier_depth_search", "hier" if name == "former" else name)
-    return {"learning_rate": found} | ({"scale_learning_rate": found} if name == "former" else {})
+    """The former defaults train at the rate of the present ones."""
+    return {"learning_rate": chosen_rate(RESULTS / "hier_depth_search", "hier" if name == "former" else name)}
+
+
+def _slow_scales(name: str) -> dict:
+    """The scales at the rate of the weights, too."""
+    rate = _rate(name)
+    return rate if name in ("tecoa", "cosine") else rate | {"scale_learning_rate": rate["learning_rate"]}
 
 
 def acceptance(args: argparse.Namespace) -> dict[str, dict]:
@@ -96,12 +105,16 @@ def paired(args: argparse.Namespace) -> dict[str, dict]:
             "seed": options["seed"],
         }
         for name, options in reversed(acceptance(args).items())
+        if options["tree"] == "cifar100-wordnet"
     }
+
+
+def paired_cosine(args: argparse.Namespace) -> dict[str, dict]:
+    return {name: options | {"eval_classifiers": "cosine"} for name, options in paired(args).items()}
 
 
 def rates(args: argparse.Namespace) -> dict[str, dict]:
     test = SHORT | SCORE | {"eval_eps": "4/255", "tree": "cifar100-wordnet"}
-    edges = {"objective": "hier_robust", "objective_args": {"level_gap": False}}
     rate = _rate("hier")
     return {
         f"{name}-x{factor}-seed{seed}": method
@@ -110,7 +123,7 @@ def rates(args: argparse.Namespace) -> dict[str, dict]:
         | {"scale_learning_rate": factor * rate["learning_rate"], "eval_samples": images, "seed": seed}
         for factor, images in ((1, 3000), (3, 900))
         for seed in (0, 1, 2)
-        for name, method in {"edges": edges, "no-gap": WITHOUT}.items()
+        for name, method in {"edges": EDGES, "no-gap": WITHOUT}.items()
     }
 
 
@@ -132,25 +145,22 @@ def ablation(args: argparse.Namespace) -> dict[str, dict]:
     }
     found = {}
     for seed in (0, 1):
-        for name, method in METHODS.items():
+        for name, method in (METHODS | {"hier": EDGES}).items():
             for tree in TREES if name != "tecoa" else TREES[:1]:
                 own = "" if name in ("tecoa", "cosine") else ",hyperbolic,rollup-hyperbolic"
                 found[f"{name}-{tree}-seed{seed}"] = (
                     method
                     | test
-                    | _rate(name)
+                    | _slow_scales(name)
                     | {"tree": tree, "seed": seed, "eval_classifiers": "cosine,rollup" + own}
                 )
     return found
 
 
 def text(args: argparse.Namespace) -> dict[str, dict]:
-    """As measured before medians had hinges and scales a rate of their own: one recipe for all rows."""
-    rate = _rate("hier")
-    recipe = rate | {"scale_learning_rate": rate["learning_rate"], "objective_args": {"level_gap": False}}
     test = SHORT | {"eval_eps": "4/255", "eval_samples": 300, "eval_classifiers": "cosine,hyperbolic"}
     return {
-        f"{name}-seed{seed}": METHODS["hier"] | test | recipe | {"seed": seed, "attack_args": args}
+        f"{name}-seed{seed}": EDGES | test | _slow_scales("hier") | {"seed": seed, "attack_args": args}
         for seed in (0, 1)
         for name, args in {
             "tangent": {},
@@ -161,7 +171,10 @@ def text(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
-STAGES = {stage.__name__: stage for stage in (search, acceptance, paired, rates, demo, ablation, text)}
+STAGES = {
+    stage.__name__: stage
+    for stage in (search, acceptance, paired, paired_cosine, rates, demo, ablation, text)
+}
 
 
 def main() -> None:

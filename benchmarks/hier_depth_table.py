@@ -74,8 +74,9 @@ def acceptance() -> str:
                 medians,
             ]
             lines.append(f"| {' | '.join(map(str, cells))} | {one['image_depth']:+.3f} |")
-    for run, records in by_run("paired").items():  # where there are more images, those
-        runs[run] |= records
+    for stage in ("paired", "paired_cosine"):  # where there are more images, those
+        for run, records in by_run(stage).items():
+            runs[run] |= records
     lines += ["", "| tree | level | classifier | images | robust | − without the gap |"]
     lines += ["|---|---:|---|---:|---:|---:|"]
     for tree in trees:
