@@ -13,8 +13,8 @@ SCALE_RATE = 3.0
 def scale_learning_rate(args) -> float:
     """Learning rate of the head's scales: as given, or by default.
 
-    The default is three times ``learning_rate``. Steps of SGD grow with the gradients, of which those of the
-    scales, each a sum over all texts, are the largest: there it is ``learning_rate``.
+    The default is three times ``learning_rate``, measured under Adam. Steps of SGD grow with the gradients,
+    so that such a factor means nothing there: it is ``learning_rate``.
 
     Args:
         args: `RobustTrainingArguments`.
