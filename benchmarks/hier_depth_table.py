@@ -25,15 +25,22 @@ HOME = "cifar100-test"
 UNSEEN = ("cifar10", "tinyimagenet", "caltech101")
 
 
-def by_run(stage: str) -> dict[tuple[str, str], dict[tuple, list[dict]]]:
-    """(method, tree) -> (data set, level, classifier) -> records, one a seed."""
+def by_name(stage: str) -> dict[str, dict[tuple, list[dict]]]:
+    """Name of the run -> (data set, level, classifier) -> records, one a seed."""
     found: dict = defaultdict(lambda: defaultdict(list))
     for name, cell in load_cells(RESULTS / f"hier_depth_{stage}").items():
-        run, _ = name.rsplit("-seed", 1)
-        method = next(m for m in (*METHODS, "no-gap") if run.startswith(f"{m}-"))
         for record in cell["records"]:
             key = record["dataset"], record["level"], record["classifier"]
-            found[method, run.removeprefix(f"{method}-")][key].append(record)
+            found[name.rsplit("-seed", 1)[0]][key].append(record)
+    return found
+
+
+def by_run(stage: str) -> dict[tuple[str, str], dict[tuple, list[dict]]]:
+    """(method, tree) -> records as in `by_name`."""
+    found: dict = defaultdict(lambda: defaultdict(list))
+    for run, records in by_name(stage).items():
+        method = next(m for m in (*METHODS, "no-gap") if run.startswith(f"{m}-"))
+        found[method, run.removeprefix(f"{method}-")] |= records
     return found
 
 
@@ -92,10 +99,7 @@ def acceptance() -> str:
 
 def rates() -> str:
     """What the gap costs without hinges on medians, by the rate of the scales."""
-    runs: dict = defaultdict(lambda: defaultdict(list))
-    for name, cell in load_cells(RESULTS / "hier_depth_rates").items():
-        for record in cell["records"]:
-            runs[name.rsplit("-seed", 1)[0]][record["level"]].append(record)
+    runs = by_name("rates")
     lines = [
         "| scales at the weights' rate times | images | edges in order | smallest step of medians | "
         "level 0: − without the gap | level 1 | level 2 | level 3 |",
@@ -103,11 +107,11 @@ def rates() -> str:
     ]
     for factor in (1, 3):
         shown, without = runs[f"edges-x{factor}"], runs[f"no-gap-x{factor}"]
-        found = depths({("", level, ""): records for level, records in shown.items()})
+        found = depths(shown)
         order = f"{', '.join(str(one['edges_in_order']) for one in found)} of {found[0]['edges']}"
         steps = ", ".join(f"{one['smallest_step']:.4f}" for one in found)
-        cells = [difference(shown[level], without[level]) for level in sorted(shown)]
-        count = shown[0][0]["num_samples"]
+        cells = [difference(shown[key], without[key]) for key in sorted(shown)]
+        count = next(iter(shown.values()))[0]["num_samples"]
         lines.append(f"| {factor} | {count:,} | {order} | {steps} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -152,10 +156,7 @@ def alike(records: list[dict], nodes: Tensor) -> str:
 
 def text_perturbation() -> str:
     """The text perturbation on tangents and on pooled states."""
-    runs: dict = defaultdict(lambda: defaultdict(list))
-    for name, cell in load_cells(RESULTS / "hier_depth_text").items():
-        for record in cell["records"]:
-            runs[name.rsplit("-seed", 1)[0]][record["level"], record["classifier"]].append(record)
+    runs = by_name("text")
     columns = [(0, "cosine"), (0, "hyperbolic"), (1, "cosine"), (1, "hyperbolic")]
     lines = [
         "| perturbation of the text | edges in order | leaf, cosine | leaf, −κd | "
@@ -164,9 +165,9 @@ def text_perturbation() -> str:
     ]
     for name in ("tangent", "pooled", "pooled-large", "none"):
         records = runs[name]
-        found = depths({("", *key): own for key, own in records.items()})
+        found = depths(records)
         order = f"{' and '.join(str(one['edges_in_order']) for one in found)} of {found[0]['edges']}"
-        cells = [both(records[key]) for key in columns]
+        cells = [both(records[HOME, *key]) for key in columns]
         lines.append(f"| {name} | {order} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
