@@ -201,10 +201,9 @@ class HierRobust(TreeObjective):
         """Median text norm of a level below that of the level under it by the margin, summed over trees."""
         total = norms.new_zeros(())
         for tree, rows in zip(self.forest, self._rows(norms.device)):
-            levels, weights = self._own_rows(tree, rows)
+            levels, steps = self._own_rows(tree, rows)
             medians = torch.stack([norms[own].quantile(0.5) for own in levels])
-            gaps = (medians[1:] - medians[:-1] + self.gap_margin).relu() @ weights.to(norms)
-            total = total + (gaps if self.edge_reduction == "sum" else gaps / weights.sum().clamp(min=1))
+            total = total + hinge(medians.diff()[steps] + self.gap_margin, self.edge_reduction)
         return total
 
     def _intra_gap(self, head, images: Polar, texts: Polar, labels: Tensor) -> Tensor:

@@ -235,15 +235,17 @@ class TreeObjective(Objective):
         )
 
     def _own_rows(self, tree: LabelTree, rows: tuple[Tensor, ...]) -> tuple[list[Tensor], Tensor]:
-        """Text rows of each level's nodes that no level below has, and the edges into each but the first.
+        """Text rows of each level's nodes that no level below has, and for each edge the step that it spans.
 
-        A level that only repeats the one below is left out.
+        Steps lie between neighbours of these levels, the lowest is 0. A level that only repeats the one below
+        is left out.
         """
 
         def make() -> tuple[list[Tensor], Tensor]:
             parents = [parent for _, parent in self._edges(tree, rows) if len(parent)]
-            edges = torch.tensor([len(parent) for parent in parents], device=rows[0].device)
-            return [rows[0], *(parent.unique() for parent in parents)], edges
+            steps = [step for step, parent in enumerate(parents) for _ in range(len(parent))]
+            levels = [rows[0], *(parent.unique() for parent in parents)]
+            return levels, torch.tensor(steps, dtype=torch.long, device=rows[0].device)
 
         return self._cached(("own", id(tree), rows[0].device), make)
 
