@@ -21,7 +21,10 @@ from pathlib import Path
 from cells import RESULTS, ROOT, chosen_rate, load_cells, run_cells
 from hier_depth import COSINE
 
+from hf_hierrobust.evaluation import RobustnessRecord
 from hf_hierrobust.evaluation.metrics import wilson_interval
+from hf_hierrobust.naming import level_name
+from hf_hierrobust.reports.transfer import transfer_matrices
 
 CONFIG = ROOT / "examples/configs/baseline_cifar100_small.yaml"
 ATTACK = {"eps": "4/255", "num_steps": 2, "step_size": "4/255"}
@@ -131,8 +134,8 @@ def transfer(args: argparse.Namespace) -> dict[str, dict]:
 STAGES = {"train": train, "standard": standard, "zero_shot": zero_shot, "transfer": transfer}
 
 
-STEPS = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""AutoAttack's attacks, in their order."""
+STEPS = ("apgd", "apgd-t", "fab-t", "square")
+"""AutoAttack's attacks in their order, as records call them."""
 TITLES = {"cosine": "prompts", "rollup": "roll-up", "hyperbolic": "prompts", "rollup-hyperbolic": "roll-up"}
 
 
@@ -192,8 +195,22 @@ def zero_shot_table() -> list[str]:
     return lines
 
 
+def transfer_table() -> list[str]:
+    """Transfer rates between the levels of CIFAR-100's tree, a row a model and classifier."""
+    cells = load_cells(RESULTS / "auto_attack_photos_transfer")
+    entries = [(crafted, judged) for crafted in (0, 1) for judged in (0, 1)]
+    title = " | ".join(f"{level_name(crafted)} to {level_name(judged)}" for crafted, judged in entries)
+    lines = [f"| model | classifier | images | {title} |", "|---|---|---:|" + "---:|" * len(entries)]
+    for model in [name for name in ("base", *METHODS) if name in cells]:
+        records = [RobustnessRecord.from_dict(entry) for entry in cells[model]["records"]]
+        for classifier, rates in transfer_matrices(records).items():
+            shown = " | ".join(f"{100 * rates[entry]:.1f}" for entry in entries)
+            lines.append(f"| {model} | {classifier} | {records[0].num_samples} | {shown} |")
+    return lines
+
+
 def table() -> str:
-    return "\n".join([*standard_table(), "", *zero_shot_table()])
+    return "\n".join([*standard_table(), "", *zero_shot_table(), "", *transfer_table()])
 
 
 def main() -> None:

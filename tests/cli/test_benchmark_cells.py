@@ -39,3 +39,16 @@ def test_every_cell_of_auto_attack_on_photos_is_taken(stage, tiny_clip_dir, data
     assert len(taken) >= len(photos.METHODS)
     if stage != "train":
         assert {one.eval_eps for one in taken} <= {"1/255", "4/255"}
+
+
+def test_table_of_auto_attack_on_photos_is_of_the_committed_cells(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    photos = importlib.import_module("auto_attack_photos")
+    table = photos.table()
+    assert (BENCHMARKS / "results/auto_attack_photos.md").read_text() == table + "\n"
+    cell = photos.load_cells(BENCHMARKS / "results/auto_attack_photos_standard")["base-4_255-part0"]
+    for record in cell["records"]:
+        title, stood = photos.TITLES[record["classifier"]], 100 * record["robust_accuracy"]
+        start = f"| 4/255 | {record['level']} | {title} | base |"
+        (row,) = [line for line in table.splitlines() if line.startswith(start)]
+        assert f"| {100 * record['clean_accuracy']:.1f} | " in row and f" {stood:.1f} [" in row
