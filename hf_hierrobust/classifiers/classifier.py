@@ -73,6 +73,8 @@ class Classifier:
                         "value a channel"
                     )
                 x = apply(x, values.to(x).view(1, -1, 1, 1))
+        if x is pixels:  # a network that normalises in place would write into what is attacked
+            x = pixels.clone()
         context = contextlib.nullcontext()
         if self.autocast is not None:
             context = torch.autocast(x.device.type, dtype=self.autocast)

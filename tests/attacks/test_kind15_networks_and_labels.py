@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_hierrobust.attacks import PGD, NoGradientError, TrainingPGD
-from hf_hierrobust.classifiers import Classifier, SuperclassView
+from hf_hierrobust.attacks import ATTACKS, PGD, AutoAttack, NoGradientError, TrainingPGD
+from hf_hierrobust.attacks.image.auto_attack import MEMBERS
+from hf_hierrobust.classifiers import Classifier, SuperclassView, UnsteadyClassifierWarning
 from hf_hierrobust.hierarchy import LabelTree
 
 ATTACK = PGD(eps=4 / 255, num_steps=3)
@@ -155,6 +157,34 @@ def test_kind15_networks_in_other_precisions(dtype, net, images, labels, seeded)
     assert {p.dtype for p in net.parameters()} == {
         torch.float64
     } and net.norm.running_mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_kind15_every_attack_of_auto_attack_on_a_float64_network(norm, net, images, labels):
+    attacks = AutoAttack(MEMBERS, eps=4 / 255 if norm == "linf" else 0.2, norm=norm, seed=0)
+    options = {"num_steps": 3, "num_queries": 5}
+    for one in attacks:
+        one = replace(one, **{name: value for name, value in options.items() if hasattr(one, name)})
+        expected = AutoAttack([one], seed=0)(net.float(), images, labels)
+        found = AutoAttack([one], seed=0)(net.double(), images, labels)
+        assert found.adversarial.dtype == torch.float32, "the pixels', not the network's"
+        assert torch.equal(found.clean_correct, expected.clean_correct)
+        assert (found.robust_correct != expected.robust_correct).sum() <= 1, "a rounding apart"
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "fab", "square"])
+def test_kind15_a_network_that_writes_into_its_input(name, net, images, labels):
+    def normalises(pixels):
+        return net(pixels.sub_(0.5).div_(0.5))
+
+    short = {"num_queries": 20} if name == "square" else {"num_steps": 5}
+    attacks, before = AutoAttack([ATTACKS.get(name)(eps=4 / 255, **short)], seed=0), images.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnsteadyClassifierWarning)
+        found = attacks(normalises, images, labels)
+    expected = attacks(lambda x: net((x - 0.5) / 0.5), images, labels)
+    assert torch.equal(images, before) and torch.equal(found.adversarial, expected.adversarial)
+    assert torch.equal(found.robust_correct, expected.robust_correct)
 
 
 def test_kind15_a_function_before_a_half_network_says_what_to_do(net, images, labels):

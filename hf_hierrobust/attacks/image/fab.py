@@ -132,7 +132,9 @@ class FAB(Attack):
         x = x.detach().requires_grad_()
         logits = victim.logits(x)
         gaps = logits.gather(1, others.clamp(min=0)) - logits.gather(1, labels[:, None])
-        nearest, height, normal = None, gaps[:, 0].detach(), None
+        # Of a float64 network too the walk goes on in the type of the pixels.
+        heights = gaps.detach().to(x)
+        nearest, height, normal = None, heights[:, 0], None
         for column in range(others.shape[1]):
             last = column == others.shape[1] - 1
             gradient = victim.gradient(gaps[:, column], x, retain_graph=not last)
@@ -140,7 +142,7 @@ class FAB(Attack):
                 return height, gradient
             flat = gradient.flatten(1)
             slope = flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)
-            gap = gaps[:, column].detach()
+            gap = heights[:, column]
             distance = (gap.abs() / (1e-12 + slope)).masked_fill(others[:, column] < 0, torch.inf)
             if nearest is None:
                 nearest, normal = distance, gradient
