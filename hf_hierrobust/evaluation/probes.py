@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from .diagnostics import Check
 IMAGES = 64
 """Images that are probed, stratified by class."""
 LARGE_EPS = 0.5
+FEW, REDRAWS = 2, 30
+"""Images in a batch of their own; further forwards of a classifier that draws random numbers."""
 MORE_STEPS, QUERIES, DRAWS = 100, 300, 6
 """On what the reported attacks leave: steps, or twice their own; black-box queries; noisy copies."""
 
@@ -59,8 +63,9 @@ def diagnose(probed: Probed) -> tuple[list[Check], Cost]:
         torch.manual_seed(probed.seed)
         handed = _as_handed_over(probed.classifier, pixels)
         with frozen(probed.classifier), torch.no_grad():
-            first, second = (meter.logits(pixels) for _ in range(2))
-        steady = _steadiness(probed.classifier, handed, first, second)
+            first, again = meter.logits(pixels), meter.drawn(pixels)
+            among = meter.logits(pixels[:FEW]) if len(pixels) > FEW else first
+        steady = _steadiness(handed, first, again, among)
         right = first.argmax(1) == probed.labels
         shape = [_twins(first, probed.merged)]
         if right.any():
@@ -96,6 +101,17 @@ class _Meter:
         victim = Victim(self.probed.classifier)
         found = victim.logits(pixels)
         self.add(victim)
+        return found
+
+    def drawn(self, pixels: Tensor) -> list[Tensor]:
+        """Logits of the same images once more, or often, where the forward draws random numbers.
+
+        Whoever drops a whole batch's layer once in a while gives two equal answers most of the time.
+        """
+        before = _random_states(pixels)
+        found = [self.logits(pixels)]
+        if _random_states(pixels) != before:
+            found += [self.logits(pixels) for _ in range(REDRAWS)]
         return found
 
     def add(self, spent: Victim | Cost, images: int = 1) -> None:
@@ -204,12 +220,31 @@ def _relatives(
     return diagnostics.stronger(name, what, _share(standing), float(left.sum()) / len(pixels))
 
 
-def _steadiness(classifier: Logits, handed: tuple[int, Tensor], first: Tensor, second: Tensor) -> list[Check]:
+def _random_states(pixels: Tensor) -> tuple:
+    """Of the generators that a network may draw from."""
+    states = [torch.get_rng_state()]
+    states += [torch.cuda.get_rng_state(pixels.device)] if pixels.device.type == "cuda" else []
+    keys, place = np.random.get_state()[1:3]
+    return random.getstate(), keys.tobytes(), place, *(state.numpy().tobytes() for state in states)
+
+
+def _steadiness(
+    handed: tuple[int, Tensor | None], first: Tensor, again: Sequence[Tensor], among: Tensor
+) -> list[Check]:
+    """Whether answers to the same images are the same.
+
+    Args:
+        handed: see `_as_handed_over`.
+        first, again: logits of the images, from one forward and from others.
+        among: logits of the first of them in a batch without the rest.
+    """
     size = first.abs().amax().clamp(min=1e-12)
     training, logits = handed
-    flipped = _share(first.argmax(1) != second.argmax(1))
+    apart = max(float((first - one).abs().amax() / size) for one in again)
+    flipped = max(_share(first.argmax(1) != one.argmax(1)) for one in again)
+    beside = float((first[: len(among)] - among).abs().amax() / size)
     return [
-        diagnostics.randomised(float((first - second).abs().amax() / size), flipped),
+        diagnostics.randomised(apart, flipped, beside),
         diagnostics.train_mode(training, float((first - logits).abs().amax() / size) if training else 0.0),
     ]
 

@@ -20,6 +20,7 @@ from hf_hierrobust.evaluation.diagnostics import verdict_with
         (diagnostics.losses, ({"ce": 0.84, "margin": 0.75},), ({"ce": 0.4, "margin": 0.6},)),
         (diagnostics.losses, ({"ce": 0.217, "margin": 0.17},), ({"ce": 0.217, "margin": 0.15},)),
         (diagnostics.randomised, (1e-6, 0.0), (1e-4, 0.0)),
+        (diagnostics.randomised, (1e-6, 0.0, 0.01), (1e-6, 0.0, 0.03)),
         (diagnostics.train_mode, (7, 1e-7), (7, 0.2)),
         (diagnostics.train_mode, (0, 0.0), (1, 0.2)),
         (diagnostics.twins, ([], 0), ([(0, 3)], 0)),
