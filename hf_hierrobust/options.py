@@ -26,6 +26,28 @@ def json_mapping(value: dict | str | None, name: str) -> dict:
     return parsed
 
 
+def named_sources(value: Mapping | Sequence | str | None, name: str) -> dict[str, str]:
+    """Sources by name, from ``"cifar10=a.parquet, birds=b/"``, a list of such pairs, or a mapping.
+
+    Raises:
+        ValueError: a part that is no such pair, a name given twice, or no part at all.
+    """
+    if isinstance(value, Mapping):
+        value = [f"{key}={source}" for key, source in value.items()]
+    words = value.split(",") if isinstance(value, str) else value or ()
+    found: dict[str, str] = {}
+    for pair in (str(word).strip() for word in words if str(word).strip()):
+        key, _, source = (part.strip() for part in pair.partition("="))
+        if not key or not source:
+            raise ValueError(f"{name}={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet")
+        if key in found:
+            raise ValueError(f"{name} names {key!r} twice: records could not tell the two apart")
+        found[key] = source
+    if value and not found:
+        raise ValueError(f"{name}={value!r} names no data set: give name=source, or leave it out")
+    return found
+
+
 AUTO = "auto"
 _SPELLINGS = {"true": True, "yes": True, "on": True, "1": True}
 _SPELLINGS |= {"false": False, "no": False, "off": False, "0": False}

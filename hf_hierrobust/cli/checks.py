@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..naming import MACHINE_PATH, check_template
-from ..options import read_switch
+from ..options import named_sources, read_switch
 from ..runs.arguments import RunArguments
 from ..threat import ThreatModel, parse_eps
 from .combinations import check_combinations, check_contents
@@ -87,16 +87,7 @@ def _check_names(values: Mapping, plugins: bool) -> None:
         _name_or_file("class_set", str(values["class_set"]), sets)
     for word in _words(values, "tree"):
         check_tree("tree", word)
-    pairs = values.get("zero_shot")
-    pairs = (
-        [f"{k}={v}" for k, v in pairs.items()] if isinstance(pairs, Mapping) else _words(values, "zero_shot")
-    )
-    for pair in pairs:
-        name, _, source = pair.partition("=")
-        if not name or not source:
-            raise UsageError(
-                f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet"
-            )
+    for source in named_sources(values.get("zero_shot"), "zero_shot").values():
         check_existing("zero_shot", source)
 
 

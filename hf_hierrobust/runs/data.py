@@ -31,6 +31,7 @@ from ..data import (
 )
 from ..evaluation import EvaluationSet
 from ..naming import public_name
+from ..options import named_sources
 from ..training import RobustTrainingArguments
 from .arguments import RunArguments
 from .checks import worth_preloading
@@ -101,7 +102,7 @@ def load_data(args: RunArguments, training_args: RobustTrainingArguments, traini
     named = evaluation if train is None or args.unlabelled else train
     class_set = _class_set(args, training_args.tree, named)
     evaluation = as_images(evaluation, class_set, name=args.eval_source)
-    others = [_zero_shot_set(pair, args) for pair in (args.zero_shot or "").split(",") if pair]
+    others = [_zero_shot_set(*pair, args) for pair in named_sources(args.zero_shot, "zero_shot").items()]
     if training:
         options = {"labelled": not args.unlabelled, "name": args.train_source}
         images = as_images(train, class_set, **options)
@@ -195,10 +196,8 @@ def _class_set(args: RunArguments, tree: str | None, dataset: Dataset | Iterable
     return replace(class_set_of(dataset, name=source), name=public_name(name))
 
 
-def _zero_shot_set(pair: str, args: RunArguments) -> EvaluationSet:
-    name, _, source = pair.partition("=")
-    if not source:
-        raise ValueError(f"zero_shot={pair!r} must be name=source, e.g. cifar10=data/cifar10/test.parquet")
+def _zero_shot_set(name: str, source: str, args: RunArguments) -> EvaluationSet:
+    pair = f"{name}={source}"
     dataset, split = _split_or_only(source, args.eval_split)
     if name not in available_class_sets() and label_names(dataset) is None:
         raise ValueError(

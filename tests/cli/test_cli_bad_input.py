@@ -66,6 +66,8 @@ def refused(command, capsys):
         ({"tree": "cifar1000"}, "tree='cifar1000' is not built in.*did you mean 'cifar100'"),
         ({"class_set": "cifar1000"}, "class_set='cifar1000' is not built in"),
         ({"zero_shot": "cifar10"}, "zero_shot='cifar10' must be name=source"),
+        ({"zero_shot": "cifar10=a/, cifar10=b/"}, "zero_shot names 'cifar10' twice"),
+        ({"zero_shot": ","}, "zero_shot=',' names no data set"),
         ({"eval_file": None}, "no data: give dataset_name .* train_file beside eval_file or holdout"),
         ({"train_file": None}, "no training data: give train_file beside eval_file="),
         ({"train_file": None, "eval_file": None}, "no data: give dataset_name"),

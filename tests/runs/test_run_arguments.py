@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_hierrobust.options import named_sources
 from hf_hierrobust.runs.arguments import RunArguments
 from hf_hierrobust.runs.attack_image import attack_image
 from hf_hierrobust.runs.evaluate import evaluate
@@ -42,6 +43,12 @@ def test_kind30_the_name_can_be_given(tmp_path):
 def test_kind15_zero_shot_sets_come_as_a_mapping_or_a_list(sources):
     args = RunArguments(dataset_name="glyphs", zero_shot=sources)
     assert args.zero_shot == "a=x.parquet,b=y.parquet"
+
+
+def test_blanks_around_zero_shot_sets_are_no_part_of_their_names():
+    args = RunArguments(dataset_name="glyphs", zero_shot="a=x.parquet, b = y.parquet,")
+    found = {"a": "x.parquet", "b": "y.parquet"}
+    assert named_sources(args.zero_shot, "zero_shot") == found == named_sources(found, "zero_shot")
 
 
 def test_arguments_of_a_run_need_no_torch():
