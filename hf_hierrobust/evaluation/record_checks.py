@@ -64,20 +64,25 @@ def check_identity(entries: Mapping[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer >= {least}.")
     samples, count = entries["sample_ids"], entries["num_samples"]
-    if samples.get("count") != count or "sha256" not in samples:
+    if samples.get("count") != count or not isinstance(samples.get("sha256"), str):
         raise ValueError(
             f"sample_ids={samples} must hold sha256 and a count equal to num_samples={count}; build it with "
             "describe_samples."
         )
     seconds, created, cost = entries["wall_seconds"], entries["created"], entries["cost"]
-    if seconds is not None and seconds < 0:
-        raise ValueError(f"wall_seconds={seconds} must not be negative.")
-    if cost is not None and (set(cost) != {"forwards", "backwards"} or min(cost.values()) < 0):
+    if seconds is not None and not (_is_number(seconds) and seconds >= 0):
+        raise ValueError(f"wall_seconds={seconds!r} must be a number, not negative.")
+    counts = isinstance(cost, Mapping) and set(cost) == {"forwards", "backwards"}
+    if cost is not None and not (counts and all(_is_number(n) and n >= 0 for n in cost.values())):
         raise ValueError(f"cost={cost} must count forwards and backwards per image, none negative.")
     try:
         datetime.fromisoformat(created)
     except (TypeError, ValueError) as error:
         raise ValueError(f"created={created!r} must be an ISO date such as 2026-01-31.") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_public(name: str, value: str) -> None:
@@ -91,6 +96,12 @@ def checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
     missing = {"name", "norm", "eps", "space"} - set(attack)
     if missing:
         raise ValueError(f"attack lacks {sorted(missing)}; got {sorted(attack)}.")
+    for name in ("name", "norm"):
+        if not isinstance(attack[name], str) or not attack[name]:
+            raise ValueError(f"attack.{name}={attack[name]!r} must be a non-empty string.")
+    parts = attack.get("attacks", ())
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Mapping) for part in parts):
+        raise ValueError(f"attack.attacks={parts!r} must be a list of the constants of each attack.")
     if attack["space"] not in ("native", "model"):
         raise ValueError(f"attack.space={attack['space']!r} is unknown; choose 'native' or 'model'.")
     target, level = attack.get("target"), attack.get("target_level")
@@ -102,7 +113,7 @@ def checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
     if level is not None and (isinstance(level, bool) or not isinstance(level, int) or level < 1):
         raise ValueError(f"attack.target_level={level!r} must be a superclass level, an integer >= 1.")
     eps = attack["eps"]
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or eps < 0:
+    if not _is_number(eps) or eps < 0:
         raise ValueError(f"attack.eps={eps!r} must be a number >= 0 on the pixel scale [0, 1], e.g. 4/255.")
     text = eps_text(attack["norm"], eps)
     if attack.get("eps_text", text) != text:
@@ -244,8 +255,10 @@ def defence_constants(defence: Mapping[str, Any] | None) -> dict[str, Any] | Non
 
 def check_diagnostics(checks: Mapping[str, Any]) -> None:
     """Refuse diagnostics without a verdict, or failed ones that the masking verdict does not mention."""
-    failed = []
-    for name, found in (checks.get("diagnostics") or {}).items():
+    failed, diagnostics = [], checks.get("diagnostics") or {}
+    if not isinstance(diagnostics, Mapping):
+        raise ValueError(f"checks.diagnostics={diagnostics!r} must be an object, a verdict by each check.")
+    for name, found in diagnostics.items():
         if not isinstance(found, Mapping) or found.get("verdict") not in VERDICTS:
             raise ValueError(f"checks.diagnostics.{name}={found!r} needs a verdict of {', '.join(VERDICTS)}.")
         if found["verdict"] == "failed":

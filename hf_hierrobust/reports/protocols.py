@@ -159,8 +159,9 @@ def _steps(attack: Mapping[str, Any]) -> Any:
     """Step sizes as fractions of the budget, so that eps/4 is one protocol at every budget."""
     if isinstance(attack.get("attacks"), Sequence):
         return [_steps(one | {"eps": one.get("eps", attack["eps"])}) for one in attack["attacks"]]
-    step = attack.get("step_size")
-    return step if step is None or not attack["eps"] else round(step / attack["eps"], 6)
+    step, eps = attack.get("step_size"), attack["eps"]
+    numbers = all(isinstance(value, (int, float)) for value in (step, eps))
+    return round(step / eps, 6) if numbers and eps else step  # an attack of one's own may keep it as text
 
 
 _WORDS = {

@@ -31,7 +31,8 @@ def attack_label(attack: Mapping[str, Any]) -> str:
     loss = f" ({attack['loss']})" if attack.get("loss") not in (None, "ce") else ""
     parts = [f"{attack['name']}{steps}{loss}", attack["norm"], f"eps {attack['eps_text']}"]
     if attack.get("step_size"):
-        parts.append(f"step {eps_text(attack['norm'], attack['step_size'])}")
+        step = attack["step_size"]  # as text, where an attack of one's own keeps it so
+        parts.append(f"step {step if isinstance(step, str) else eps_text(attack['norm'], step)}")
     if (attack.get("restarts") or 1) > 1:
         parts.append(f"{attack['restarts']} restarts")
     if attack.get("text_order", "text_first") != "text_first":

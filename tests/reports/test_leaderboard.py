@@ -16,6 +16,7 @@ from hf_hierrobust.evaluation.record_files import save_records
 from hf_hierrobust.evaluation.records import describe_samples
 from hf_hierrobust.reports.leaderboard import build_leaderboard, row_names
 from hf_hierrobust.reports.leaderboard_text import leaderboard_json, leaderboard_markdown
+from hf_hierrobust.reports.tables import attack_label
 from hf_hierrobust.runs.leaderboard import write_leaderboard
 
 
@@ -92,6 +93,14 @@ def test_other_attacks_and_levels_are_other_sections():
     ]
     hidden = build_leaderboard([record(), record(attack=PGD | {"early_stop": False})])
     assert len({table.title for table in hidden.tables}) == 2 and "early_stop" in hidden.tables[0].title
+
+
+def test_an_attack_of_ones_own_may_keep_its_step_as_text():
+    own = record(attack=record().attack | {"name": "mine", "step_size": "1/255"})
+    several = {"attacks": [{"name": "mine", "step_size": "1/255"}, {"name": "pgd", "step_size": 0.001}]}
+    board = build_leaderboard([own, record(attack=record().attack | several)])
+    assert len(board.tables) == 2 and "step 1/255" in attack_label(own.attack)
+    assert leaderboard_markdown(board, {})
 
 
 def test_rows_are_told_apart_by_scores_weights_and_seeds():
