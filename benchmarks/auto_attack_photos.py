@@ -163,6 +163,8 @@ def standard_table() -> list[str]:
     for (eps, level, title, model), found in sorted(
         rows.items(), key=lambda row: (row[0][0] != "4/255", *row[0][1:3], order.index(row[0][3]))
     ):
+        if len({record["model_hash"] for record in found}) > 1:
+            raise ValueError(f"the parts of {model} are of different weights: run all with one training")
         counts = [record["num_samples"] for record in found]
         steps = [[record["checks"][f"robust_after_{step}"] for record in found] for step in STEPS]
         cells = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -52,3 +53,19 @@ def test_table_of_auto_attack_on_photos_is_of_the_committed_cells(monkeypatch):
         start = f"| 4/255 | {record['level']} | {title} | base |"
         (row,) = [line for line in table.splitlines() if line.startswith(start)]
         assert f"| {100 * record['clean_accuracy']:.1f} | " in row and f" {stood:.1f} [" in row
+
+
+def test_parts_of_other_weights_are_not_pooled(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    photos = importlib.import_module("auto_attack_photos")
+    stage = "auto_attack_photos_standard"
+    (tmp_path / stage).mkdir()
+    text = (BENCHMARKS / "results" / stage / "base-4_255-part0.json").read_text()
+    (tmp_path / stage / "base-4_255-part0.json").write_text(text)
+    (tmp_path / stage / "base-4_255-part1.json").write_text(text)
+    monkeypatch.setattr(photos, "RESULTS", tmp_path)
+    assert "| base | 200 | 61.0 |" in photos.table()
+    other = re.sub(r'"model_hash": "\w+"', '"model_hash": "0123456789abcdef"', text)
+    (tmp_path / stage / "base-4_255-part1.json").write_text(other)
+    with pytest.raises(ValueError, match="parts of base are of different weights"):
+        photos.table()
