@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_hierrobust.attacks import PGD
+from hf_hierrobust.attacks import PGD, TargetedFAB
 
 
 class TestSearchModel:
@@ -66,3 +66,23 @@ class TestSearchModel:
         result = self.run(net, images, labels, lambda x: -net(x))
         with torch.no_grad():
             assert torch.equal(result.clean_correct, net(images).argmax(1) == labels)
+
+    def test_fab_asks_the_model_about_points_it_would_keep(self, net, images, labels):
+        """Most of its points lie beyond the boundary, far from the image."""
+        asked, sought = [], []
+
+        def judge(pixels):
+            asked.append(len(pixels))
+            return net(pixels)
+
+        def search(pixels):
+            sought.append(len(pixels))
+            return net(pixels)
+
+        attack = TargetedFAB(eps=5 / 255, num_steps=20, num_targets=3)
+        found = attack(judge, images, labels, search=search)
+        alone = attack(net, images, labels)
+        assert 0 < alone.robust_correct.sum() < alone.clean_correct.sum()
+        assert torch.equal(found.robust_correct, alone.robust_correct)
+        assert torch.equal(found.adversarial, alone.adversarial)
+        assert sum(asked) < 0.3 * sum(sought)

@@ -110,13 +110,19 @@ class FAB(Attack):
             x = x.clamp(0, 1)
             with torch.no_grad():
                 logits = victim.logits(x)
-                wrong = victim.fooled(x, truth, logits)
-                if not victim.tells:  # the walk goes by the side of the boundary that it is on
-                    wrong = misclassified(logits, truth)
+                # The walk goes by the side of the boundary that it is on. Most points are beyond it and far
+                # away: the classifier's own verdict is asked for those alone that would be kept.
+                wrong = misclassified(logits, truth)
+                if not victim.tells:
+                    victim.fooled(x, truth, logits)
             if not wrong.any():
                 continue
             distance = threat.size(x - clean)
             closer = wrong & (distance < size[rows])
+            if victim.tells and closer.any():
+                asked = closer.clone()
+                closer[asked] = victim.fooled(x[asked], truth[asked], logits[asked])
+                wrong &= closer | ~asked
             found[rows[closer]], size[rows[closer]] = x[closer], distance[closer]
             x = torch.where(wrong.view(-1, 1, 1, 1), clean + (x - clean) * self.beta, x)
             stay = size[rows] > threat.eps
