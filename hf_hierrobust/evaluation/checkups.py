@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ..classifiers.levels import LevelClassifier
 from .diagnostics import Check, verdict_with
+from .jobs import Key
 from .plan import AttackPlan
 from .probes import IMAGES, Probed, diagnose
 from .shards import Shards
 from .state import Notes
 from .targets import Target
+from .verdicts import Outcome
 
 RELATIVES = {
     "cosine": "hyperbolic",
@@ -27,6 +29,7 @@ RELATIVES = {
 def diagnose_target(
     plan: AttackPlan,
     target: Target,
+    outcomes: Mapping[Key, Outcome],
     *,
     processor,
     device: torch.device | str,
@@ -37,11 +40,14 @@ def diagnose_target(
     """What the ``checks`` of a record become, by budget and classifier.
 
     Args:
+        outcomes: of the target's jobs, which say what the reported attacks left.
         notes: of a state directory, which keeps what was found.
         shards: the processes, which share the classifiers and budgets; None is this one alone.
     """
     notes, shards, mine = notes or Notes(), shards or Shards(), {}
     data = target.data.part(IMAGES)
+    place_of = {row: place for place, row in enumerate(target.data.rows)}
+    places = [place_of[row] for row in data.rows]
     pairs = [(budget, index) for budget in range(len(plan.budgets)) for index in range(len(target.found))]
     for space in plan.spaces():
         pixels = None
@@ -60,6 +66,7 @@ def diagnose_target(
                     attacks=attacks,
                     pixels=pixels,
                     labels=one.to_node[leaves].to(device),
+                    standing=outcomes[Key(budget, index)].robust[places].to(device),
                     relatives=_relatives(target, one),
                     multiplier=None if "hyperbolic" in one.name else target.multiplier,
                     merged=_merged(target, one),

@@ -176,6 +176,7 @@ def measure(
                 diagnosed = diagnose_target(
                     plan,
                     target,
+                    outcomes,
                     processor=processor,
                     device=device,
                     seed=facts["seed"],

@@ -39,6 +39,7 @@ class Probed:
         classifier: pixels -> logits (B, K).
         attacks: the reported ones, of one budget.
         pixels, labels: (B, C, H, W) in [0, 1] and (B,) classes of the classifier.
+        standing: (B,) bool, the images that the reported attacks left.
         relatives: other scores of the same model for the same classes, by name.
         multiplier: of the classifier's cosine, None for other networks.
         merged: classes that share a prompt with another and were counted as one.
@@ -49,6 +50,7 @@ class Probed:
     attacks: Sequence[Attack]
     pixels: Tensor
     labels: Tensor
+    standing: Tensor
     relatives: Mapping[str, Logits]
     multiplier: float | None = None
     merged: int = 0
@@ -69,10 +71,10 @@ def diagnose(probed: Probed) -> tuple[list[Check], Cost]:
         right = first.argmax(1) == probed.labels
         shape = [_twins(first, probed.merged)]
         if right.any():
-            pixels, labels = pixels[right], probed.labels[right]
+            pixels, labels, standing = pixels[right], probed.labels[right], probed.standing[right]
             try:
                 shape += _slopes(probed, meter, pixels, labels, first[right])
-                steady += _attacked(probed, meter, pixels, labels)
+                steady += _attacked(probed, meter, pixels, labels, standing)
             except NoGradientError:
                 shape.append(diagnostics.gradients(1.0, 0.0))
     return [*shape, *steady], Cost(*(total / len(right) for total in (meter.forwards, meter.backwards)))
@@ -151,8 +153,8 @@ def _slopes(probed: Probed, meter: _Meter, pixels: Tensor, labels: Tensor, logit
     ]
 
 
-def _attacked(probed: Probed, meter: _Meter, pixels: Tensor, labels: Tensor) -> list[Check]:
-    """What further attacks find, on images that are right when clean."""
+def _attacked(probed: Probed, meter: _Meter, pixels: Tensor, labels: Tensor, standing: Tensor) -> list[Check]:
+    """What further attacks find, on images that are right when clean and on those that still stand."""
     threat = probed.attacks[0].threat
     budget = {"eps": threat.eps, "norm": threat.norm, "space": threat.space}
     steps = max((getattr(attack, "num_steps", 0) for attack in probed.attacks), default=0) or 20
@@ -161,9 +163,6 @@ def _attacked(probed: Probed, meter: _Meter, pixels: Tensor, labels: Tensor) -> 
         for loss in ("ce", "margin")
     }
     found = [diagnostics.losses(robust)]
-    standing = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
-    for attack in probed.attacks:
-        standing[standing.clone()] = meter.run(attack, pixels[standing], labels[standing])
     x, y, share = pixels[standing], labels[standing], _share(standing)
 
     def after(name: str, what: str, attack: Attack, search: Logits | None = None, **more) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from state_child import Corner, corner_images, measure_corner, shared_by, shorten_probes
 
 from hf_hierrobust.attacks import NoGradientError
@@ -79,7 +80,7 @@ def test_a_part_of_the_measured_images_is_probed(chosen, monkeypatch):
     )
     (record,) = measure(
         [Target(data=data, found=network_classifiers(net, 4, None))],
-        AttackPlan.of("pgd-ce", "2/255", num_steps=1, besides={"checks": True}),
+        AttackPlan.of("pgd-ce", "2/255", num_steps=1, random_start="zero", besides={"checks": True}),
         {"model": "corner", "objective": "none", "model_hash": None, "seed": 0},
     )
     count = min(probes.IMAGES, len(data.rows))
@@ -87,3 +88,7 @@ def test_a_part_of_the_measured_images_is_probed(chosen, monkeypatch):
     measured = {tuple((images[row][0] / 255).flatten().tolist()) for row in data.rows}
     found = [tuple(image.flatten().tolist()) for image in probed[0].pixels]
     assert len(set(found)) == count and set(found) <= measured
+    (attack,), pixels, labels = probed[0].attacks, probed[0].pixels, probed[0].labels
+    assert torch.equal(probed[0].standing, attack(net, pixels, labels).robust_correct)
+    if count > 3:
+        assert 0 < probed[0].standing.sum() < count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hf_hierrobust.attacks import PGD, cross_entropy
+from hf_hierrobust.attacks import PGD, NoGradientError, cross_entropy
 from hf_hierrobust.evaluation import probes
 from hf_hierrobust.evaluation.plan import build_attacks
 from hf_hierrobust.evaluation.probes import Probed, diagnose
@@ -67,11 +68,23 @@ def trained(kind: str) -> nn.Module:
     return net.eval()
 
 
+def survivors(classifier, attacks, pixels, labels) -> torch.Tensor:
+    """The images that the reported attacks leave, which an evaluation knows."""
+    standing = torch.ones(len(pixels), dtype=torch.bool)
+    for attack in attacks:
+        rows, generator = standing.clone(), torch.Generator().manual_seed(0)
+        with torch.random.fork_rng(), contextlib.suppress(NoGradientError):
+            found = attack(classifier, pixels[rows], labels[rows], generator=generator)
+            standing[rows] = found.robust_correct
+    return standing
+
+
 def failed(classifier, attack="pgd", **more):
     pixels, labels = images(40, seed=2)
-    attacks = build_attacks(attack, eps=EPS)
-    values = {"classifier": classifier, "attacks": attacks, "pixels": pixels, "labels": labels}
-    found, cost = diagnose(Probed(**{**values, "relatives": {}, **more}))
+    values = {"attacks": build_attacks(attack, eps=EPS), "pixels": pixels, "labels": labels} | more
+    seen = {name: values[name] for name in ("attacks", "pixels", "labels")}
+    relatives, standing = {"relatives": {}}, survivors(classifier, **seen)
+    found, cost = diagnose(Probed(classifier=classifier, standing=standing, **relatives | values))
     assert cost.forwards >= 2
     return {check.name: check for check in found if check.verdict == "failed"}, found
 
@@ -204,10 +217,13 @@ def test_l2_budgets_are_probed_too():
     pixels, labels = images(32, seed=2)
     attacks = build_attacks("pgd", eps=0.5, norm="l2")
     net = trained("linear")
-    probed = {"attacks": attacks, "pixels": pixels, "labels": labels, "relatives": {}}
-    found, _ = diagnose(Probed(classifier=net, **probed))
+    probed = {"attacks": attacks, "pixels": pixels, "labels": labels}
+    found, _ = diagnose(Probed(classifier=net, standing=survivors(net, **probed), relatives={}, **probed))
     assert {check.verdict for check in found} == {"passed", "not applicable"}
-    found, _ = diagnose(Probed(classifier=saturated(net), **probed))
+    masked = saturated(net)
+    found, _ = diagnose(
+        Probed(classifier=masked, standing=survivors(masked, **probed), relatives={}, **probed)
+    )
     assert any(check.verdict == "failed" for check in found)
 
 
@@ -217,7 +233,8 @@ def test_nothing_right_when_clean_leaves_what_needs_no_label():
     with torch.no_grad():
         wrong = (net(pixels).argmax(1) + 1) % CLASSES
     values = {"attacks": build_attacks("pgd", eps=EPS), "pixels": pixels, "relatives": {}}
-    found, cost = diagnose(Probed(classifier=net, labels=wrong, **values))
+    none = torch.zeros(8, dtype=torch.bool)
+    found, cost = diagnose(Probed(classifier=net, labels=wrong, standing=none, **values))
     assert [check.name for check in found] == ["twins", "randomised_outputs", "train_mode"]
     assert cost == (2.25, 0)
 
