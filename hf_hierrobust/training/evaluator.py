@@ -13,6 +13,7 @@ from transformers.trainer_utils import EvalPrediction
 from ..attacks import Attack
 from ..classifiers import ZeroShotClassifier, merge_twins
 from ..evaluation import Job, Shards, run_jobs
+from ..evaluation.sets import check_choice
 from ..hierarchy import LabelTree
 from ..modeling import PixelPipeline, RobustDualEncoder
 from ..naming import level_name
@@ -23,7 +24,8 @@ from .text_side import TextSide
 class RobustEvaluator:
     """Attacks each level's classifier by cosine to its prompts; measures depth where the head is calibrated.
 
-    `refresh` takes the text states of the current weights; between two of them nothing may train.
+    `refresh` takes the text states of the current weights; between two of them nothing may train. A tree's
+    root has no accuracies.
 
     Args:
         model, pipeline, text: of the training.
@@ -50,12 +52,14 @@ class RobustEvaluator:
         self._jobs: list[Job] = []
         self._numbers, self._sizes = count(), (None, None)
         self._depth = None if tree is None else DepthMetrics(model, pipeline, tree)
+        # A root leaves nothing to choose: every image would be right there under any attack.
+        self._measured = [n for n, (rows, _) in enumerate(levels) if n == 0 or len(rows) > 1]
 
     @property
     def metric_names(self) -> list[str]:
         """``leaf_clean_accuracy``, ``leaf_robust_accuracy``, ``superclass_clean_accuracy``, …: the flags'."""
         kinds = ("clean", "robust") if self.attacks else ("clean",)
-        levels = [level_name(level).replace(" ", "_") for level in range(len(self.levels))]
+        levels = [level_name(level).replace(" ", "_") for level in self._measured]
         return [f"{level}_{kind}_accuracy" for level in levels for kind in kinds]
 
     def refresh(self, dataset: Dataset | None = None, batch_size: int | None = None) -> None:
@@ -64,11 +68,15 @@ class RobustEvaluator:
         Args:
             dataset, batch_size: what `flags` will see, batch by batch, each process its share of whole ones;
                 rows that fill up their last batches are then not attacked.
+
+        Raises:
+            ValueError: there is one class only.
         """
+        check_choice("eval_dataset", 0, len(self.levels[0][0]))
         self._numbers = Shards.joined().numbers()
         self._sizes = (len(dataset) if hasattr(dataset, "__len__") else None, batch_size)
         states = self.text.current_states(self.model)
-        self._jobs = [self._job(states, rows, to_node) for rows, to_node in self.levels]
+        self._jobs = [self._job(states, *self.levels[level]) for level in self._measured]
         if self._measures_depth:
             self._depth.refresh([states[rows] for rows, _ in self.levels])
 

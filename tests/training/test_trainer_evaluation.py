@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_data import CLASSES, make_images
+from datasets import ClassLabel
+from tiny_data import CLASSES, PATHS, make_images
 from tiny_runs import furthest, make_trainer, weights
 from transformers import AutoTokenizer
 
 from hf_hierrobust.attacks import NanError
 from hf_hierrobust.data import PixelDataset
 from hf_hierrobust.evaluation import Shards, run_jobs
-from hf_hierrobust.hierarchy import Forest
+from hf_hierrobust.hierarchy import Forest, LabelTree
 from hf_hierrobust.modeling import encode_prompts
-from hf_hierrobust.training import RobustTrainingArguments
+from hf_hierrobust.training import RobustCLIPTrainer, RobustTrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,27 @@ def test_metrics_name_every_level(evaluated):
     assert {k for k in metrics if k.endswith("_accuracy")} == wanted
     for level in ("leaf", "superclass"):
         assert 0 <= metrics[f"eval_{level}_robust_accuracy"] <= metrics[f"eval_{level}_clean_accuracy"] <= 1
+
+
+def test_a_root_has_depth_but_no_accuracy(tiny_clip_dir, tmp_path, evaluation):
+    """Of one node every image is right; the levels below are measured as ever."""
+    tree = LabelTree.from_paths({c: [*path, "thing"] for c, path in PATHS.items()}, name="rooted")
+    options = {"objective": "hier_robust", "tree": tree, "evaluation": evaluation, "max_steps": 1}
+    trainer = make_trainer(tiny_clip_dir, tmp_path, **options)
+    trainer.train()
+    metrics = trainer.evaluate()
+    accuracies = {k for k in metrics if k.endswith("clean_accuracy")}
+    assert accuracies == {"eval_leaf_clean_accuracy", "eval_superclass_clean_accuracy"}
+    assert {f"eval_depth_level{level}" for level in range(3)} < metrics.keys()
+
+
+def test_one_class_is_refused_by_its_name(tiny_clip_dir, tmp_path):
+    one = make_images(8).filter(lambda row: row["label"] == 0).remove_columns("label")
+    one = one.add_column("label", [0] * len(one), feature=ClassLabel(names=["cat"]))
+    args = RobustTrainingArguments(str(tmp_path), objective="tecoa", max_steps=1, bf16=False)
+    trainer = RobustCLIPTrainer(tiny_clip_dir, args, train_dataset=one, eval_dataset=one)
+    with pytest.raises(ValueError, match="the leaf level of 'eval_dataset' has 1 class"):
+        trainer.evaluate()
 
 
 def test_clean_values_are_those_of_a_loop_over_the_images(evaluated, evaluation, tiny_clip_dir, tiny_tree):
