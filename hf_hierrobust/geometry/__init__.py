@@ -14,7 +14,7 @@ from .margins import (
     robust_radius,
     simplex_margins,
 )
-from .placement import place_levels
+from .placement import check_room, place_levels, tangent_margin
 from .polar import Polar
 from .precision import full_precision
 
@@ -23,6 +23,7 @@ __all__ = [
     "ImageDepth",
     "Polar",
     "SimplexMargins",
+    "check_room",
     "classification_margin",
     "edge_order",
     "euclidean_margin",
@@ -35,4 +36,5 @@ __all__ = [
     "robust_radius",
     "simplex_margins",
     "smallest_step",
+    "tangent_margin",
 ]

@@ -50,11 +50,7 @@ def place_levels(
                 f"level {level} cannot be placed: the median norm of its texts' embeddings is {median:g}: do "
                 "the model's weights hold NaN, or zeros?"
             )
-    if not margin * (top + 1) < leaf_norm:
-        raise ValueError(
-            f"gap_margin={margin:g} (as a tangent norm) does not fit {top + 1} levels within the leaves' "
-            f"tangent norm {leaf_norm:g}: take a smaller gap_margin or a larger tangent_norm"
-        )
+    check_room(top + 1, leaf_norm, margin)
     placed = [leaf_norm / medians[0]] if scales is None else scales.double().tolist()
     none = torch.zeros(0, dtype=torch.long)
     child, parent = (torch.cat([none, *(pair[end].cpu() for pair in edges)]) for end in (0, 1))
@@ -74,3 +70,27 @@ def place_levels(
         floor = leaf_norm * (1 - level / (top + 1)) / medians[level]
         placed.append(max(bound, floor))
     return torch.tensor(placed, dtype=torch.float64)
+
+
+def check_room(num_levels: int, leaf_norm: float, margin: float) -> None:
+    """Refuse levels that do not fit between the centre and ``leaf_norm`` at this margin, see `place_levels`.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not margin * num_levels < leaf_norm:
+        raise ValueError(
+            f"gap_margin={margin:g} (as a tangent norm) does not fit {num_levels} levels within the leaves' "
+            f"tangent norm {leaf_norm:g}: take a smaller gap_margin or a larger tangent_norm"
+        )
+
+
+def tangent_margin(margin: float, leaf_norm: float, norm: str) -> float:
+    """A margin as a difference of tangent norms, in units of 1/sqrt(r).
+
+    Args:
+        norm: "tangent", or "ball" for a margin of ball norms, taken at the leaves, where those saturate most.
+    """
+    if norm == "tangent":
+        return margin
+    return leaf_norm - math.atanh(max(math.tanh(leaf_norm) - margin, 0.0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ..geometry import Polar, place_levels, polar
+from ..geometry import Polar, place_levels, polar, tangent_margin
 
 
 class HierHead(nn.Module):
@@ -217,8 +217,7 @@ class HierHead(nn.Module):
             levels: (N,) level of each text; None takes all for leaves.
             edges: see `place_levels`.
             margin: by which norms of neighbouring levels differ, in units of 1/sqrt(r).
-            margin_norm: "tangent", or "ball" for a margin of ball norms, taken at the leaves, where those
-                saturate most.
+            margin_norm: see `tangent_margin`.
 
         Raises:
             ValueError: see `place_levels`; or the images' embeddings have no median norm above zero.
@@ -241,10 +240,7 @@ class HierHead(nn.Module):
             leaf_norm = middle / math.sqrt(self.dim)
         else:
             leaf_norm = self.tangent_norm * self.radius
-        if margin_norm == "ball":
-            leaf = leaf_norm / self.radius
-            margin = leaf - math.atanh(max(math.tanh(leaf) - margin, 0.0))
-        margin *= self.radius
+        margin = self.radius * tangent_margin(margin, leaf_norm / self.radius, margin_norm)
         self.grow(int(levels.max()) + 1)
         placed = place_levels(norms, levels, edges, leaf_norm, margin, kept)
         self.log_text_scale[: len(placed)] = placed.log().to(self.log_text_scale)

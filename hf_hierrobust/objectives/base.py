@@ -236,6 +236,13 @@ class Objective:
         """
         refuse_idle(self, self.idle_head_options)
 
+    def check_head(self, head: object) -> None:
+        """Refuse a hyperbolic head with which `calibrate` would fail, as far as no image is needed to know.
+
+        Raises:
+            ValueError: what does not fit.
+        """
+
     def calibrate(self, view: View, labels: Tensor) -> None:
         """Set constants from a clean batch at the start of training; nothing by default."""
 

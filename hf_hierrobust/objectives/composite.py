@@ -123,6 +123,10 @@ class Composed(Objective):
             }
             refuse_idle(part, unread)
 
+    def check_head(self, head) -> None:
+        for part in self.parts.values():
+            part.check_head(head)
+
     def calibrate(self, view: View, labels: Tensor) -> None:
         for name, part in self.parts.items():
             part.calibrate(self._own(name, view), labels)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ..geometry import Polar
+from ..geometry import Polar, check_room, tangent_margin
 from ..hierarchy import Forest, LabelTree, as_forest
 from ..options import check_choice, check_flag, check_numbers, refuse_idle
 from .base import Objective, TextNodes, View
@@ -75,8 +76,21 @@ class TreeObjective(Objective):
             raise ValueError(
                 f"level_weights={weights!r} must be a list of finite numbers, none negative and one above 0"
             )
+        if not self.ball_margin < 1:
+            raise ValueError(
+                f"ball_margin={self.ball_margin!r} must be below 1: it is a fraction of the ball's radius"
+            )
         if self.tangent_norm is not None:
             check_numbers(self, "tangent_norm", positive=True)
+            self._check_clip()
+
+    def _check_clip(self) -> None:
+        clip = min(self.max_tangent_norm, math.atanh(1 - self.ball_margin) if self.ball_margin else math.inf)
+        if not self.tangent_norm < clip:
+            raise ValueError(
+                f"tangent_norm={self.tangent_norm!r} must be below {clip:.3g}, where max_tangent_norm and "
+                "ball_margin clip norms: clipped ones are all equal and have no gradient"
+            )
 
     def setup(self, class_names: Sequence[str], forest: Forest | None = None) -> None:
         """Align the trees with the classes and lay out text rows and HNSA masks."""
@@ -139,24 +153,12 @@ class TreeObjective(Objective):
         """Scales, kappa and neighbourhood radius from a clean batch; kept if the head has them already.
 
         Raises:
-            ValueError: the head was calibrated with other constants, has a scale a level where
-                ``level_scales=False`` wants one, or the levels cannot be placed (`place_levels`).
+            ValueError: see `check_head`; or the levels cannot be placed (`place_levels`).
         """
         head = view.head
-        if not self.level_scales and head.text_levels > 1:
-            raise ValueError(
-                "level_scales=False trains one scale for all texts, but the checkpoint's hyperbolic head has "
-                f"{head.text_levels}, one a level, and is deployed with them: use level_scales=True, or "
-                "start from a model without the side file"
-            )
-        wanted = {name: getattr(self, name) for name in head.constants}
+        self.check_head(head)
         if not head.calibrated:
-            head.configure(**wanted)
-        elif wanted != head.constants:
-            raise ValueError(
-                f"objective_args ask for {wanted} but the checkpoint's hyperbolic head was calibrated with "
-                f"{head.constants}: use the same, or start from a model without the side file"
-            )
+            head.configure(**self._constants(head))
         features, levels, edges = view.text_features, self.text_levels, ()
         if levels is None:
             features = features[: self.num_classes]
@@ -165,8 +167,42 @@ class TreeObjective(Objective):
                 edge for tree, rows in zip(self.forest, self.nodes.rows) for edge in text_edges(tree, rows)
             ]
         scale, margin = float(view.logit_scale), (self.gap_margin, self.gap_norm)
-        try:
+        with self._naming_the_trees():
             head.calibrate(view.image_features, features, labels, scale, levels, edges, *margin)
+
+    def check_head(self, head) -> None:
+        """See `Objective.check_head`.
+
+        Raises:
+            ValueError: the head was calibrated with other constants, has a scale a level where
+                ``level_scales=False`` wants one, or a new one has no room for the levels (`check_room`).
+        """
+        if not self.level_scales and head.text_levels > 1:
+            raise ValueError(
+                "level_scales=False trains one scale for all texts, but the checkpoint's hyperbolic head has "
+                f"{head.text_levels}, one a level, and is deployed with them: use level_scales=True, or "
+                "start from a model without the side file"
+            )
+        wanted = self._constants(head)
+        if head.calibrated and wanted != head.constants:
+            raise ValueError(
+                f"objective_args ask for {wanted} but the checkpoint's hyperbolic head was calibrated with "
+                f"{head.constants}: use the same, or start from a model without the side file"
+            )
+        if not head.calibrated and self.tangent_norm is not None:
+            levels = 1 if self.text_levels is None else int(self.text_levels.max()) + 1
+            margin = tangent_margin(self.gap_margin, self.tangent_norm, self.gap_norm)
+            with self._naming_the_trees():
+                check_room(levels, self.tangent_norm, margin)
+
+    def _constants(self, head) -> dict[str, float | None]:
+        """The head's constants as the options want them."""
+        return {name: getattr(self, name) for name in head.constants}
+
+    @contextmanager
+    def _naming_the_trees(self) -> Iterator[None]:
+        try:
+            yield
         except ValueError as error:
             raise ValueError(f"tree {self.forest.name!r}: {error}") from None
 

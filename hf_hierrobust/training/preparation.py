@@ -43,9 +43,13 @@ def prepare(
 
     Returns:
         Trained parameters of each group, the text side, and the frozen original where the objective needs it.
+
+    Raises:
+        ValueError: adapters given twice, or a hyperbolic head that does not fit the objective.
     """
     if peft_config is not None and args.lora_r is not None:
         raise ValueError(f"peft_config and lora_r={args.lora_r} both describe adapters: give one of them")
+    objective.check_head(model.hier_head)
     groups = objective.trained_groups
     if args.lora_r is not None:
         towers = args.lora_towers and [tower.strip() for tower in args.lora_towers.split(",")]

@@ -86,6 +86,10 @@ def refused(command, capsys):
         ({"attack_args": '{"eps": "4/255"}'}, "attack_args: eps is set by the arguments norm, eps"),
         ({"objective_args": '{"level_weights": [0, 0]}'}, r"level_weights=\[0, 0\] must be a list"),
         ({"objective_args": '{"level_weights": 1}'}, "level_weights=1 must be a list"),
+        (
+            {"objective_args": '{"gap_margin": 0.3}'},
+            "gap_margin=0.3 .* does not fit 2 levels within the leaves'",
+        ),
         ({"lora_r": "2", "lora_alpha": "0"}, "lora_alpha=0.0 must be positive"),
         ({"tree": "induced"}, "tree='induced' needs at least 8 classes to group, got 4"),
         ({"resume_from_checkpoint": "nowhere"}, "nowhere.*not a whole checkpoint"),

@@ -72,6 +72,9 @@ def test_options_are_the_fields_one_can_set():
         ({"lambda_gap": -1.0}, "lambda_gap=-1.0"),
         ({"vic_factor": 0.0}, "vic_factor=0.0"),
         ({"tangent_norm": -0.5}, "tangent_norm=-0.5"),
+        ({"tangent_norm": 3.9}, "tangent_norm=3.9 must be below 3.8, where max_tangent_norm and ball_margin"),
+        ({"tangent_norm": 1.5, "max_tangent_norm": 1.5}, "tangent_norm=1.5 must be below 1.5"),
+        ({"ball_margin": 1}, "ball_margin=1 must be below 1"),
         ({"level_weights": (1.0, -0.5)}, "level_weights=.* must be a list of finite numbers, none negative"),
         ({"level_reduction": "max"}, "level_reduction='max'.*mean, sum"),
         ({"train_scales": "false"}, "train_scales='false' must be true or false"),
@@ -111,3 +114,25 @@ def test_other_constants_than_the_heads_are_refused(option):
     held = f"'{name}': {head.constants[name]}"
     with pytest.raises(ValueError, match=rf"'{name}': {value}.*was calibrated with .*{held}"):
         objective.calibrate(view_of(images, texts, head), labels)
+    with pytest.raises(ValueError, match=rf"'{name}': {value}.*was calibrated with .*{held}"):
+        objective.check_head(head)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gap_margin": 0.2}, r"tree 't0': gap_margin=0.2 .* does not fit 3 levels .* 0.5"),
+        ({"gap_margin": 0.2, "tangent_norm": 0.6}, r"does not fit 3 levels .* 0.6"),
+        ({"gap_margin": 0.2, "gap_norm": "ball"}, r"does not fit 3 levels"),
+        ({"gap_margin": 0.6, "level_scales": False}, r"does not fit 1 levels"),
+    ],
+    ids=str,
+)
+def test_levels_without_room_are_refused_before_there_are_images(options, words):
+    objective = HierRobust(**options)
+    objective.setup(CLASSES, forest_of([KINDS]))
+    with pytest.raises(ValueError, match=words):
+        objective.check_head(HierHead(DIM))
+    fits = HierRobust(**options | {"gap_margin": 0.1})
+    fits.setup(CLASSES, forest_of([KINDS]))
+    fits.check_head(HierHead(DIM))
