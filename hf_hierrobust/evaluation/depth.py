@@ -52,6 +52,7 @@ def classifiers_and_depth(
         tree.align(class_set.class_names),
         [one for one in found if one.name == "hyperbolic"],
         recipe.get("gap_margin"),
+        recipe.get("gap_norm", "tangent"),
         told_by="cosine" if names and "hyperbolic" not in names else "hyperbolic",
     )
     return [one for one in found if not names or one.name in names], depth
@@ -98,6 +99,7 @@ class TreeDepth:
         tree: aligned with the classes.
         classifiers: the classifier ``hyperbolic`` of each level, leaves first.
         gap_margin: by which training wanted parents' norms below their children's; None where it did not.
+        gap_norm: of which norms: "tangent", or "ball" for their tanh.
         told_by: the classifier whose records tell depth: "hyperbolic" or, where that one is not attacked,
             "cosine".
 
@@ -111,13 +113,15 @@ class TreeDepth:
         tree: LabelTree,
         classifiers: Sequence[LevelClassifier],
         gap_margin: float | None = None,
+        gap_norm: str = "tangent",
         told_by: str = "hyperbolic",
     ):
         self.head, self.tree, self.classifiers = head, tree, classifiers
         self.gap_margin, self.told_by = gap_margin, told_by
         self.norms = [self.head.tangent_norm_of(one.classifier.points).cpu() for one in classifiers]
         edges = [tree.edges(level) for level in range(tree.depth)]
-        self._orders = edge_order(self.norms, edges, gap_margin or 0.0)
+        measured = [norms.double().tanh() if gap_norm == "ball" else norms for norms in self.norms]
+        self._orders = edge_order(measured, edges, gap_margin or 0.0)
         self._medians = level_medians(self.norms, edges)
 
     def probe(self, one: LevelClassifier) -> Callable[[Tensor, Tensor], Tensor] | None:

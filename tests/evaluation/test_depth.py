@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -135,6 +136,25 @@ def test_only_the_prompts_of_a_tree_tell_depth(records, clip):
         expected = {k: v for k, v in other.depth.items() if k != "attacked_margin"}
         assert record.depth == expected, "no attack on the cosine is one on -kappa d"
     assert all(r.depth is None for r in cosine if r.classifier == "rollup")
+
+
+def test_edges_by_the_margin_are_counted_in_the_norms_that_training_took(clip, tangents):
+    """Ball norms of neighbouring levels differ by less than their tangent norms do."""
+    model, processor, *_ = clip
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.hier_head.grow(2)
+        model.hier_head.log_text_scale[1] -= 0.5
+    leaf, upper = (t.norm(dim=1) for t in tangents[1])
+    upper, parents = upper * math.exp(-0.5), TREE.ancestors(1)
+    gaps = {"tangent": leaf - upper[parents], "ball": leaf.tanh() - upper.tanh()[parents]}
+    margin = float((gaps["tangent"].max() + gaps["ball"].max()) / 2)
+    for norm, gap in gaps.items():
+        model.config.hier_robust = {"objective_args": {"gap_margin": margin, "gap_norm": norm}}
+        depth = by_level(measured((model, processor), classifiers=["hyperbolic"]))[0].depth
+        assert depth["edges_in_order"] == int((gap > 0).sum()) > 0
+        assert depth["edges_by_margin"] == int((gap >= margin).sum())
+        assert (depth["edges_by_margin"] > 0) == (norm == "tangent")
 
 
 def test_without_a_calibrated_head_or_a_tree_there_is_no_depth(clip, tiny_clip_dir):
