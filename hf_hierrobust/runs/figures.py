@@ -177,21 +177,24 @@ def _draw_ball(run: Run, path: Path) -> None:
     """The first tree's text nodes and some images."""
     model, tree, data = run.model, run.forest.trees[0], run.eval_sets[0]
     template = run.training_args.template
-    prompts = [one for level in level_prompts(run.class_set, tree, template) for (one,) in level]
+    nodes: dict[str, tuple[int, str, str]] = {}  # level, name and prompt, where padding has not repeated it
+    for level, prompts in enumerate(level_prompts(run.class_set, tree, template)):
+        for key, name, (prompt,) in zip(tree.levels[level], tree.display_names(level), prompts):
+            nodes.setdefault(key, (level, name, prompt))
+    levels, names, prompts = map(list, zip(*nodes.values()))
+    place = {key: number for number, key in enumerate(nodes)}
     pixels, labels = _some_images(run, data)
     pipeline = PixelPipeline(run.processor.image_processor, run.training_args.threat.space)
     with torch.no_grad():
         states = encode_prompts(model, run.processor.tokenizer, prompts)
-        depths = torch.cat([tree.own_levels(level) for level in range(tree.num_levels)])
-        texts = model.hier_head.text_tangent(model.project_text(states), depths)
+        texts = model.hier_head.text_tangent(model.project_text(states), torch.tensor(levels))
         images = model.hier_head.image_tangent(model.encode_image(pipeline(pixels)))
-    starts = [sum(tree.sizes[:level]) for level in range(tree.num_levels)]
     plot_ball(
         texts.cpu(),
-        [level for level, size in enumerate(tree.sizes) for _ in range(size)],
-        [name for level in range(tree.num_levels) for name in tree.display_names(level)],
+        levels,
+        names,
         edges=[
-            (starts[level] + int(child), starts[level + 1] + int(parent))
+            (place[tree.levels[level][child]], place[tree.levels[level + 1][parent]])
             for level in range(tree.depth)
             for child, parent in zip(*tree.edges(level))
         ],

@@ -112,3 +112,19 @@ def test_kind23_a_torn_evaluation_image_is_found_before_the_training(command, tm
     with pytest.raises(ValueError, match=r"row 5 of .*torn\.parquet"):
         run = load(command, eval_file=tmp_path / "torn.parquet", eval_base="false")
         check_report(run, build_trainer(run))
+
+
+def test_the_ball_shows_a_padded_class_once_at_its_own_level(command, monkeypatch, tmp_path):
+    paths = {"cat": ["cat"], "dog": ["animal"], "oak": ["plant"], "rose": ["plant"]}
+    (tmp_path / "padded.json").write_text(json.dumps(paths))
+    drawn = {}
+    monkeypatch.setattr(figures, "plot_ball", lambda tangent, *nodes, **more: drawn.update(more, nodes=nodes))
+    figures._draw_ball(load(command, tree=tmp_path / "padded.json"), tmp_path / "ball.png")
+    levels, names = drawn["nodes"]
+    assert dict(zip(names, levels)) == {"cat": 0, "dog": 0, "oak": 0, "rose": 0, "animal": 1, "plant": 1}
+    assert len(names) == 6
+    assert [(names[c], names[p]) for c, p in drawn["edges"]] == [
+        ("dog", "animal"),
+        ("oak", "plant"),
+        ("rose", "plant"),
+    ]
