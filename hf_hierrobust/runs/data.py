@@ -87,9 +87,15 @@ def load_data(args: RunArguments, training_args: RobustTrainingArguments, traini
     """Open the data of a run and settle the threat space that their sizes allow.
 
     Raises:
-        ValueError: labels that fit no class, one source for training and evaluation, and see `load_images`.
+        ValueError: labels that fit no class, one source for training and evaluation, two sets of one name,
+            and see `load_images`.
     """
-    seed = training_args.seed
+    seed, further = training_args.seed, named_sources(args.zero_shot, "zero_shot")
+    if args.eval_name in further:
+        raise ValueError(
+            f"zero_shot='{args.eval_name}={further[args.eval_name]}' is called like the evaluation set: "
+            f"records could not tell the two apart; give eval_name, now {args.eval_name!r}, another value"
+        )
     if args.holdout is not None:
         source, evaluation = holdout(_train_source(args, seed), args.holdout, seed=seed)
         split = f"{args.train_split}, held out"
@@ -102,7 +108,7 @@ def load_data(args: RunArguments, training_args: RobustTrainingArguments, traini
     named = evaluation if train is None or args.unlabelled else train
     class_set = _class_set(args, training_args.tree, named)
     evaluation = as_images(evaluation, class_set, name=args.eval_source)
-    others = [_zero_shot_set(*pair, args) for pair in named_sources(args.zero_shot, "zero_shot").items()]
+    others = [_zero_shot_set(*pair, args) for pair in further.items()]
     if training:
         options = {"labelled": not args.unlabelled, "name": args.train_source}
         images = as_images(train, class_set, **options)

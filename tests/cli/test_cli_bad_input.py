@@ -68,6 +68,10 @@ def refused(command, capsys):
         ({"zero_shot": "cifar10"}, "zero_shot='cifar10' must be name=source"),
         ({"zero_shot": "cifar10=a/, cifar10=b/"}, "zero_shot names 'cifar10' twice"),
         ({"zero_shot": ","}, "zero_shot=',' names no data set"),
+        (
+            {"zero_shot": "pets=a/,birds=b/", "eval_name": "birds"},
+            "zero_shot='birds=b/' is called like the evaluation set.*give eval_name, now 'birds', another",
+        ),
         ({"eval_file": None}, "no data: give dataset_name .* train_file beside eval_file or holdout"),
         ({"train_file": None}, "no training data: give train_file beside eval_file="),
         ({"train_file": None, "eval_file": None}, "no data: give dataset_name"),
