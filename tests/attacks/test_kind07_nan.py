@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hf_hierrobust.attacks import PGD, Attack, NanError, SuperclassAttack, UniversalHierarchicalAttack, Victim
+from hf_hierrobust.evaluation import build_attacks
 from hf_hierrobust.hierarchy import LabelTree
 
 TREE = LabelTree.from_paths({"a": ["x"], "b": ["x"], "c": ["y"], "d": ["y"]}, name="t")
@@ -90,3 +91,16 @@ def test_kind07_gradients_of_the_text(images):
 
     with pytest.raises(NanError, match=r"NaN for 1 of 6 texts, first for text 2"):
         UniversalHierarchicalAttack().perturb(loss, images, text_shape=(6, 4))
+
+
+def test_kind07_infinite_logits_of_a_masked_class_are_named(net, images, labels, seeded):
+    """Nothing overflows: an attack that aims at a class of logit -inf finds no gradient."""
+
+    def masked(pixels):
+        return net(pixels).index_fill(1, torch.tensor([2], device=pixels.device), -torch.inf)
+
+    (attack,) = build_attacks("apgd-t", eps=8 / 255)
+    kept = labels != 2
+    with pytest.raises(NanError, match=r"NaN since logits are infinite, first that of class 2 for image 0"):
+        attack(masked, images[kept], labels[kept], generator=seeded())
+    PGD(num_steps=2, loss="ce")(masked, images[kept], labels[kept], generator=seeded())

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...classifiers.classifier import as_classifier
 from ...classifiers.shared import passes_of
 from ...threat import ThreatModel
-from ..base import input_gradients, refuse_nan
+from ..base import NanError, input_gradients, refuse_nan
 from .criteria import margin, misclassified
 
 Reading = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -52,6 +52,7 @@ class Victim:
         self.search = self.classifier if search is None or search is classifier else as_classifier(search)
         self.forwards = self.backwards = 0
         self._zero_gradient: float | None = None
+        self._infinite = torch.zeros(0, 0, dtype=torch.bool)  # of the logits that came last
 
     @property
     def zero_gradient(self) -> float:
@@ -74,10 +75,13 @@ class Victim:
             retain_graph: True where another gradient of the same logits follows.
 
         Raises:
-            NanError: NaN in any image's gradient.
+            NanError: NaN in any image's gradient; it names logits that are infinite.
             NoGradientError: autograd finds no way from the loss to ``x``.
         """
-        (gradient,) = input_gradients(loss, [x], retain_graph)
+        try:
+            (gradient,) = input_gradients(loss, [x], retain_graph)
+        except NanError as error:
+            raise self._cause(error) from None
         self.backwards += len(x) * getattr(self.search.net, "draws", 1)
         if self._zero_gradient is None:
             self._zero_gradient = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
@@ -118,7 +122,19 @@ class Victim:
             self.forwards += forwards - before[0]
             self.backwards += backwards - before[1]
         refuse_nan(logits, "the model's logits are NaN")
+        self._infinite = logits.detach().isinf()
         return logits
+
+    def _cause(self, error: NanError) -> NanError:
+        """The error of a gradient, or one that names the infinite logits which it comes from."""
+        if not bool(self._infinite.any()):
+            return error
+        image, number = self._infinite.nonzero()[0].tolist()
+        return NanError(
+            f"the gradient of the attack loss is NaN since logits are infinite, first that of class {number} "
+            f"for image {image}: no gradient leads to a class that the network masks; give it a very low but "
+            "finite logit, or leave it out of the classes"
+        )
 
 
 class Relentless(Victim):
