@@ -237,10 +237,15 @@ class AttackPlan:
         Args:
             eps: one budget, several, or a comma-separated list.
             besides: further fields of the plan.
+
+        Raises:
+            ValueError: no budget in ``eps``, or what the plan itself refuses.
         """
         if isinstance(eps, str):
             eps = [part.strip() for part in eps.split(",")]
         many = eps if isinstance(eps, Sequence) else [eps]
+        if not many:
+            raise ValueError(f"eps={eps!r} names no budget: give at least one, such as '4/255'")
         budgets = [build_attacks(attack, eps=one, norm=norm, space=space, **options) for one in many]
         return cls(budgets=tuple(budgets), **besides or {})
 

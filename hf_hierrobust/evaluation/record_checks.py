@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from ..naming import MACHINE_PATH
-from ..threat import format_eps
+from ..threat import Norm, format_eps
 from .flags import unpack_flags
 from .metrics import wilson_interval
 
+NORMS = get_args(Norm)
 TARGETS = ("within superclass", "outside superclass")
 DEFENDED = ("undefended_clean", "undefended_robust", "blind_robust", "adaptive_robust")
 """What is measured of a defence; its other entries are its constants."""
@@ -99,6 +100,8 @@ def checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("name", "norm"):
         if not isinstance(attack[name], str) or not attack[name]:
             raise ValueError(f"attack.{name}={attack[name]!r} must be a non-empty string.")
+    if attack["norm"] not in NORMS:
+        raise ValueError(f"attack.norm={attack['norm']!r} is unknown; choose 'linf' or 'l2'.")
     parts = attack.get("attacks", ())
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Mapping) for part in parts):
         raise ValueError(f"attack.attacks={parts!r} must be a list of the constants of each attack.")

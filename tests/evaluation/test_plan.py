@@ -116,6 +116,12 @@ def test_what_makes_no_plan_is_refused(spec, options, error, words):
         build_attacks(spec, **options)
 
 
+@pytest.mark.parametrize("eps", [[], ()])
+def test_no_budget_is_named_as_the_caller_calls_it(eps):
+    with pytest.raises(ValueError, match=r"eps=[\[(][\])] names no budget: give at least one"):
+        AttackPlan.of("pgd", eps)
+
+
 def test_options_that_an_attack_cannot_do_without_are_named(monkeypatch):
     @dataclass(kw_only=True)
     class Guided(Greyer):

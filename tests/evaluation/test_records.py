@@ -132,6 +132,7 @@ def test_foreign_scalars_become_json_types():
         ({"attack": PGD | {"space": "latent"}}, "attack.space='latent'"),
         ({"attack": PGD | {"eps": "4/255"}}, "attack.eps='4/255' must be a number"),
         ({"attack": PGD | {"eps_text": "8/255"}}, "contradicts attack.eps"),
+        ({"attack": PGD | {"norm": "l1", "eps_text": "4/255"}}, "attack.norm='l1' is unknown; choose"),
         ({"created": "yesterday"}, "created='yesterday'"),
         ({"wall_seconds": -1.0}, "wall_seconds=-1.0"),
     ],
