@@ -39,7 +39,7 @@ class PixelCollator:
     ):
         if resolution not in ("native", "model"):
             raise ValueError(f"resolution must be 'native' or 'model', got {resolution!r}.")
-        self.image_processor = None
+        self.image_processor, self._can_resize = None, image_processor is not None
         if resolution == "model":
             if image_processor is None:
                 raise TypeError("resolution='model' needs the image_processor of the model, got None.")
@@ -60,15 +60,19 @@ class PixelCollator:
             batch["captions"] = [example["caption"] for example in examples]
         return batch
 
-    @staticmethod
-    def _native(images: Sequence[Any], rows: Sequence[int]) -> torch.Tensor:
+    def _native(self, images: Sequence[Any], rows: Sequence[int]) -> torch.Tensor:
         tensors = [to_uint8(image) for image in images]
         for row, tensor in zip(rows, tensors):
             if tensor.shape != tensors[0].shape:
+                remedy = "resize the images beforehand, or give a processor and the space 'model'"
+                if self._can_resize:
+                    remedy = (
+                        "use threat_space='model' (space='model' of evaluate and suite) or resize the images "
+                        "beforehand"
+                    )
                 raise MixedSizesError(
                     f"a batch at native resolution needs images of one size, but row {rows[0]} is "
-                    f"{size_text(tensors[0])} and row {row} is {size_text(tensor)}; use "
-                    "threat_space='model' (the collator's resolution) or resize the images beforehand."
+                    f"{size_text(tensors[0])} and row {row} is {size_text(tensor)}; {remedy}."
                 )
         return torch.stack(tensors).contiguous().to(torch.float32).div_(255)
 

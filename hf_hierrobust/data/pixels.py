@@ -95,7 +95,7 @@ class PixelDataset(torch.utils.data.Dataset):
                 raise MixedSizesError(
                     f"preload needs images of one size, but row {self.rows[0]} of {self.source} is "
                     f"{size_text(pixels[0])} and row {self.rows[index]} is {size_text(image)}; use "
-                    "preload=False and threat_space='model'."
+                    "preload=False and threat_space='model' (space='model' of evaluate)."
                 )
             pixels[index] = image
         return pixels

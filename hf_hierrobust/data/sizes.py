@@ -35,14 +35,19 @@ def mixed_sizes(images: ImageView | ImageStream) -> str | None:
     return None
 
 
-def threat_space_for(*sets: ImageView | ImageStream | None) -> tuple[str, str]:
+def threat_space_for(
+    *sets: ImageView | ImageStream | None, argument: str = "threat_space"
+) -> tuple[str, str]:
     """The threat space that fits some data sets, and the reason as a sentence.
 
     ``"native"`` where every set has images of one size, which the attack then perturbs as they are; else
     ``"model"``: they are resized and cropped to the model's size first.
+
+    Args:
+        argument: what the caller calls the threat space.
     """
     for images in sets:
         found = None if images is None else mixed_sizes(images)
         if found is not None:
-            return "model", f"threat_space='model' was chosen, since images differ in size: {found}."
-    return "native", "threat_space='native' was chosen: the images of each set have one size."
+            return "model", f"{argument}='model' was chosen, since images differ in size: {found}."
+    return "native", f"{argument}='native' was chosen: the images of each set have one size."

@@ -164,7 +164,8 @@ def evaluate(
     plan = AttackPlan.of(attack, eps, norm=norm, space=space, besides=wanted, **attack_options)
     data = OpenedData.opened(dataset, split, dataset_name)
     if space is None and _is_dual_encoder(model) and not _holds_instance(attack):
-        space, reason = threat_space_for(as_images(data.images, labelled=False, name=data.name))
+        images = as_images(data.images, labelled=False, name=data.name)
+        space, reason = threat_space_for(images, argument="space")
         if space == "model":
             logger.warning(reason)
         plan = AttackPlan.of(attack, eps, norm=norm, space=space, besides=wanted, **attack_options)

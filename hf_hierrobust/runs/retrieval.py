@@ -85,7 +85,7 @@ def evaluate_retrieval(
     if len(data.captions) < 2:
         raise ValueError(f"{data.name} has {len(data.captions)} image: retrieval chooses among several")
     if space is None:
-        space, reason = threat_space_for(data.images)
+        space, reason = threat_space_for(data.images, argument="space")
         if space == "model":
             logger.warning(reason)
     model = as_robust_model(model)

@@ -80,7 +80,7 @@ def open_set(
         chosen=_saved_rows(saved, len(images), spec),
     )
     if space == "auto":
-        space, reason = threat_space_for(data.images)
+        space, reason = threat_space_for(data.images, argument="space")
         if space == "model":
             logger.info(reason)
     found = Opened(spec, data, space, os.fspath(source or spec.hub_id))

@@ -192,8 +192,10 @@ def test_missing_file_and_wide_images_are_named(tmp_path):
 
 def test_mixed_sizes_name_both_sizes_and_the_remedy(processor):
     items = [{"image": noise(9, 7), "label": 0, "row": 4}, {"image": noise(5, 6), "label": 0, "row": 8}]
-    with pytest.raises(MixedSizesError, match=r"row 4 is 9x7 and row 8 is 5x6; use threat_space='model'"):
+    with pytest.raises(MixedSizesError, match=r"row 4 is 9x7 and row 8 is 5x6; resize .* or give a proc"):
         PixelCollator()(items)
+    with pytest.raises(MixedSizesError, match=r"is 5x6; use threat_space='model' \(space='model'"):
+        PixelCollator(processor)(items)
     assert PixelCollator(processor, "model")(items)["pixels"].shape == (2, 3, 8, 8)
     dataset = make([encoded(noise(9, 7)), encoded(noise(5, 6))])
     with pytest.raises(MixedSizesError, match=r"row 0 of dataset is 9x7 and row 1 is 5x6; use preload=False"):

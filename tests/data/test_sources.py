@@ -101,6 +101,8 @@ def test_kind31_images_of_different_sizes_choose_the_models_space(tmp_path):
     for images in (other, view((4, 6), (6, 4), streaming=True), other.select([0, 2])):
         space, reason = threat_space_for(same, images)
         assert space == "model" and "differ in size: image 0 of pets is 4x6 and image" in reason
+    assert threat_space_for(other)[1].startswith("threat_space='model' was chosen")
+    assert threat_space_for(other, argument="space")[1].startswith("space='model' was chosen")
 
 
 # ---- kind 19: paths and sizes ----
