@@ -52,7 +52,7 @@ class Victim:
         self.search = self.classifier if search is None or search is classifier else as_classifier(search)
         self.forwards = self.backwards = 0
         self._zero_gradient: float | None = None
-        self._infinite = torch.zeros(0, 0, dtype=torch.bool)  # of the logits that came last
+        self._logits = torch.zeros(0, 0)  # those that came last
 
     @property
     def zero_gradient(self) -> float:
@@ -122,14 +122,15 @@ class Victim:
             self.forwards += forwards - before[0]
             self.backwards += backwards - before[1]
         refuse_nan(logits, "the model's logits are NaN")
-        self._infinite = logits.detach().isinf()
+        self._logits = logits.detach()
         return logits
 
     def _cause(self, error: NanError) -> NanError:
         """The error of a gradient, or one that names the infinite logits which it comes from."""
-        if not bool(self._infinite.any()):
+        infinite = self._logits.isinf().nonzero().tolist()
+        if not infinite:
             return error
-        image, number = self._infinite.nonzero()[0].tolist()
+        image, number = infinite[0]
         return NanError(
             f"the gradient of the attack loss is NaN since logits are infinite, first that of class {number} "
             f"for image {image}: no gradient leads to a class that the network masks; give it a very low but "
