@@ -2,6 +2,7 @@
 
     python benchmarks/auto_attack_photos.py train --model path/to/clip --data path/to/data
     python benchmarks/auto_attack_photos.py standard …    # AutoAttack at every level, 4/255 and 1/255
+    python benchmarks/auto_attack_photos.py pgd …         # PGD-20 on the images of ``standard``
     python benchmarks/auto_attack_photos.py zero_shot …   # APGD-CE and targeted APGD on the unseen sets
     python benchmarks/auto_attack_photos.py transfer …    # crafted at one level, judged at the others, 4/255
     python benchmarks/auto_attack_photos.py table         # results/auto_attack_photos.md
@@ -93,6 +94,12 @@ def standard(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
+def pgd(args: argparse.Namespace) -> dict[str, dict]:
+    """What the tables of other benchmarks have: PGD-20 on cross-entropy, then on the margin."""
+    weaker = {"eval_attack": "pgd", "eval_num_steps": 20, "checks": False}
+    return {name: options | weaker for name, options in standard(args).items()}
+
+
 def zero_shot(args: argparse.Namespace) -> dict[str, dict]:
     first, *others = SETS
     shared = {
@@ -131,7 +138,7 @@ def transfer(args: argparse.Namespace) -> dict[str, dict]:
     }
 
 
-STAGES = {"train": train, "standard": standard, "zero_shot": zero_shot, "transfer": transfer}
+STAGES = {"train": train, "standard": standard, "pgd": pgd, "zero_shot": zero_shot, "transfer": transfer}
 
 
 STEPS = ("apgd", "apgd-t", "fab-t", "square")
@@ -146,19 +153,29 @@ def pooled(shares: list[float], counts: list[int], interval: bool = False) -> st
     return f"{100 * right / total:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if interval else "")
 
 
+def _same_images(record: dict, cell: dict | None) -> float | None:
+    """Robust accuracy of the same weights, images and classifier in another cell, if there is one."""
+    same = ("level", "classifier", "model_hash", "sample_ids")
+    for other in cell["records"] if cell else ():
+        if all(other[name] == record[name] for name in same):
+            return other["robust_accuracy"]
+    return None
+
+
 def standard_table() -> list[str]:
     """What stands after each of AutoAttack's attacks, a row a model, level and budget, over the parts."""
     rows: dict[tuple, list[dict]] = defaultdict(list)
+    weaker = load_cells(RESULTS / "auto_attack_photos_pgd")
     for name, cell in load_cells(RESULTS / "auto_attack_photos_standard").items():
         model, eps, _ = name.rsplit("-", 2)
         for record in cell["records"]:
             key = eps.replace("_", "/"), record["level"], TITLES[record["classifier"]], model
-            rows[key].append(record)
+            rows[key].append(record | {"pgd": _same_images(record, weaker.get(name))})
     order = ["base", *METHODS, DISTANCE]
     lines = [
-        "| eps | level | classifier | model | images | clean | APGD-CE | + APGD-T | + FAB-T | "
+        "| eps | level | classifier | model | images | clean | PGD-20 | APGD-CE | + APGD-T | + FAB-T | "
         "+ Square: AutoAttack |",
-        "|---|---:|---|---|---:|---:|" + "---:|" * len(STEPS),
+        "|---|---:|---|---|---:|---:|---:|" + "---:|" * len(STEPS),
     ]
     for (eps, level, title, model), found in sorted(
         rows.items(), key=lambda row: (row[0][0] != "4/255", *row[0][1:3], order.index(row[0][3]))
@@ -167,8 +184,10 @@ def standard_table() -> list[str]:
             raise ValueError(f"the parts of {model} are of different weights: run all with one training")
         counts = [record["num_samples"] for record in found]
         steps = [[record["checks"][f"robust_after_{step}"] for record in found] for step in STEPS]
+        pgd = [record["pgd"] for record in found]
         cells = [
             pooled([record["clean_accuracy"] for record in found], counts),
+            "–" if None in pgd else pooled(pgd, counts),
             *(pooled(shares, counts) for shares in steps[:-1]),
             pooled([record["robust_accuracy"] for record in found], counts, interval=True),
         ]

@@ -16,7 +16,7 @@ from hf_hierrobust.cli.values import read_values
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("stage", ["train", "standard", "zero_shot", "transfer"])
+@pytest.mark.parametrize("stage", ["train", "standard", "pgd", "zero_shot", "transfer"])
 def test_every_cell_of_auto_attack_on_photos_is_taken(stage, tiny_clip_dir, data_dir, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     cells, photos = (importlib.import_module(name) for name in ("cells", "auto_attack_photos"))
